@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Monotonic time in nanoseconds, without a system call (vDSO). */
+#ifndef TDN_BASE_CLOCK_H
+#define TDN_BASE_CLOCK_H
+#include <stdint.h>
+#include <time.h>
+static inline uint64_t tdn_now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+#endif
