@@ -30,7 +30,7 @@ bool tdn_view_broadcast(const tdn_view *view, int rank, const int64_t *dims, tdn
 /* Element access by any dtype, converting: for references and tools, not for speed. `offset` in elements. */
 double tdn_view_get(const tdn_view *view, int64_t offset);
 int64_t tdn_view_get_int(const tdn_view *view, int64_t offset);
-/* Rounds to nearest even and saturates for integers. */
+/* Rounds to nearest even and saturates for integers; NaN becomes 0 there. U64 passes through int64_t by its bits. */
 void tdn_view_set(const tdn_view *view, int64_t offset, double x);
 void tdn_view_set_int(const tdn_view *view, int64_t offset, int64_t x);
 
