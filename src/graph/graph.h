@@ -79,12 +79,19 @@ struct tdn_graph {
     int32_t n_inputs, n_outputs;
     tdn_state *states;
     int32_t n_states;
-    int32_t n_values, n_nodes;
-    int32_t opset; /* of the default domain */
+    int32_t n_values; /* ever made: ids are below it */
+    int32_t n_nodes;  /* in the list */
+    int32_t opset;    /* of the default domain */
+    bool has_shapes;  /* tdn_graph_infer has run: every value has a dtype and a shape from now on */
     tdn_graph *outer; /* of a subgraph: where names it does not have are looked up */
+    struct tdn_names *value_names, *node_names;
+    /* What bounds constant folding: bytes of constants given, bytes and operations spent on folding so far. */
+    size_t const_size, fold_size;
+    int64_t fold_flops;
 };
 
-/* All creators return NULL when out of memory; `name` NULL makes a unique one. Strings are copied. */
+/* All creators return NULL when out of memory. Strings are copied. A `name` that is taken gets a suffix; NULL makes
+ * one that begins with '~'. */
 tdn_graph *tdn_graph_create(tdn_arena *arena, const char *name);
 tdn_value *tdn_graph_value(tdn_graph *g, const char *name);
 tdn_value *tdn_graph_add_input(tdn_graph *g, const char *name, tdn_dtype dtype, const tdn_shape *shape);
@@ -96,11 +103,14 @@ tdn_value *tdn_graph_const_ints(tdn_graph *g, const int64_t *x, int n); /* 1-D i
  * producer. */
 tdn_node *tdn_graph_node(tdn_graph *g, tdn_node *before, const struct tdn_op_def *op, const char *name,
                          tdn_value *const *in, int n_in, tdn_value *const *out, int n_out);
-bool tdn_graph_set_output(tdn_graph *g, tdn_value *v);
+bool tdn_graph_set_output(tdn_graph *g, tdn_value *v); /* false: out of memory, or it is an output already */
+/* The value of that name, or NULL. */
+tdn_value *tdn_graph_find(const tdn_graph *g, const char *name);
 /* Unlinks the node; its outputs must be unused (or have been replaced). */
 void tdn_graph_remove(tdn_graph *g, tdn_node *node);
-/* All readers of `from`, the graph's outputs included, read `to` from now on. Where `from` is a graph output, `to`
- * takes its name, so that outputs keep their names. */
+/* All readers of `from` (but the node that makes `to`), the graph's outputs included, read `to` from now on. `to`
+ * takes `from`'s name where `from` is a graph output or `to`'s own name was made up, so that the model's names stay.
+ * Where `to` cannot be an output (it is one already, or no node makes it), `from` stays the output. */
 void tdn_graph_replace(tdn_graph *g, tdn_value *from, tdn_value *to);
 /* Sets node->in[i], keeping counts. */
 void tdn_node_set_input(tdn_node *node, int i, tdn_value *v);
@@ -122,6 +132,9 @@ tdn_view tdn_value_view(const tdn_value *v); /* dense; data of a constant, else 
 
 /* Checks the invariants; TDN_E_INTERNAL names the broken one. */
 tdn_status tdn_graph_verify(const tdn_graph *g, tdn_error *error);
+/* The operator's name: the first field of a row (op.c asserts it), so that the graph need not know the rows. */
+static inline const char *tdn_node_op_name(const tdn_node *node) { return *(const char *const *)(const void *)node->op; }
+
 /* One line a node, through `line`. */
 void tdn_graph_dump(const tdn_graph *g, void (*line)(void *user, const char *text), void *user);
 

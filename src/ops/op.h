@@ -67,6 +67,9 @@ int64_t tdn_node_flops(const tdn_node *node);
  * of_shape) is evaluated by its reference and replaced by a constant. Used at import and after passes that rewrite.
  */
 tdn_status tdn_graph_infer(tdn_graph *g, tdn_error *error);
+/* The same for one node whose inputs have shapes; it may be gone afterwards. A value that folds becomes a constant in
+ * place: pointers to it stay good. Values that are graph outputs are never folded: an output has a node. */
+tdn_status tdn_node_infer(tdn_graph *g, tdn_node *node, tdn_error *error);
 
 /* ---- Help for shape rules -------------------------------------------------------------------------------- */
 
@@ -93,12 +96,13 @@ tdn_status tdn_infer_broadcast_all(tdn_infer *io); /* output 0: broadcast of all
 /* ---- Help for decompositions and passes -------------------------------------------------------------------- */
 
 /* Inserts a node before io->node and infers it; its single output is returned, NULL on failure (text is set).
- * `attrs` may be NULL. The new node's origin is io->node's. */
+ * `op` is meant as its newest row says, whatever the model's opset. `attrs` may be NULL; they are copied. The new
+ * node's origin is io->node's. Where all inputs are constants the result is one. */
 tdn_value *tdn_emit(tdn_infer *io, const char *domain, const char *op, tdn_value *const *in, int n_in,
                     const tdn_attr *attrs, int n_attrs);
 /* A map over inputs with an expression (copied); dtype of output 0. */
 tdn_value *tdn_emit_map(tdn_infer *io, tdn_value *const *in, int n_in, const tdn_expr *expr, tdn_dtype dtype);
-/* Ends a decomposition: readers of output `out` read v from now on. */
+/* Ends a decomposition: readers of output `out` read v from now on. A constant v turns the output itself into one. */
 void tdn_emit_replace(tdn_infer *io, int out, tdn_value *v);
 
 #endif

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Shape inference and constant folding, node by node in order.
+ *
+ * A node with constant inputs is evaluated by its reference (or rewritten, when it has none), and its outputs become
+ * constants in place. What a model may make us spend on that is bounded: a fold is skipped, and the node left to run
+ * time, when its output is much larger than its inputs, when it takes too many operations, or when all folds together
+ * have taken too much of either.
+ */
+#include <string.h>
+
+#include "base/status.h"
+#include "ops/op.h"
+
+/* One output may take FOLD_MIN bytes, or FOLD_GROWTH times the bytes of its inputs. */
+#define FOLD_MIN ((size_t)16 << 20)
+#define FOLD_GROWTH 4
+/* All folds of a graph: this and FOLD_GROWTH times the model's constants. */
+#define FOLD_TOTAL ((size_t)256 << 20)
+#define FOLD_SCRATCH ((size_t)64 << 20)
+/* Operations of one fold, and of all. */
+#define FOLD_FLOPS ((int64_t)2000 * 1000 * 1000)
+#define FOLD_FLOPS_TOTAL ((int64_t)20 * 1000 * 1000 * 1000)
+
+enum { MAX_OPERANDS = 64 };
+
+static size_t value_size(const tdn_value *v)
+{
+    return tdn_dtype_size(v->dtype, (size_t)tdn_shape_count(&v->shape));
+}
+
+/* ---- Inference ---- */
+
+static tdn_status check_counts(const tdn_node *node, tdn_error *error)
+{
+    const tdn_op_def *op = node->op;
+    if (node->n_in < op->n_in_min || (op->n_in_max >= 0 && node->n_in > op->n_in_max))
+        return tdn_fail(error, TDN_E_MODEL, "%d inputs, where %s takes %d to %d", node->n_in, op->name, op->n_in_min,
+                        op->n_in_max);
+    if (node->n_out < op->n_out_min || (op->n_out_max >= 0 && node->n_out > op->n_out_max))
+        return tdn_fail(error, TDN_E_MODEL, "%d outputs, where %s gives %d to %d", node->n_out, op->name, op->n_out_min,
+                        op->n_out_max);
+    for (int i = 0; i < op->n_in_min; i++)
+        if (!node->in[i])
+            return tdn_fail(error, TDN_E_MODEL, "input %d is missing", i);
+    return TDN_OK;
+}
+
+static tdn_status check_results(const tdn_node *node, tdn_error *error)
+{
+    for (int i = 0; i < node->n_out; i++)
+        if (node->out[i] && (node->out[i]->shape.rank < 0 || node->out[i]->dtype == TDN_DTYPE_NONE))
+            return tdn_fail(error, TDN_E_INTERNAL, "the rule of %s set no shape for output %d", node->op->name, i);
+    return TDN_OK;
+}
+
+/* ---- Folding ---- */
+
+static bool is_foldable(const tdn_node *node)
+{
+    if (node->op->random || node->n_in > MAX_OPERANDS || node->n_out > MAX_OPERANDS)
+        return false;
+    for (int i = 0; i < node->n_in; i++) {
+        const tdn_value *v = node->in[i];
+        if (v && v->dtype == TDN_STRING)
+            return false;
+        if (v && v->kind != TDN_VALUE_CONST && !node->op->of_shape)
+            return false;
+        if (v && node->op->of_shape && v->shape.bounded)
+            return false;
+    }
+    for (int i = 0; i < node->n_out; i++)
+        if (node->out[i] && (node->out[i]->output >= 0 || node->out[i]->dtype == TDN_STRING))
+            return false;
+    for (int i = 0; i < node->attrs.n; i++)
+        if (node->attrs.items[i].kind == TDN_ATTR_GRAPH)
+            return false;
+    return true;
+}
+
+/* Is there budget for this fold? Takes it when there is. */
+static bool take_budget(tdn_graph *g, const tdn_node *node)
+{
+    size_t in_size = 0, out_size = 0;
+    int64_t flops = 0;
+    for (int i = 0; i < node->n_in; i++)
+        if (node->in[i] && !node->op->of_shape) {
+            in_size += value_size(node->in[i]);
+            flops += tdn_shape_count(&node->in[i]->shape);
+        }
+    for (int i = 0; i < node->n_out; i++)
+        if (node->out[i]) {
+            out_size += value_size(node->out[i]);
+            flops += tdn_shape_count(&node->out[i]->shape);
+        }
+    if (out_size > FOLD_MIN && out_size / FOLD_GROWTH > in_size)
+        return false;
+    if (out_size > FOLD_TOTAL + FOLD_GROWTH * g->const_size - g->fold_size)
+        return false;
+    if (node->op->flops && __builtin_add_overflow(flops, node->op->flops(node), &flops))
+        return false;
+    if (flops < 0 || flops > FOLD_FLOPS || flops > FOLD_FLOPS_TOTAL - g->fold_flops)
+        return false;
+    g->fold_size += out_size;
+    g->fold_flops += flops;
+    return true;
+}
+
+typedef struct operands {
+    tdn_view in[MAX_OPERANDS], out[MAX_OPERANDS];
+} operands;
+
+static bool make_operands(tdn_graph *g, const tdn_node *node, operands *o)
+{
+    memset(o, 0, sizeof *o);
+    for (int i = 0; i < node->n_in; i++)
+        if (node->in[i])
+            o->in[i] = tdn_value_view(node->in[i]);
+    for (int i = 0; i < node->n_out; i++) {
+        if (!node->out[i])
+            continue;
+        o->out[i] = tdn_value_view(node->out[i]);
+        o->out[i].data = tdn_arena_alloc_data(g->arena, value_size(node->out[i]));
+        if (!o->out[i].data)
+            return false;
+    }
+    return true;
+}
+
+static void become_constants(tdn_graph *g, tdn_node *node, const operands *o)
+{
+    for (int i = 0; i < node->n_out; i++) {
+        tdn_value *v = node->out[i];
+        if (!v)
+            continue;
+        v->kind = TDN_VALUE_CONST;
+        v->shape = tdn_shape_make(o->out[i].rank, o->out[i].dims); /* the true extents, no longer bounds */
+        v->data = o->out[i].data;
+        node->out[i] = NULL;
+        v->producer = NULL;
+    }
+    tdn_graph_remove(g, node);
+}
+
+static tdn_status evaluate(tdn_graph *g, tdn_node *node, const tdn_ref_def *ref, tdn_error *error)
+{
+    operands o;
+    if (!make_operands(g, node, &o))
+        return tdn_fail_nomem(error, "a folded constant");
+    tdn_ref_call call = {
+        .in = o.in,
+        .n_in = node->n_in,
+        .out = o.out,
+        .n_out = node->n_out,
+        .attrs = &node->attrs,
+        .expr = node->expr,
+        .n_parts = 1,
+        .error = error,
+    };
+    const size_t scratch_size = ref->scratch_size ? ref->scratch_size(&call) : 0;
+    if (scratch_size > FOLD_SCRATCH)
+        return TDN_OK;
+    call.scratch = tdn_alloc(NULL, scratch_size, TDN_ALIGN);
+    if (!call.scratch)
+        return tdn_fail_nomem(error, "folding a constant");
+    const tdn_status status = ref->run(&call);
+    tdn_free(NULL, call.scratch);
+    if (status == TDN_OK)
+        become_constants(g, node, &o);
+    return status;
+}
+
+static void drop_if_dead(tdn_graph *g, tdn_node *node)
+{
+    for (int i = 0; i < node->n_out; i++)
+        if (node->out[i])
+            return;
+    tdn_graph_remove(g, node);
+}
+
+static tdn_status fold(tdn_graph *g, tdn_node *node, tdn_error *error)
+{
+    const tdn_ref_def *ref = tdn_op_reference(node->op);
+    if (!is_foldable(node) || (!ref && !node->op->decompose) || !take_budget(g, node))
+        return TDN_OK;
+    if (ref)
+        return evaluate(g, node, ref, error);
+    /* Its parts are inferred as they are inserted, so they fold; outputs that are constants leave the node. */
+    tdn_infer io = {g, node, g->opset > node->op->since ? g->opset : node->op->since, error};
+    TDN_TRY(node->op->decompose(&io));
+    drop_if_dead(g, node);
+    return TDN_OK;
+}
+
+tdn_status tdn_node_infer(tdn_graph *g, tdn_node *node, tdn_error *error)
+{
+    tdn_infer io = {g, node, g->opset > node->op->since ? g->opset : node->op->since, error};
+    TDN_TRY(check_counts(node, error));
+    if (node->op->infer)
+        TDN_TRY(node->op->infer(&io));
+    TDN_TRY(check_results(node, error));
+    return fold(g, node, error);
+}
+
+tdn_status tdn_graph_infer(tdn_graph *g, tdn_error *error)
+{
+    for (tdn_node *node = g->first, *next; node; node = next) {
+        next = node->next;
+        const char *name = node->name, *op = node->op->name;
+        const tdn_status status = tdn_node_infer(g, node, error);
+        if (status != TDN_OK)
+            return tdn_fail_while(error, status, "inferring node '%s' (%s)", name, op);
+    }
+    g->has_shapes = true;
+    return TDN_OK;
+}
