@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The compiler's pipeline: for each set of shapes a graph, the passes, and for each target a program; then one plan.
+ * Nothing here depends on the clock, addresses or the number of threads, so that two builds give the same bytes.
+ */
+#include "tendon/build.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/status.h"
+#include "build/model.h"
+#include "lower/lower.h"
+#include "passes/passes.h"
+#include "plan/plan.h"
+
+enum { N_PHASES = 5, MAX_PROGRAMS = 64, MAX_TARGETS = 16, MAX_SPECS = 64 };
+
+typedef struct builder {
+    tdn_model *model;
+    const tdn_build_options *o;
+    tdn_arena *arena;
+    tdn_error *error;
+    tdn_blobs blobs;
+    const tdn_target *targets[MAX_TARGETS];
+    tdn_shape_set sets[MAX_PROGRAMS];
+    tdn_plan_program *programs; /* [set * n_targets + target] */
+    int64_t sizes[MAX_PROGRAMS]; /* input elements, by which programs are ordered */
+    int32_t n_targets, n_sets;
+    int32_t range_axis; /* of a min/opt/max range, or -1 */
+    const char **input_names, **output_names;
+    uint32_t n_inputs, n_outputs;
+} builder;
+
+static void progress(const builder *b, int phase, const char *what, double fraction)
+{
+    if (b->o->progress)
+        b->o->progress(b->o->progress_user, phase, N_PHASES, what, fraction);
+}
+
+/* ---- Options ---------------------------------------------------------------------------------------------------- */
+
+static tdn_status check_options(builder *b)
+{
+    const tdn_build_options *o = b->o;
+    if (o->precision != TDN_PRECISION_FP32)
+        return tdn_fail(b->error, TDN_E_UNSUPPORTED, "this version builds float32 engines only: use --precision fp32");
+    if (o->optimization_level < 0 || o->optimization_level > 5)
+        return tdn_fail(b->error, TDN_E_ARG, "optimization level %d is not in 0..5", o->optimization_level);
+    if (o->n_shapes > MAX_PROGRAMS || o->n_targets > MAX_TARGETS)
+        return tdn_fail(b->error, TDN_E_ARG, "at most %d sets of shapes and %d targets", MAX_PROGRAMS, MAX_TARGETS);
+    if ((o->min_shapes || o->opt_shapes || o->max_shapes) && !(o->min_shapes && o->opt_shapes && o->max_shapes))
+        return tdn_fail(b->error, TDN_E_ARG, "a range of shapes needs min, opt and max");
+    if (o->n_shapes > 0 && o->max_shapes)
+        return tdn_fail(b->error, TDN_E_ARG, "give either shapes or a range of shapes");
+    return TDN_OK;
+}
+
+static tdn_status find_targets(builder *b)
+{
+    if (b->o->n_targets == 0 || !b->o->targets) {
+        b->targets[b->n_targets++] = tdn_target_detect();
+        return TDN_OK;
+    }
+    for (int i = 0; i < b->o->n_targets; i++) {
+        const char *name = b->o->targets[i];
+        const tdn_target *t = strcmp(name, "native") ? tdn_target_find(name) : tdn_target_detect();
+        if (!t) {
+            tdn_fail(b->error, TDN_E_ARG, "no target '%s'; there are: native", name);
+            for (int k = 0; b->error && tdn_target_name(k); k++) {
+                size_t used = strlen(b->error->text);
+                snprintf(b->error->text + used, sizeof b->error->text - used, ", %s", tdn_target_name(k));
+            }
+            return TDN_E_ARG;
+        }
+        bool twice = false;
+        for (int k = 0; k < b->n_targets; k++)
+            twice |= b->targets[k] == t;
+        if (!twice)
+            b->targets[b->n_targets++] = t;
+    }
+    return TDN_OK;
+}
+
+/* ---- Ranges: min, opt, max -> buckets ------------------------------------------------------------------------------ */
+
+static const tdn_shape_spec *spec_of(const tdn_shape_set *set, const char *input)
+{
+    for (int i = 0; i < set->n_specs; i++)
+        if (!strcmp(set->specs[i].input, input))
+            return &set->specs[i];
+    return NULL;
+}
+
+typedef struct range {
+    int axis;
+    int64_t min, opt, max;
+} range;
+
+/* The axis that differs between min and max of one input; all inputs must agree on it. */
+static tdn_status range_of(builder *b, const tdn_shape_spec *max, range *r)
+{
+    const tdn_shape_spec *min = spec_of(b->o->min_shapes, max->input), *opt = spec_of(b->o->opt_shapes, max->input);
+    if (!min || !opt || min->rank != max->rank || opt->rank != max->rank)
+        return tdn_fail(b->error, TDN_E_ARG, "input '%s' needs min, opt and max of one rank", max->input);
+    for (int i = 0; i < max->rank; i++) {
+        int64_t lo = min->dims[i], mid = opt->dims[i], hi = max->dims[i];
+        if (lo < 1 || lo > mid || mid > hi)
+            return tdn_fail(b->error, TDN_E_ARG, "input '%s', axis %d: not 1 <= min <= opt <= max", max->input, i);
+        if (lo == hi)
+            continue;
+        bool agrees = r->axis < 0 || (r->axis == i && r->min == lo && r->opt == mid && r->max == hi);
+        if (!agrees)
+            return tdn_fail(b->error, TDN_E_ARG, "input '%s', axis %d: one axis may range, the same on all inputs "
+                            "(the batch); give each other shape by --shapes", max->input, i);
+        *r = (range){i, lo, mid, hi};
+    }
+    return TDN_OK;
+}
+
+static tdn_status add_bucket(builder *b, const range *r, int64_t size)
+{
+    const tdn_shape_set *max = b->o->max_shapes;
+    if (b->n_sets == MAX_PROGRAMS)
+        return tdn_fail(b->error, TDN_E_ARG, "a range of more than %d buckets", MAX_PROGRAMS);
+    tdn_shape_spec *specs = tdn_arena_alloc(b->arena, (size_t)max->n_specs + 1, sizeof *specs);
+    if (!specs)
+        return tdn_fail_nomem(b->error, "shapes");
+    for (int i = 0; i < max->n_specs; i++) {
+        specs[i] = max->specs[i];
+        if (r->axis >= 0)
+            specs[i].dims[r->axis] = size;
+    }
+    b->sets[b->n_sets++] = (tdn_shape_set){specs, max->n_specs};
+    return TDN_OK;
+}
+
+static tdn_status make_buckets(builder *b)
+{
+    range r = {-1, 1, 1, 1};
+    for (int i = 0; i < b->o->max_shapes->n_specs; i++)
+        TDN_TRY(range_of(b, &b->o->max_shapes->specs[i], &r));
+    b->range_axis = r.axis;
+    int64_t power = 1;
+    for (int64_t size = r.min; size > 0;) {
+        TDN_TRY(add_bucket(b, &r, size));
+        while (power <= size && power < r.max)
+            power *= 2;
+        int64_t next = power > size && power <= r.max ? power : r.max;
+        if (r.opt > size && r.opt < next)
+            next = r.opt;
+        size = next > size ? next : 0;
+    }
+    return TDN_OK;
+}
+
+static tdn_status find_sets(builder *b)
+{
+    b->range_axis = -1;
+    if (b->o->max_shapes)
+        return make_buckets(b);
+    for (int i = 0; i < b->o->n_shapes; i++)
+        b->sets[b->n_sets++] = b->o->shapes[i];
+    if (b->n_sets == 0)
+        b->sets[b->n_sets++] = (tdn_shape_set){NULL, 0};
+    return TDN_OK;
+}
+
+/* ---- States ---------------------------------------------------------------------------------------------------------- */
+
+static tdn_value *find_named(tdn_value *const *values, int n, const char *name)
+{
+    for (int i = 0; i < n; i++)
+        if (!strcmp(values[i]->name, name))
+            return values[i];
+    return NULL;
+}
+
+static tdn_status declare_states(builder *b, tdn_graph *g)
+{
+    g->states = tdn_arena_alloc(b->arena, (size_t)b->o->n_states + 1, sizeof *g->states);
+    if (!g->states)
+        return tdn_fail_nomem(b->error, "states");
+    for (int i = 0; i < b->o->n_states; i++) {
+        const tdn_state_spec *s = &b->o->states[i];
+        tdn_state *state = &g->states[g->n_states];
+        state->input = find_named(g->inputs, g->n_inputs, s->input);
+        state->output = find_named(g->outputs, g->n_outputs, s->output);
+        if (!state->input || !state->output)
+            return tdn_fail(b->error, TDN_E_ARG, "state '%s:%s': no %s of that name", s->input, s->output,
+                            state->input ? "output" : "input");
+        if (state->input->dtype != state->output->dtype || !tdn_shape_equal(&state->input->shape, &state->output->shape))
+            return tdn_fail(b->error, TDN_E_ARG, "state '%s:%s': input and output differ in shape or type", s->input,
+                            s->output);
+        for (int k = 0; k < g->n_states; k++)
+            if (g->states[k].input == state->input || g->states[k].output == state->output)
+                return tdn_fail(b->error, TDN_E_ARG, "state '%s:%s': one of them is in another state", s->input,
+                                s->output);
+        g->n_states++;
+    }
+    return TDN_OK;
+}
+
+/* ---- Programs --------------------------------------------------------------------------------------------------------- */
+
+static bool is_state(const tdn_graph *g, const tdn_value *v)
+{
+    for (int i = 0; i < g->n_states; i++)
+        if (g->states[i].input == v || g->states[i].output == v)
+            return true;
+    return false;
+}
+
+static uint32_t list_names(const tdn_graph *g, tdn_value *const *values, int n, const char **names)
+{
+    uint32_t count = 0;
+    for (int i = 0; i < n; i++)
+        if (!is_state(g, values[i]))
+            names[count++] = values[i]->name;
+    return count;
+}
+
+static tdn_status name_io(builder *b, const tdn_graph *g)
+{
+    b->input_names = tdn_arena_alloc(b->arena, (size_t)g->n_inputs + 1, sizeof *b->input_names);
+    b->output_names = tdn_arena_alloc(b->arena, (size_t)g->n_outputs + 1, sizeof *b->output_names);
+    if (!b->input_names || !b->output_names)
+        return tdn_fail_nomem(b->error, "names");
+    b->n_inputs = list_names(g, g->inputs, g->n_inputs, b->input_names);
+    b->n_outputs = list_names(g, g->outputs, g->n_outputs, b->output_names);
+    return TDN_OK;
+}
+
+
+static void dump_line(void *user, const char *text)
+{
+    const tdn_build_options *o = user;
+    if (o->log)
+        o->log(o->log_user, TDN_LOG_INFO, text);
+}
+
+static tdn_status prove_batch(builder *b, const tdn_graph *g, tdn_lower_options *lo)
+{
+    lo->batch_axis = -1;
+    if (b->range_axis < 0)
+        return TDN_OK;
+    int32_t *axes = tdn_arena_alloc(b->arena, (size_t)g->n_values + 1, sizeof *axes);
+    const char *where = NULL;
+    if (!axes)
+        return tdn_fail_nomem(b->error, "batch axes");
+    if (!tdn_graph_batch_axes(g, b->range_axis, axes, &where))
+        return tdn_fail(b->error, TDN_E_UNSUPPORTED, "axis %d is no independent batch: node or output '%s' mixes along "
+                        "it or cannot be followed; give each shape by --shapes", b->range_axis, where);
+    lo->batch_axis = b->range_axis;
+    lo->batch_axes = axes;
+    return TDN_OK;
+}
+
+static tdn_status compile_set(builder *b, int set)
+{
+    tdn_graph *g;
+    double step = 1.0 / b->n_sets;
+    TDN_TRY(tdn_model_graph(&g, b->model, b->arena, &b->sets[set], b->error));
+    for (int i = 0; i < g->n_inputs; i++)
+        b->sizes[set] += tdn_shape_count(&g->inputs[i]->shape);
+    TDN_TRY(declare_states(b, g));
+    if (set == 0)
+        TDN_TRY(name_io(b, g));
+    progress(b, 2, "Optimizing the graph", set * step);
+    tdn_pass_options po = {b->o->dump, dump_line, (void *)b->o};
+    TDN_TRY(tdn_passes_run(g, &po, b->error));
+    tdn_lower_options lo = {.log = b->o->log, .log_user = b->o->log_user};
+    TDN_TRY(prove_batch(b, g, &lo));
+    for (int t = 0; t < b->n_targets; t++) {
+        progress(b, 3, "Compiling", (set + (double)t / b->n_targets) * step);
+        lo.isa = b->targets[t]->isa;
+        tdn_plan_program *p = &b->programs[set * b->n_targets + t];
+        TDN_TRY(tdn_lower(p, g, &lo, &b->blobs, b->arena, b->error));
+        if (b->o->workspace && p->arena_size > b->o->workspace)
+            return tdn_fail(b->error, TDN_E_ARG, "the engine needs a workspace of %.1f MB, %.1f MB are allowed: raise "
+                            "--workspace", (double)p->arena_size / 1e6, (double)b->o->workspace / 1e6);
+    }
+    return TDN_OK;
+}
+
+/* ---- The plan ----------------------------------------------------------------------------------------------------------- */
+
+/* Numbers of the sets, smallest first. */
+static void order_sets(const builder *b, int *order)
+{
+    for (int i = 0; i < b->n_sets; i++) {
+        int k = i;
+        for (; k > 0 && b->sizes[order[k - 1]] > b->sizes[i]; k--)
+            order[k] = order[k - 1];
+        order[k] = i;
+    }
+}
+
+static tdn_status make_sections(builder *b, tdn_plan *plan)
+{
+    int order[MAX_PROGRAMS];
+    order_sets(b, order);
+    tdn_plan_section *sections = tdn_arena_alloc(b->arena, (size_t)b->n_targets, sizeof *sections);
+    if (!sections)
+        return tdn_fail_nomem(b->error, "sections");
+    for (int t = 0; t < b->n_targets; t++) {
+        tdn_plan_program *programs = tdn_arena_alloc(b->arena, (size_t)b->n_sets, sizeof *programs);
+        if (!programs)
+            return tdn_fail_nomem(b->error, "programs");
+        for (int i = 0; i < b->n_sets; i++)
+            programs[i] = b->programs[order[i] * b->n_targets + t];
+        sections[t] = (tdn_plan_section){b->targets[t]->name, b->targets[t]->isa, programs};
+    }
+    plan->sections = sections;
+    plan->n_sections = (uint32_t)b->n_targets;
+    plan->n_programs = (uint32_t)b->n_sets;
+    return TDN_OK;
+}
+
+static tdn_status compile(builder *b, void **bytes, size_t *size)
+{
+    TDN_TRY(check_options(b));
+    TDN_TRY(find_targets(b));
+    TDN_TRY(find_sets(b));
+    b->programs = tdn_arena_alloc(b->arena, (size_t)(b->n_sets * b->n_targets), sizeof *b->programs);
+    if (!b->programs)
+        return tdn_fail_nomem(b->error, "programs");
+    for (int i = 0; i < b->n_sets; i++)
+        TDN_TRY(compile_set(b, i));
+    progress(b, 4, "Writing the plan", 0);
+    const tdn_plan_note notes[] = {
+        {"model", tdn_model_name(b->model)},
+        {"model_sha256", tdn_model_digest(b->model)},
+        {"version", tdn_version()},
+        {"precision", "fp32"},
+        {"flags", b->o->flags ? b->o->flags : ""},
+    };
+    tdn_plan plan = {.input_names = b->input_names, .output_names = b->output_names, .n_inputs = b->n_inputs,
+                     .n_outputs = b->n_outputs, .blobs = b->blobs.items, .n_blobs = b->blobs.n,
+                     .notes = notes, .n_notes = sizeof notes / sizeof *notes};
+    TDN_TRY(make_sections(b, &plan));
+    TDN_TRY(tdn_plan_write(&plan, NULL, bytes, size, b->error));
+    progress(b, 4, "Writing the plan", 1);
+    return TDN_OK;
+}
+
+tdn_status tdn_build(tdn_model *model, const tdn_build_options *options, void **plan, size_t *size, tdn_error *error)
+{
+    static const tdn_build_options defaults = TDN_BUILD_OPTIONS_INIT;
+    tdn_error own;
+    if (!model || !plan || !size)
+        return tdn_fail(error, TDN_E_ARG, "a model, and where to put the plan, are needed");
+    *plan = NULL;
+    *size = 0;
+    builder b = {.model = model, .o = options ? options : &defaults, .error = error ? error : &own};
+    b.arena = tdn_arena_create(model->allocator);
+    b.blobs.arena = b.arena;
+    tdn_status status = b.arena ? compile(&b, plan, size) : tdn_fail_nomem(error, "the build");
+    tdn_arena_free(b.arena);
+    return status;
+}
+
+void tdn_plan_free(void *plan)
+{
+    tdn_free(NULL, plan);
+}
+
+tdn_status tdn_build_file(tdn_model *model, const tdn_build_options *options, const char *path, tdn_error *error)
+{
+    void *plan;
+    size_t size;
+    TDN_TRY(tdn_build(model, options, &plan, &size, error));
+    tdn_status status = tdn_file_write(path, plan, size, error);
+    tdn_plan_free(plan);
+    return status;
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A map that is the only reader of a convolution's or matmul's result becomes its epilogue: the result never goes to
+ * memory without it. The joined node stands where the map stood, since the map's other inputs are made before that. */
+#include "base/status.h"
+#include "passes/passes.h"
+
+static bool takes_epilogue(const tdn_node *n)
+{
+    return (n->op->core == TDN_CORE_CONV || n->op->core == TDN_CORE_MATMUL) && !n->expr && n->n_out == 1 &&
+           n->out[0]->dtype == TDN_F32 && n->out[0]->output < 0 && n->out[0]->n_uses == 1 && !n->out[0]->shape.bounded;
+}
+
+static tdn_node *reader(const tdn_node *n)
+{
+    for (tdn_node *u = n->next; u; u = u->next)
+        for (int i = 0; i < u->n_in; i++)
+            if (u->in[i] == n->out[0])
+                return u;
+    return NULL;
+}
+
+static bool fits(const tdn_node *n, const tdn_node *map)
+{
+    if (!map || map->op->core != TDN_CORE_MAP || map->n_out != 1 || map->out[0]->dtype != TDN_F32)
+        return false;
+    for (int i = 0; i < map->n_in; i++)
+        if (map->in[i]->dtype != TDN_F32)
+            return false;
+    return tdn_shape_equal(&map->out[0]->shape, &n->out[0]->shape);
+}
+
+/* Turns `map` into the operator of n with the map as its epilogue. False: out of memory, or too long. */
+static bool fuse(tdn_graph *g, tdn_node *n, tdn_node *map)
+{
+    tdn_expr *e = tdn_arena_alloc(g->arena, 1, sizeof *e);
+    tdn_value *extra[TDN_EXPR_MAX_IN];
+    int order[TDN_EXPR_MAX_IN], result, n_extra = 0;
+    if (!e || map->n_in > TDN_EXPR_MAX_IN)
+        return false;
+    tdn_expr_input(e, 0);
+    for (int i = 0; i < map->n_in; i++) {
+        if (map->in[i] == n->out[0]) {
+            order[i] = tdn_expr_input(e, 0);
+            continue;
+        }
+        extra[n_extra++] = map->in[i];
+        order[i] = tdn_expr_input(e, n_extra);
+    }
+    if (!tdn_expr_inline(e, map->expr, order, &result) || !tdn_expr_store(e, result, 0))
+        return false;
+    e->n_in = (uint16_t)(1 + n_extra);
+    for (int i = 0; i < map->n_in; i++)
+        tdn_node_set_input(map, i, NULL);
+    map->n_in = 0;
+    bool ok = true;
+    for (int i = 0; i < n->n_in && ok; i++)
+        ok = tdn_node_append_input(g, map, n->in[i]);
+    map->n_own_in = map->n_in;
+    for (int i = 0; i < n_extra && ok; i++)
+        ok = tdn_node_append_input(g, map, extra[i]);
+    map->op = n->op;
+    map->attrs = n->attrs;
+    map->expr = e;
+    map->origin = tdn_origin_join(g, n->origin, map->origin);
+    tdn_graph_remove(g, n);
+    return ok;
+}
+
+tdn_status tdn_pass_fuse_epilogues(tdn_graph *g, tdn_error *error)
+{
+    (void)error;
+    for (tdn_node *n = g->first, *next; n; n = next) {
+        next = n->next;
+        if (!takes_epilogue(n))
+            continue;
+        tdn_node *map = reader(n);
+        if (fits(n, map))
+            fuse(g, n, map);
+    }
+    return TDN_OK;
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pipeline, top to bottom, and the runner. Each pass leaves a valid graph with shapes. */
+#include <string.h>
+
+#include "base/status.h"
+#include "passes/passes.h"
+
+const tdn_pass tdn_passes[] = {
+    {"decompose", tdn_pass_decompose},             /* composites into core operators */
+    {"fold-constants", tdn_graph_infer},           /* what the rewrite made constant */
+    {"simplify", tdn_pass_simplify},               /* drop what does nothing, join chains of transposes */
+    {"drop-dead", tdn_pass_drop_dead},             /* nobody reads it */
+    {"merge-equal", tdn_pass_merge_equal},         /* the same work twice */
+    {"map-constants", tdn_pass_map_constants},     /* scalar constants into expressions */
+    {"bias", tdn_pass_bias},                       /* a convolution's bias becomes a map, like everybody's */
+    {"fuse-maps", tdn_pass_fuse_maps},             /* joined expressions */
+    {"fold-scale", tdn_pass_fold_scale},           /* a scale per channel into the weights before it */
+    {"fuse-epilogues", tdn_pass_fuse_epilogues},   /* maps into the operator that feeds them */
+    {"drop-dead", tdn_pass_drop_dead},
+    {NULL, NULL},
+};
+
+static void dump_after(tdn_graph *g, const char *name, const tdn_pass_options *o)
+{
+    if (!o || !o->dump || !o->line || (strcmp(o->dump, name) && strcmp(o->dump, "all")))
+        return;
+    char head[96];
+    snprintf(head, sizeof head, "graph after %s:", name);
+    o->line(o->user, head);
+    tdn_graph_dump(g, o->line, o->user);
+}
+
+tdn_status tdn_passes_run(tdn_graph *g, const tdn_pass_options *options, tdn_error *error)
+{
+    dump_after(g, "import", options);
+    for (const tdn_pass *p = tdn_passes; p->name; p++) {
+        tdn_status status = p->run(g, error);
+        if (status == TDN_OK)
+            status = tdn_graph_verify(g, error);
+        if (status != TDN_OK)
+            return tdn_fail_while(error, status, "in pass '%s'", p->name);
+        dump_after(g, p->name, options);
+    }
+    return TDN_OK;
+}
+
+const char *tdn_origin_join(tdn_graph *g, const char *a, const char *b)
+{
+    enum { LONG = 120 };
+    if (!a || !*a)
+        return b;
+    if (!b || !*b || strstr(a, b))
+        return a;
+    if (strlen(a) > LONG)
+        return strstr(a, " + ...") ? a : tdn_arena_printf(g->arena, "%s + ...", a);
+    const char *joined = tdn_arena_printf(g->arena, "%s + %s", a, b);
+    return joined ? joined : a;
+}
+
+void tdn_graph_number(tdn_graph *g)
+{
+    int32_t i = 0;
+    for (tdn_node *n = g->first; n; n = n->next)
+        n->mark = i++;
+}
+
+tdn_value *tdn_value_follow(tdn_graph *g, tdn_value *v)
+{
+    const char *name = v->name;
+    tdn_value *after = tdn_graph_value(g, NULL);
+    if (!after)
+        return NULL;
+    after->dtype = v->dtype;
+    after->shape = v->shape;
+    const char *fresh = after->name;
+    tdn_graph_replace(g, v, after);
+    v->name = fresh;
+    after->name = name;
+    return after;
+}
+
+bool tdn_node_before(const tdn_node *a, const tdn_node *b)
+{
+    for (const tdn_node *n = a->next; n; n = n->next)
+        if (n == b)
+            return true;
+    return false;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Passes: rewrites of the graph that keep its meaning. A pass is one file and one row in passes.c; the runner verifies
+ * the graph after each one (debug and test builds), names the pass in a failure, and dumps the graph where asked.
+ */
+#ifndef TDN_PASSES_PASSES_H
+#define TDN_PASSES_PASSES_H
+
+#include "ops/op.h"
+
+typedef struct tdn_pass {
+    const char *name;
+    tdn_status (*run)(tdn_graph *g, tdn_error *error);
+} tdn_pass;
+
+typedef struct tdn_pass_options {
+    const char *dump; /* a pass's name, "import" or "all": dump the graph after it; NULL: never */
+    void (*line)(void *user, const char *text);
+    void *user;
+} tdn_pass_options;
+
+/* The pipeline, in order; ended by a row without a name. */
+extern const tdn_pass tdn_passes[];
+/* Runs all of them. options may be NULL. */
+tdn_status tdn_passes_run(tdn_graph *g, const tdn_pass_options *options, tdn_error *error);
+
+tdn_status tdn_pass_decompose(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_simplify(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_merge_equal(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_drop_dead(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_map_constants(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_fold_scale(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_bias(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_fuse_maps(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_fuse_epilogues(tdn_graph *g, tdn_error *error);
+
+/* ---- Shared by passes ---------------------------------------------------------------------------------------- */
+
+/* "a + b" where b is not in a yet; the text stays short. Returns a when out of memory. */
+const char *tdn_origin_join(tdn_graph *g, const char *a, const char *b);
+/* Does a stand before b in the graph's order? */
+bool tdn_node_before(const tdn_node *a, const tdn_node *b);
+/* Numbers the nodes in order, in `mark`. */
+void tdn_graph_number(tdn_graph *g);
+/* A new value after v, to be given a producer that reads v: it takes v's readers, shape and name. NULL: no memory. */
+tdn_value *tdn_value_follow(tdn_graph *g, tdn_value *v);
+
+/*
+ * Which axis of each value is the batch, when axis `axis` of the inputs is and no element of one sample depends on
+ * another sample: axes[value id], or -1 for what does not depend on the inputs. False (with the node's name in *where)
+ * when it cannot be proven. axes has g->n_values entries.
+ */
+bool tdn_graph_batch_axes(const tdn_graph *g, int axis, int32_t *axes, const char **where);
+
+#endif
