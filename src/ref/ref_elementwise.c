@@ -365,9 +365,9 @@ static tdn_status clip_run(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-/* ---- Copies ---------------------------------------------------------------------------------------------------------- */
+/* ---- Dropout --------------------------------------------------------------------------------------------------------- */
 
-static tdn_status identity_run(const tdn_ref_call *call)
+static tdn_status copy_run(const tdn_ref_call *call)
 {
     TDN_REF_NEED(call, call->n_in == 1 && call->n_out == 1 && call->in[0].dtype == call->out[0].dtype);
     tdn_view views[2];
@@ -389,7 +389,7 @@ static tdn_status dropout_run(const tdn_ref_call *call)
         const tdn_place place = tdn_place_of(mask);
         tdn_ref_fill(&place, 1, 1);
     }
-    return tdn_ref_out(call, 0) ? identity_run(&copy) : TDN_OK;
+    return tdn_ref_out(call, 0) ? copy_run(&copy) : TDN_OK;
 }
 
 /* ---- BatchNormalization ---------------------------------------------------------------------------------------------- */
@@ -602,7 +602,6 @@ const tdn_ref_def tdn_refs_elementwise[] = {
     ROW("Swish", swish),
     ROW("Shrink", shrink),
     ROW("Clip", clip),
-    ROW("Identity", identity),
     {"Dropout", dropout_run, NULL, NULL},
     {"BatchNormalization", batch_norm_run, batch_norm_scratch, batch_norm_parts},
     {"Map", map_run, NULL, map_parts},
