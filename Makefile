@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The short way to everything; CMake does the building. On Debian each target first installs the packages that it
+# needs and that are missing (tools/deps.sh); SKIP_DEPS=1 leaves the system alone.
+
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 60
+DEPS = $(if $(SKIP_DEPS),@true,@tools/deps.sh)
+BUILD = @JOBS=$(JOBS) tools/build.sh
+
+.PHONY: all demo test test-asan test-tsan test-clang fuzz venv format install clean
+
+all: # the command and the libraries, in build/
+	$(DEPS) build
+	$(BUILD) build
+
+demo: all # compiles the trained EMG model, validates it on recorded EMG, measures it
+	@tools/demo.sh build
+
+test: # everything that must pass before a change goes in, but for the slower builds below
+	$(DEPS) test
+	$(BUILD) build -DTDN_TESTS=ON
+	@tools/venv.sh
+	@tools/test.sh build
+
+test-asan: # C tests and small models under the address and undefined behaviour sanitizers
+	$(DEPS) test
+	$(BUILD) build-asan -DTDN_TESTS=ON -DTDN_SANITIZE=address,undefined
+	@tools/venv.sh
+	@tools/test.sh build-asan small
+
+test-tsan: # the same under the thread sanitizer
+	$(DEPS) test
+	$(BUILD) build-tsan -DTDN_TESTS=ON -DTDN_SANITIZE=thread
+	@tools/venv.sh
+	@tools/test.sh build-tsan small
+
+test-clang: # C tests, built by clang
+	$(DEPS) test clang
+	$(BUILD) build-clang -DTDN_TESTS=ON -DCMAKE_C_COMPILER=clang
+	@tools/test.sh build-clang c
+
+fuzz: # FUZZ_SECONDS for each target; what is found lands in build-fuzz/
+	$(DEPS) build clang
+	$(BUILD) build-fuzz -DTDN_FUZZ=ON -DTDN_SANITIZE=address,undefined -DCMAKE_C_COMPILER=clang
+	@tools/fuzz.sh build-fuzz $(FUZZ_SECONDS)
+
+venv: # the Python of tests and tools, in build/venv
+	$(DEPS) test
+	@tools/venv.sh
+
+format:
+	$(DEPS) format
+	@git ls-files -co --exclude-standard -- '*.c' '*.h' | xargs clang-format -i
+
+install: all # PREFIX and DESTDIR as usual
+	@cmake --install build --prefix $(or $(PREFIX),/usr/local)
+
+clean:
+	rm -rf build build-asan build-tsan build-clang build-fuzz
