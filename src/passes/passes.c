@@ -66,16 +66,12 @@ void tdn_graph_number(tdn_graph *g)
 
 tdn_value *tdn_value_follow(tdn_graph *g, tdn_value *v)
 {
-    const char *name = v->name;
     tdn_value *after = tdn_graph_value(g, NULL);
     if (!after)
         return NULL;
     after->dtype = v->dtype;
     after->shape = v->shape;
-    const char *fresh = after->name;
-    tdn_graph_replace(g, v, after);
-    v->name = fresh;
-    after->name = name;
+    tdn_graph_replace(g, v, after); /* the name goes with the readers */
     return after;
 }
 
