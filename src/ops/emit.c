@@ -119,25 +119,6 @@ tdn_status tdn_infer_ints_either(tdn_infer *io, const char *attr, int input, int
     return TDN_OK;
 }
 
-tdn_status tdn_infer_dtype_attr(tdn_infer *io, tdn_dtype absent, tdn_dtype *dtype)
-{
-    /* TensorProto.DataType, the numbers that attributes hold */
-    static const tdn_dtype rows[] = {
-        [1] = TDN_F32, [2] = TDN_U8, [3] = TDN_S8, [4] = TDN_U16, [5] = TDN_S16, [6] = TDN_S32, [7] = TDN_S64,
-        [9] = TDN_BOOL, [10] = TDN_F16, [11] = TDN_F64, [12] = TDN_U32, [13] = TDN_U64, [16] = TDN_BF16,
-        [21] = TDN_U4, [22] = TDN_S4,
-    };
-    const tdn_attr *attr = tdn_attr_find(&io->node->attrs, "dtype");
-    *dtype = absent;
-    if (!attr)
-        return TDN_OK;
-    const int64_t n = (int64_t)(sizeof rows / sizeof *rows);
-    *dtype = attr->i >= 0 && attr->i < n ? rows[attr->i] : TDN_DTYPE_NONE;
-    if (*dtype == TDN_DTYPE_NONE)
-        return tdn_fail(io->error, TDN_E_UNSUPPORTED, "element type %lld is not supported", (long long)attr->i);
-    return TDN_OK;
-}
-
 tdn_status tdn_infer_need(tdn_infer *io, bool holds, const char *what)
 {
     return holds ? TDN_OK : tdn_fail(io->error, TDN_E_MODEL, "%s", what);

@@ -48,8 +48,6 @@ tdn_status tdn_emit_end(tdn_infer *io, tdn_value *v);
 
 /* Shape rules: the attribute's integers where it is there, else those of input (see tdn_infer_ints). */
 tdn_status tdn_infer_ints_either(tdn_infer *io, const char *attr, int input, int64_t *v, int max, int *n);
-/* The type that attribute 'dtype' names, or `absent`. */
-tdn_status tdn_infer_dtype_attr(tdn_infer *io, tdn_dtype absent, tdn_dtype *dtype);
 /* Fails with "what" in words where the model does not hold. */
 tdn_status tdn_infer_need(tdn_infer *io, bool holds, const char *what);
 #define TDN_NEED(io, holds, what) TDN_TRY(tdn_infer_need(io, holds, what))

@@ -8,6 +8,7 @@
  */
 #include <string.h>
 
+#include "ops/dtype.h"
 #include "ops/emit.h"
 #include "ref/ref_util.h"
 
@@ -550,7 +551,7 @@ static tdn_status eye_like_infer(tdn_infer *io)
 {
     tdn_dtype dtype;
     TDN_TRY(tdn_infer_rank(io, 0, 2, 2));
-    TDN_TRY(tdn_infer_dtype_attr(io, io->node->in[0]->dtype, &dtype));
+    TDN_TRY(tdn_infer_dtype_named(io, "dtype", io->node->in[0]->dtype, &dtype));
     return tdn_infer_set(io, 0, dtype, &io->node->in[0]->shape);
 }
 
