@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * tendon build: a model in, a plan out, phase by phase. The compiler reports phases 2 to 4 of 5; parsing before it
+ * and the summary after it are this file's. With several programs the compiler goes back to an earlier phase, so a
+ * line is printed for every stretch of one phase, each with its own time.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "cli/cmd.h"
+#include "cli/session.h"
+
+typedef struct build_args {
+    tdn_compile_args compile;
+    const char *onnx, *engine;
+} build_args;
+
+#define AT(field) offsetof(build_args, field)
+static const tdn_opt build_opts[] = {
+    {"output", 'o', TDN_OPT_TEXT, AT(engine), "PLAN", "the file to write", 0, 0},
+    {"engine", 0, TDN_OPT_TEXT, AT(engine), "PLAN", "the same, for scripts; the model as --onnx=FILE", 0, 0},
+    {"onnx", 0, TDN_OPT_TEXT, AT(onnx), "FILE", NULL, 0, 0},
+};
+
+static const tdn_usage usage = {
+    .synopsis = "build MODEL.onnx -o PLAN [options]",
+    .about = "Compiles an ONNX model to a plan for this machine, or for those named by --target.",
+    .example = "tendon build emg.onnx -o emg.plan --shapes=emg:1x200x8",
+    .n_operands_min = 0,
+    .n_operands_max = 1,
+};
+
+/* ---- Phases ---------------------------------------------------------------------------------------------- */
+
+typedef struct phases {
+    tdn_term *term; /* stderr: the bar */
+    int current;    /* 0: none */
+    int n;
+    char title[96];
+    uint64_t begin;
+} phases;
+
+static void phase_end(phases *p)
+{
+    if (p->current == 0)
+        return;
+    tdn_term_clear(p->term);
+    if (p->term->is_terminal)
+        printf("%s ", p->title);
+    printf("%.1f ms\n", (double)(tdn_now_ns() - p->begin) * 1e-6);
+    fflush(stdout);
+    p->current = 0;
+}
+
+static void phase_begin(phases *p, int phase, const char *what)
+{
+    p->current = phase;
+    p->begin = tdn_now_ns();
+    snprintf(p->title, sizeof p->title, "[%d/%d] %s...", phase, p->n, what);
+    if (!p->term->is_terminal)
+        printf("%s ", p->title);
+    fflush(stdout);
+}
+
+static void show_progress(void *user, int phase, int n_phases, const char *what, double fraction)
+{
+    phases *p = user;
+    p->n = n_phases;
+    if (phase != p->current) {
+        phase_end(p);
+        phase_begin(p, phase, what);
+    }
+    tdn_term_bar(p->term, p->title, fraction);
+}
+
+/* After a failure the next line is stderr's. */
+static void phase_break(const phases *p)
+{
+    tdn_term_clear(p->term);
+    if (p->current && !p->term->is_terminal)
+        printf("failed\n");
+    fflush(stdout);
+}
+
+/* ---- Engine information ---------------------------------------------------------------------------------- */
+
+static void print_ports(const char *title, const tdn_io_info *infos, int n)
+{
+    int width = 0;
+    char dims[128];
+    for (int i = 0; i < n; i++)
+        width = (int)strlen(infos[i].name) > width ? (int)strlen(infos[i].name) : width;
+    printf("  %s:\n", title);
+    for (int i = 0; i < n; i++)
+        printf("    %-*s  %-8s  %s\n", width, infos[i].name, tdn_dtype_name(infos[i].dtype),
+               tdn_dims_text(&infos[i], dims, sizeof dims));
+}
+
+static void print_size(const char *title, uint64_t bytes)
+{
+    printf("  %s: %.2f MB (%llu bytes)\n", title, (double)bytes * 1e-6, (unsigned long long)bytes);
+}
+
+static tdn_status print_engine(const tdn_engine *engine, tdn_arena *arena, tdn_error *error)
+{
+    tdn_engine_info info = {.struct_size = sizeof info};
+    int n = tdn_engine_n_programs(engine);
+    for (int p = 0; p < n; p++) {
+        tdn_ports ports;
+        TDN_TRY(tdn_ports_of_engine(&ports, engine, p, arena, error));
+        if (n > 1)
+            printf("  Program %d of %d:\n", p + 1, n);
+        print_ports("Inputs", ports.inputs, ports.n_inputs);
+        print_ports("Outputs", ports.outputs, ports.n_outputs);
+    }
+    TDN_TRY(tdn_engine_get_info(engine, &info));
+    printf("  Target: %s\n", info.target);
+    print_size("Engine size", info.plan_size);
+    print_size("Weights", info.weights_size);
+    print_size("Memory for activations", info.arena_size);
+    return TDN_OK;
+}
+
+/* Loads what was written, as a device would: a plan that does not load is no success. */
+static tdn_status print_information(const char *path, tdn_model *model, const tdn_build_options *options,
+                                    tdn_arena *arena, tdn_error *error)
+{
+    tdn_engine *engine;
+    tdn_status status = tdn_engine_load(&engine, path, NULL, error);
+    printf("[5/5] Engine Information\n");
+    if (status == TDN_OK) {
+        status = print_engine(engine, arena, error);
+        tdn_engine_free(engine);
+        return status;
+    }
+    if (status != TDN_E_TARGET)
+        return status;
+    tdn_ports ports;
+    struct stat file;
+    TDN_TRY(tdn_ports_of_model(&ports, model, options->states, options->n_states, arena, error));
+    print_ports("Inputs", ports.inputs, ports.n_inputs);
+    print_ports("Outputs", ports.outputs, ports.n_outputs);
+    printf("  Targets: ");
+    for (int i = 0; i < options->n_targets; i++)
+        printf("%s%s", i ? ", " : "", options->targets[i]);
+    printf(" (not this machine)\n");
+    if (stat(path, &file) == 0)
+        print_size("Engine size", (uint64_t)file.st_size);
+    return TDN_OK;
+}
+
+/* ---- The command ----------------------------------------------------------------------------------------- */
+
+static tdn_status compile(tdn_model *model, const build_args *args, phases *p, tdn_arena *arena, tdn_error *error)
+{
+    tdn_build_options options;
+    TDN_TRY(tdn_compile_prepare(&args->compile, model, arena, p->term, &options, error));
+    options.progress = show_progress;
+    options.progress_user = p;
+    TDN_TRY(tdn_build_file(model, &options, args->engine, error));
+    phase_end(p);
+    return print_information(args->engine, model, &options, arena, error);
+}
+
+static tdn_status build(const build_args *args, phases *p, tdn_arena *arena, tdn_error *error)
+{
+    tdn_log_sink sink = {p->term, args->compile.verbose};
+    tdn_model *model;
+    bool is_plan;
+    uint64_t begin = tdn_now_ns();
+    phase_begin(p, 1, "Parsing ONNX model");
+    TDN_TRY(tdn_file_is_plan(args->onnx, &is_plan, error));
+    if (is_plan)
+        return tdn_fail(error, TDN_E_FORMAT, "%s is a plan already: build takes an ONNX model", args->onnx);
+    TDN_TRY(tdn_session_load_model(&model, args->onnx, &sink, error));
+    phase_end(p);
+    tdn_status status = compile(model, args, p, arena, error);
+    tdn_model_free(model);
+    if (status == TDN_OK)
+        printf("Built %s in %.3f s\n", args->engine, (double)(tdn_now_ns() - begin) * 1e-9);
+    return status;
+}
+
+static tdn_status build_checked(build_args *args, const tdn_operands *operands, tdn_error *error)
+{
+    if (operands->n > 0 && args->onnx)
+        return tdn_fail(error, TDN_E_ARG, "two models: %s and --onnx=%s", operands->items[0], args->onnx);
+    if (operands->n > 0)
+        args->onnx = operands->items[0];
+    if (!args->onnx)
+        return tdn_fail(error, TDN_E_ARG, "which model? usage: tendon %s", usage.synopsis);
+    if (!args->engine)
+        return tdn_fail(error, TDN_E_ARG, "where does the plan go? add -o FILE.plan");
+    tdn_term term = tdn_term_of(stderr);
+    phases p = {.term = &term, .n = 5};
+    tdn_arena *arena = tdn_arena_create(NULL);
+    if (!arena)
+        return tdn_fail_nomem(error, "the build");
+    tdn_status status = build(args, &p, arena, error);
+    if (status != TDN_OK)
+        phase_break(&p);
+    tdn_arena_free(arena);
+    return status;
+}
+
+int tdn_cmd_build(int argc, char **argv)
+{
+    build_args args = {.compile = TDN_COMPILE_ARGS_INIT};
+    tdn_opt_set sets[] = {{build_opts, sizeof build_opts / sizeof build_opts[0], &args},
+                          {tdn_compile_opts, tdn_n_compile_opts, &args.compile}};
+    tdn_operands operands;
+    tdn_error error;
+    int code;
+    if (tdn_cmd_begin(&usage, sets, 2, argc, argv, &operands, &code))
+        code = tdn_cmd_end(build_checked(&args, &operands, &error), &error);
+    tdn_opts_free(sets, 2, &operands);
+    return code;
+}

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening plans and models in one way. */
+#include "cli/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+
+/* A plan's first bytes are a line of text, then eight that are no text, so that one damaged byte does not hide it. */
+#define PLAN_TEXT "tendon plan "
+#define PLAN_MAGIC "\x89tdnplan"
+#define PLAN_MAGIC_AT 64
+
+tdn_status tdn_file_is_plan(const char *path, bool *is_plan, tdn_error *error)
+{
+    tdn_map map;
+    TDN_TRY(tdn_map_open(&map, path, error));
+    size_t text = strlen(PLAN_TEXT), magic = strlen(PLAN_MAGIC);
+    *is_plan = (map.size >= text && memcmp(map.data, PLAN_TEXT, text) == 0) ||
+               (map.size >= PLAN_MAGIC_AT + magic && memcmp(map.data + PLAN_MAGIC_AT, PLAN_MAGIC, magic) == 0);
+    tdn_map_close(&map);
+    return TDN_OK;
+}
+
+tdn_status tdn_session_load_model(tdn_model **model, const char *path, tdn_log_sink *sink, tdn_error *error)
+{
+    tdn_model_options options = TDN_MODEL_OPTIONS_INIT;
+    options.log = tdn_log_line;
+    options.log_user = sink;
+    tdn_status status = tdn_model_load(model, path, &options, error);
+    if (status == TDN_E_MODEL || status == TDN_E_FORMAT)
+        return tdn_fail_while(error, status, "reading %s, which does not begin as a plan and so should be an ONNX model",
+                              path);
+    return status;
+}
+
+/* ---- Opening --------------------------------------------------------------------------------------------- */
+
+static bool is_default(const tdn_compile_args *args)
+{
+    const tdn_compile_args plain = TDN_COMPILE_ARGS_INIT;
+    return strcmp(args->precision, plain.precision) == 0 && args->level == plain.level && args->targets.n == 0 &&
+           args->states.n == 0 && !args->dump;
+}
+
+static tdn_status load_engine(tdn_session *s, const char *path, size_t size, const tdn_session_options *options,
+                              tdn_error *error)
+{
+    tdn_engine_options engine_options = TDN_ENGINE_OPTIONS_INIT;
+    tdn_log_sink *sink = tdn_arena_alloc(s->arena, 1, sizeof *sink);
+    if (!sink)
+        return tdn_fail_nomem(error, "the engine");
+    *sink = (tdn_log_sink){options->log, options->compile->verbose};
+    engine_options.log = tdn_log_line;
+    engine_options.log_user = sink;
+    uint64_t begin = tdn_now_ns();
+    tdn_status status = path ? tdn_engine_load(&s->engine, path, &engine_options, error)
+                             : tdn_engine_load_memory(&s->engine, s->plan, size, &engine_options, error);
+    s->load_s = (double)(tdn_now_ns() - begin) * 1e-9;
+    return status;
+}
+
+/* The model's own shapes where they are concrete or given, else those of the arrays. */
+static tdn_status use_array_shapes(tdn_session *s, const tdn_ports *ports, const tdn_session_options *options,
+                                   tdn_build_options *build, tdn_error *error)
+{
+    if (build->n_shapes || build->max_shapes || !options->arrays)
+        return TDN_OK;
+    tdn_shape_set *set = tdn_arena_alloc(s->arena, 1, sizeof *set);
+    if (!set)
+        return tdn_fail_nomem(error, "the shapes");
+    TDN_TRY(tdn_arrays_shapes(options->arrays, ports, s->arena, set, error));
+    build->shapes = set;
+    build->n_shapes = 1;
+    return TDN_OK;
+}
+
+static void show_progress(void *user, int phase, int n_phases, const char *what, double fraction)
+{
+    (void)phase;
+    (void)n_phases;
+    tdn_term_bar(user, what, fraction);
+}
+
+static tdn_status compile(tdn_session *s, tdn_model *model, const tdn_session_options *options, tdn_error *error)
+{
+    tdn_build_options build;
+    TDN_TRY(tdn_compile_prepare(options->compile, model, s->arena, options->log, &build, error));
+    tdn_ports ports;
+    TDN_TRY(tdn_ports_of_model(&ports, model, build.states, build.n_states, s->arena, error));
+    if (options->arrays)
+        TDN_TRY(tdn_arrays_check(options->arrays, &ports, options->allow_nan, error));
+    TDN_TRY(use_array_shapes(s, &ports, options, &build, error));
+    build.progress = show_progress;
+    build.progress_user = options->log;
+    size_t size = 0;
+    tdn_status status = tdn_build(model, &build, &s->plan, &size, error);
+    tdn_term_clear(options->log);
+    return status == TDN_OK ? load_engine(s, NULL, size, options, error) : status;
+}
+
+static tdn_status load_plan(tdn_session *s, const char *path, const tdn_session_options *options, tdn_error *error)
+{
+    if (!is_default(options->compile))
+        return tdn_fail(error, TDN_E_ARG,
+                        "%s is compiled already: --precision, --optimization-level, --target, --state and --dump are "
+                        "for models",
+                        path);
+    if (options->arrays && options->compile->shapes.n)
+        return tdn_fail(error, TDN_E_ARG, "%s is compiled already, and the arrays have their shapes: drop --shapes", path);
+    TDN_TRY(load_engine(s, path, 0, options, error));
+    tdn_ports ports;
+    TDN_TRY(tdn_ports_of_engine(&ports, s->engine, 0, s->arena, error));
+    return options->arrays ? tdn_arrays_check(options->arrays, &ports, options->allow_nan, error) : TDN_OK;
+}
+
+/* What is the same for both once there is an engine. */
+static tdn_status make_ready(tdn_session *s, const tdn_session_options *options, tdn_error *error)
+{
+    tdn_pool_options pool = TDN_POOL_OPTIONS_INIT;
+    pool.n_threads = (int32_t)options->compile->threads;
+    pool.spin_us = options->spin_us;
+    TDN_TRY(tdn_pool_create(&s->pool, &pool, error));
+    s->n_outputs = tdn_engine_n_outputs(s->engine);
+    s->outputs = tdn_arena_alloc(s->arena, (size_t)s->n_outputs + 1, sizeof *s->outputs);
+    if (!s->outputs)
+        return tdn_fail_nomem(error, "the outputs");
+    return tdn_session_new_context(s, false, error);
+}
+
+static tdn_status begin(tdn_session *s, tdn_error *error)
+{
+    *s = (tdn_session){.arena = tdn_arena_create(NULL)};
+    return s->arena ? TDN_OK : tdn_fail_nomem(error, "the session");
+}
+
+tdn_status tdn_session_open(tdn_session *session, const char *path, const tdn_session_options *options,
+                            tdn_error *error)
+{
+    bool is_plan;
+    TDN_TRY(begin(session, error));
+    TDN_TRY(tdn_file_is_plan(path, &is_plan, error));
+    if (is_plan) {
+        TDN_TRY(load_plan(session, path, options, error));
+    } else {
+        tdn_log_sink *sink = tdn_arena_alloc(session->arena, 1, sizeof *sink);
+        if (!sink)
+            return tdn_fail_nomem(error, "the session");
+        *sink = (tdn_log_sink){options->log, options->compile->verbose};
+        TDN_TRY(tdn_session_load_model(&session->model, path, sink, error));
+        TDN_TRY(compile(session, session->model, options, error));
+    }
+    return make_ready(session, options, error);
+}
+
+tdn_status tdn_session_open_model(tdn_session *session, tdn_model *model, const char *plan_path,
+                                  const tdn_session_options *options, tdn_error *error)
+{
+    TDN_TRY(begin(session, error));
+    TDN_TRY(plan_path ? load_plan(session, plan_path, options, error) : compile(session, model, options, error));
+    return make_ready(session, options, error);
+}
+
+void tdn_session_close(tdn_session *session)
+{
+    for (int i = 0; session->outputs && i < session->n_outputs; i++)
+        free(session->outputs[i].tensor.data);
+    tdn_context_free(session->context);
+    tdn_pool_free(session->pool);
+    tdn_engine_free(session->engine);
+    tdn_plan_free(session->plan);
+    tdn_model_free(session->model);
+    tdn_arena_free(session->arena);
+    *session = (tdn_session){.arena = NULL};
+}
+
+/* ---- Calling --------------------------------------------------------------------------------------------- */
+
+tdn_status tdn_session_new_context(tdn_session *session, bool profile, tdn_error *error)
+{
+    tdn_context_options options = TDN_CONTEXT_OPTIONS_INIT;
+    options.pool = session->pool;
+    options.profile = profile;
+    tdn_context_free(session->context);
+    session->context = NULL;
+    return tdn_context_create(&session->context, session->engine, &options, error);
+}
+
+static tdn_status fail_context(const tdn_session *s, tdn_status status, tdn_error *error)
+{
+    return tdn_fail(error, status, "%s", tdn_context_error(s->context));
+}
+
+/* The tensor for an output of the program in use, in memory that grows when it must. */
+static tdn_status size_output(tdn_session_output *out, const tdn_io_info *info, int64_t batch, tdn_error *error)
+{
+    void *data = out->tensor.data;
+    out->name = info->name;
+    out->bounded = info->bounded != 0;
+    out->tensor = tdn_tensor_make(data, info->dtype, info->rank, info->dims);
+    if (info->batch_axis >= 0 && batch > 0)
+        out->tensor.dims[info->batch_axis] = batch;
+    int64_t n;
+    if (!tdn_dims_count(out->tensor.dims, info->rank, &n))
+        return tdn_fail_nomem(error, "the outputs");
+    size_t size = tdn_round_up(tdn_dtype_size(info->dtype, (size_t)n) + 1, TDN_ALIGN);
+    if (size <= out->capacity)
+        return TDN_OK;
+    free(data);
+    out->capacity = 0;
+    out->tensor.data = aligned_alloc(TDN_ALIGN, size);
+    if (!out->tensor.data)
+        return tdn_fail_nomem(error, "the outputs");
+    memset(out->tensor.data, 0, size);
+    out->capacity = size;
+    return TDN_OK;
+}
+
+static tdn_status bind_outputs(tdn_session *s, int64_t batch, tdn_error *error)
+{
+    int program = tdn_context_program(s->context);
+    for (int i = 0; i < s->n_outputs; i++) {
+        tdn_io_info info = {.struct_size = sizeof info};
+        TDN_TRY(tdn_engine_output(s->engine, program < 0 ? 0 : program, i, &info));
+        TDN_TRY(size_output(&s->outputs[i], &info, batch, error));
+        tdn_status status = tdn_context_bind(s->context, info.name, &s->outputs[i].tensor);
+        if (status != TDN_OK)
+            return fail_context(s, status, error);
+    }
+    return TDN_OK;
+}
+
+tdn_status tdn_session_bind(tdn_session *session, const tdn_feed *feed, int64_t call, tdn_error *error)
+{
+    int64_t batch = 0;
+    tdn_context_unbind(session->context);
+    for (int i = 0; i < feed->n_inputs; i++) {
+        tdn_tensor t = tdn_feed_tensor(feed, i, call);
+        tdn_io_info info = {.struct_size = sizeof info};
+        TDN_TRY(tdn_engine_input(session->engine, feed->program, i, &info));
+        if (info.batch_axis >= 0)
+            batch = t.dims[info.batch_axis];
+        tdn_status status = tdn_context_bind(session->context, info.name, &t);
+        if (status != TDN_OK)
+            return fail_context(session, status, error);
+    }
+    return bind_outputs(session, batch, error);
+}
+
+tdn_status tdn_session_run(tdn_session *session, tdn_error *error)
+{
+    tdn_status status = tdn_context_run(session->context);
+    if (status != TDN_OK)
+        return fail_context(session, status, error);
+    for (int i = 0; i < session->n_outputs; i++) {
+        tdn_session_output *out = &session->outputs[i];
+        if (out->bounded)
+            TDN_TRY(tdn_context_output_dims(session->context, out->name, out->tensor.dims));
+    }
+    return TDN_OK;
+}
