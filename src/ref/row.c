@@ -49,8 +49,9 @@ void tdn_int_range(tdn_dtype dtype, int64_t *min, int64_t *max)
         [TDN_BOOL] = {0, 1},                [TDN_S4] = {-8, 7},
         [TDN_U4] = {0, 15},
     };
-    *min = rows[dtype].min;
-    *max = rows[dtype].max;
+    const bool known = (size_t)dtype < sizeof rows / sizeof rows[0];
+    *min = known ? rows[dtype].min : 0;
+    *max = known ? rows[dtype].max : 0;
 }
 
 #define LOAD(type)                                                                                                     \
