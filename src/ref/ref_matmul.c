@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * References of contractions.
+ *
+ * MatMul in fp32: four rows of a share each row of b, whose products are added to sums in double, in blocks of columns
+ * that stay in L1; k runs in order, so the result does not depend on the parts. Integers are summed modulo 2^64, other
+ * types in double. Gemm is a plain triple loop over its operands' views, turned where the attributes say so.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "ref/einsum.h"
+#include "ref/ref_util.h"
+
+enum { ROWS = 4, COLUMNS = 256 };
+
+/* One matrix product: views of rank 2. */
+typedef struct product {
+    tdn_view a, b, y; /* (m, k), (k, n), (m, n) */
+    int64_t a_at, b_at, y_at;
+} product;
+
+static void block_f32(const product *p, int64_t row, int rows, int64_t column, int64_t columns, double *acc)
+{
+    const float *a = (const float *)p->a.data + p->a_at, *b = (const float *)p->b.data + p->b_at;
+    float *y = (float *)p->y.data + p->y_at;
+    memset(acc, 0, ROWS * COLUMNS * sizeof *acc);
+    for (int64_t k = 0; k < p->a.dims[1]; k++) {
+        double w[ROWS] = {0};
+        for (int r = 0; r < rows; r++)
+            w[r] = (double)a[(row + r) * p->a.strides[0] + k * p->a.strides[1]];
+        tdn_ref_axpy4(acc, COLUMNS, b + k * p->b.strides[0] + column * p->b.strides[1], p->b.strides[1], w, columns);
+    }
+    for (int r = 0; r < rows; r++)
+        for (int64_t j = 0; j < columns; j++)
+            y[(row + r) * p->y.strides[0] + (column + j) * p->y.strides[1]] = (float)acc[r * COLUMNS + j];
+}
+
+static void block_float(const product *p, int64_t row, int rows, int64_t column, int64_t columns)
+{
+    for (int64_t i = row; i < row + rows; i++)
+        for (int64_t j = column; j < column + columns; j++) {
+            double sum = 0;
+            for (int64_t k = 0; k < p->a.dims[1]; k++)
+                sum += tdn_ref_get(&p->a, p->a_at + i * p->a.strides[0] + k * p->a.strides[1]) *
+                       tdn_ref_get(&p->b, p->b_at + k * p->b.strides[0] + j * p->b.strides[1]);
+            tdn_ref_set(&p->y, p->y_at + i * p->y.strides[0] + j * p->y.strides[1], sum);
+        }
+}
+
+static void block_int(const product *p, int64_t row, int rows, int64_t column, int64_t columns)
+{
+    const size_t size = tdn_dtype_size(p->y.dtype, 1);
+    for (int64_t i = row; i < row + rows; i++)
+        for (int64_t j = column; j < column + columns; j++) {
+            uint64_t sum = 0;
+            for (int64_t k = 0; k < p->a.dims[1]; k++)
+                sum += (uint64_t)tdn_view_get_int(&p->a, p->a_at + i * p->a.strides[0] + k * p->a.strides[1]) *
+                       (uint64_t)tdn_view_get_int(&p->b, p->b_at + k * p->b.strides[0] + j * p->b.strides[1]);
+            const int64_t at = p->y_at + i * p->y.strides[0] + j * p->y.strides[1];
+            memcpy((char *)p->y.data + at * (int64_t)size, &sum, size); /* the low bytes: little-endian */
+        }
+}
+
+static int64_t n_blocks(const tdn_view *y)
+{
+    return (y->dims[0] + ROWS - 1) / ROWS * ((y->dims[1] + COLUMNS - 1) / COLUMNS);
+}
+
+/* Blocks [begin, end) of a product. */
+static void do_blocks(const product *p, int64_t begin, int64_t end, double *acc)
+{
+    const int64_t across = (p->y.dims[1] + COLUMNS - 1) / COLUMNS;
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t row = i / across * ROWS, column = i % across * COLUMNS;
+        const int64_t rows_left = p->y.dims[0] - row, columns_left = p->y.dims[1] - column;
+        const int rows = (int)(rows_left < ROWS ? rows_left : ROWS);
+        const int64_t columns = columns_left < COLUMNS ? columns_left : COLUMNS;
+        if (p->y.dtype == TDN_F32 && p->a.dtype == TDN_F32 && p->b.dtype == TDN_F32)
+            block_f32(p, row, rows, column, columns, acc);
+        else if (tdn_ref_is_float(p->y.dtype))
+            block_float(p, row, rows, column, columns);
+        else
+            block_int(p, row, rows, column, columns);
+    }
+}
+
+static size_t scratch(const tdn_ref_call *call)
+{
+    (void)call;
+    return ROWS * COLUMNS * sizeof(double);
+}
+
+/* ---- MatMul --------------------------------------------------------------------------------------------------- */
+
+/* A vector as a matrix: axis `at` of extent 1 comes in. */
+static tdn_view as_matrix(const tdn_view *v, bool is_row)
+{
+    tdn_view m = *v;
+    if (m.rank != 1)
+        return m;
+    m.rank = 2;
+    m.dims[is_row] = v->dims[0];
+    m.strides[is_row] = v->strides[0];
+    m.dims[!is_row] = 1;
+    m.strides[!is_row] = 0;
+    return m;
+}
+
+/* The output with the axes that vectors lost, so that its last two are (m, n). */
+static bool output_matrix(const tdn_view *y, bool a_vector, bool b_vector, tdn_view *m)
+{
+    *m = *y;
+    if (y->rank < !a_vector + !b_vector || y->rank + a_vector + b_vector > TDN_MAX_RANK)
+        return false;
+    if (b_vector) {
+        m->dims[m->rank] = 1;
+        m->strides[m->rank++] = 0;
+    }
+    if (a_vector) {
+        m->dims[m->rank] = m->dims[m->rank - 1];
+        m->strides[m->rank] = m->strides[m->rank - 1];
+        m->dims[m->rank - 1] = 1;
+        m->strides[m->rank - 1] = 0;
+        m->rank++;
+    }
+    return true;
+}
+
+/* Views with the same batch axes before the last two. */
+static bool matmul_views(const tdn_ref_call *call, tdn_view *a, tdn_view *b, tdn_view *y)
+{
+    if (call->n_in < 2 || call->n_out < 1 || call->in[0].rank < 1 || call->in[1].rank < 1)
+        return false;
+    const tdn_view am = as_matrix(&call->in[0], true), bm = as_matrix(&call->in[1], false);
+    int64_t dims[TDN_MAX_RANK];
+    if (!output_matrix(&call->out[0], call->in[0].rank == 1, call->in[1].rank == 1, y) || y->rank < 2)
+        return false;
+    const int r = y->rank;
+    if (am.dims[am.rank - 2] != y->dims[r - 2] || bm.dims[bm.rank - 1] != y->dims[r - 1] ||
+        am.dims[am.rank - 1] != bm.dims[bm.rank - 2])
+        return false;
+    memcpy(dims, y->dims, sizeof dims);
+    dims[r - 1] = am.dims[am.rank - 1];
+    if (!tdn_view_broadcast(&am, r, dims, a))
+        return false;
+    dims[r - 2] = am.dims[am.rank - 1];
+    dims[r - 1] = y->dims[r - 1];
+    return tdn_view_broadcast(&bm, r, dims, b);
+}
+
+/* The last two axes. */
+static tdn_view matrix_of(const tdn_view *v)
+{
+    const int r = v->rank;
+    return (tdn_view){.data = v->data, .dtype = v->dtype, .rank = 2, .dims = {v->dims[r - 2], v->dims[r - 1]},
+                      .strides = {v->strides[r - 2], v->strides[r - 1]}};
+}
+
+static tdn_status matmul(const tdn_ref_call *call)
+{
+    tdn_view a, b, y;
+    TDN_REF_NEED(call, matmul_views(call, &a, &b, &y));
+    product p = {.a = matrix_of(&a), .b = matrix_of(&b), .y = matrix_of(&y)};
+    const int64_t per_matrix = n_blocks(&p.y), n_batch = tdn_ref_product(&y, 0, y.rank - 2);
+    int64_t begin, end;
+    tdn_ref_share(n_batch * per_matrix, call->part, call->n_parts, &begin, &end);
+    while (begin < end) {
+        const int64_t batch = begin / per_matrix, first = begin % per_matrix;
+        const int64_t last = per_matrix < end - batch * per_matrix ? per_matrix : end - batch * per_matrix;
+        p.a_at = p.b_at = p.y_at = 0;
+        for (int64_t i = y.rank - 3, rest = batch; i >= 0; i--) {
+            const int64_t index = rest % y.dims[i];
+            p.a_at += index * a.strides[i];
+            p.b_at += index * b.strides[i];
+            p.y_at += index * y.strides[i];
+            rest /= y.dims[i];
+        }
+        do_blocks(&p, first, last, call->scratch);
+        begin += last - first;
+    }
+    return TDN_OK;
+}
+
+static int matmul_parts(const tdn_ref_call *call)
+{
+    tdn_view a, b, y;
+    if (!matmul_views(call, &a, &b, &y))
+        return 1;
+    const tdn_view m = matrix_of(&y);
+    const int64_t n = n_blocks(&m) * tdn_ref_product(&y, 0, y.rank - 2), work = tdn_ref_parts_of(&y, a.dims[a.rank - 1]);
+    return (int)(n < work ? (n < 1 ? 1 : n) : work);
+}
+
+/* ---- Gemm ----------------------------------------------------------------------------------------------------- */
+
+static void turn(tdn_view *v)
+{
+    const int64_t dim = v->dims[0], stride = v->strides[0];
+    v->dims[0] = v->dims[1];
+    v->strides[0] = v->strides[1];
+    v->dims[1] = dim;
+    v->strides[1] = stride;
+}
+
+static tdn_status gemm(const tdn_ref_call *call)
+{
+    TDN_REF_NEED(call, call->n_in >= 2 && call->n_out >= 1);
+    product p = {.a = call->in[0], .b = call->in[1], .y = call->out[0]};
+    TDN_REF_NEED(call, p.a.rank == 2 && p.b.rank == 2 && p.y.rank == 2);
+    if (tdn_attr_int(call->attrs, "transA", 0))
+        turn(&p.a);
+    if (tdn_attr_int(call->attrs, "transB", 0))
+        turn(&p.b);
+    TDN_REF_NEED(call, p.a.dims[1] == p.b.dims[0] && p.a.dims[0] == p.y.dims[0] && p.b.dims[1] == p.y.dims[1]);
+    const double alpha = (double)tdn_attr_float(call->attrs, "alpha", 1);
+    const double beta = (double)tdn_attr_float(call->attrs, "beta", 1);
+    tdn_view c = {0};
+    if (tdn_ref_in(call, 2))
+        TDN_REF_NEED(call, tdn_view_broadcast(&call->in[2], 2, p.y.dims, &c));
+    int64_t begin, end;
+    tdn_ref_share(p.y.dims[0], call->part, call->n_parts, &begin, &end);
+    for (int64_t i = begin; i < end; i++)
+        for (int64_t j = 0; j < p.y.dims[1]; j++) {
+            double sum = 0;
+            for (int64_t k = 0; k < p.a.dims[1]; k++)
+                sum += tdn_ref_get(&p.a, i * p.a.strides[0] + k * p.a.strides[1]) *
+                       tdn_ref_get(&p.b, k * p.b.strides[0] + j * p.b.strides[1]);
+            sum *= alpha;
+            if (c.dtype != TDN_DTYPE_NONE)
+                sum += beta * tdn_ref_get(&c, i * c.strides[0] + j * c.strides[1]);
+            tdn_ref_set(&p.y, i * p.y.strides[0] + j * p.y.strides[1], sum);
+        }
+    return TDN_OK;
+}
+
+static int gemm_parts(const tdn_ref_call *call)
+{
+    if (call->n_in < 2 || call->n_out < 1 || call->in[0].rank != 2 || call->out[0].rank != 2)
+        return 1;
+    const int64_t k = call->in[0].dims[!tdn_attr_int(call->attrs, "transA", 0)], rows = call->out[0].dims[0];
+    const int n = tdn_ref_parts_of(&call->out[0], k);
+    return rows < n ? (rows < 1 ? 1 : (int)rows) : n;
+}
+
+/* ---- Determinant ---------------------------------------------------------------------------------------------- */
+
+/* By elimination with row pivoting, in a copy. */
+static double determinant(double *m, int64_t n)
+{
+    double det = 1;
+    for (int64_t c = 0; c < n; c++) {
+        int64_t pivot = c;
+        for (int64_t r = c + 1; r < n; r++)
+            if (fabs(m[r * n + c]) > fabs(m[pivot * n + c]))
+                pivot = r;
+        if (m[pivot * n + c] == 0)
+            return 0;
+        for (int64_t k = 0; pivot != c && k < n; k++) {
+            const double x = m[c * n + k];
+            m[c * n + k] = m[pivot * n + k];
+            m[pivot * n + k] = x;
+        }
+        det *= pivot != c ? -m[c * n + c] : m[c * n + c];
+        for (int64_t r = c + 1; r < n; r++) {
+            const double factor = m[r * n + c] / m[c * n + c];
+            for (int64_t k = c; k < n; k++)
+                m[r * n + k] -= factor * m[c * n + k];
+        }
+    }
+    return det;
+}
+
+static tdn_status det(const tdn_ref_call *call)
+{
+    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1 && call->in[0].rank >= 2);
+    const tdn_view *x = &call->in[0], *y = &call->out[0];
+    const int r = x->rank;
+    TDN_REF_NEED(call, x->dims[r - 1] == x->dims[r - 2] && y->rank == r - 2 &&
+                           !memcmp(x->dims, y->dims, (size_t)y->rank * sizeof x->dims[0]));
+    const int64_t n = x->dims[r - 1];
+    double *m = call->scratch;
+    for (tdn_walk w = tdn_walk_begin(y->rank, y->dims); w.more; tdn_walk_next(&w)) {
+        const int64_t at = tdn_walk_offset(&w, x);
+        for (int64_t i = 0; i < n * n; i++)
+            m[i] = tdn_ref_get(x, at + i / n * x->strides[r - 2] + i % n * x->strides[r - 1]);
+        tdn_ref_set(y, tdn_walk_offset(&w, y), determinant(m, n));
+    }
+    return TDN_OK;
+}
+
+static size_t det_scratch(const tdn_ref_call *call)
+{
+    size_t size = 0;
+    if (call->n_in < 1 || call->in[0].rank < 2)
+        return 0;
+    const size_t n = (size_t)call->in[0].dims[call->in[0].rank - 1];
+    return tdn_size_mul(n, n, &size) && tdn_size_mul(size, sizeof(double), &size) ? size : SIZE_MAX;
+}
+
+const tdn_ref_def tdn_refs_matmul[] = {
+    {"MatMul", matmul, scratch, matmul_parts},
+    {"Gemm", gemm, NULL, gemm_parts},
+    {"Einsum", tdn_ref_einsum, NULL, tdn_ref_einsum_parts},
+    {"Det", det, det_scratch, NULL},
+    {0},
+};
