@@ -124,13 +124,14 @@ static void flush_folder(char *path)
     }
 }
 
-static tdn_status write_aside(const char *path, const void *data, size_t size, tdn_error *error)
+/* `path` is for the words, `real` is where the file lies. */
+static tdn_status write_aside(const char *path, const char *real, const void *data, size_t size, tdn_error *error)
 {
     char aside[PATH_MAX];
-    const int fd = open_aside(aside, sizeof aside, path);
+    const int fd = open_aside(aside, sizeof aside, real);
     if (fd < 0)
         return fail_io(error, "cannot write", path);
-    if (!fill_and_close(fd, data, size, true) || rename(aside, path) != 0) {
+    if (!fill_and_close(fd, data, size, true) || rename(aside, real) != 0) {
         const tdn_status status = fail_io(error, "cannot write", path);
         unlink(aside);
         return status;
@@ -143,7 +144,7 @@ tdn_status tdn_file_write(const char *path, const void *data, size_t size, tdn_e
 {
     struct stat info;
     if (stat(path, &info) != 0)
-        return write_aside(path, data, size, error);
+        return write_aside(path, path, data, size, error);
     if (S_ISDIR(info.st_mode)) {
         errno = EISDIR;
         return fail_io(error, "cannot write", path);
@@ -153,7 +154,7 @@ tdn_status tdn_file_write(const char *path, const void *data, size_t size, tdn_e
     char *real = realpath(path, NULL); /* a symbolic link stays, its file is replaced */
     if (!real)
         return fail_io(error, "cannot write", path);
-    const tdn_status status = write_aside(real, data, size, error);
+    const tdn_status status = write_aside(path, real, data, size, error);
     free(real);
     return status;
 }
