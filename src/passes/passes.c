@@ -12,6 +12,7 @@ const tdn_pass tdn_passes[] = {
     {"drop-dead", tdn_pass_drop_dead},             /* nobody reads it */
     {"merge-equal", tdn_pass_merge_equal},         /* the same work twice */
     {"map-constants", tdn_pass_map_constants},     /* scalar constants into expressions */
+    {"narrow-conv", tdn_pass_narrow_conv},         /* a slice of a convolution's result */
     {"bias", tdn_pass_bias},                       /* a convolution's bias becomes a map, like everybody's */
     {"fuse-maps", tdn_pass_fuse_maps},             /* joined expressions */
     {"fold-scale", tdn_pass_fold_scale},           /* a scale per channel into the weights before it */
