@@ -24,14 +24,14 @@ tdn_graph *tdn_graph_create(tdn_arena *arena, const char *name)
     return g->name && g->value_names && g->node_names ? g : NULL;
 }
 
-/* A copy of `name` that is not taken: with "~2", "~3", ... behind it where it is. The suffix grows from the count of
- * names, so that many equal names cost no quadratic search. */
-static const char *unique_name(tdn_graph *g, const tdn_names *names, const char *name, int count)
+/* A copy of `name` that is not taken: with "~0", "~1", ... behind it where it is. A suffix is tried once in a graph's
+ * life, so that names chosen to collide cost no quadratic search. */
+static const char *unique_name(tdn_graph *g, const tdn_names *names, const char *name)
 {
     if (name && name[0] && !tdn_names_find(names, name))
         return tdn_arena_strdup(g->arena, name);
-    for (;; count++) {
-        const char *tried = tdn_arena_printf(g->arena, "%s~%d", name ? name : "", count);
+    for (;;) {
+        const char *tried = tdn_arena_printf(g->arena, "%s~%d", name ? name : "", g->n_suffixes++);
         if (!tried || !tdn_names_find(names, tried))
             return tried;
     }
@@ -45,7 +45,7 @@ tdn_value *tdn_graph_value(tdn_graph *g, const char *name)
     if (!v)
         return NULL;
     v->id = g->n_values;
-    v->name = unique_name(g, g->value_names, name, v->id);
+    v->name = unique_name(g, g->value_names, name);
     v->shape.rank = -1;
     v->output = -1;
     v->time_axis = -1;
@@ -152,7 +152,7 @@ tdn_node *tdn_graph_node(tdn_graph *g, tdn_node *before, const struct tdn_op_def
     if (!node)
         return NULL;
     node->op = op;
-    node->name = node->origin = unique_name(g, g->node_names, name, g->n_nodes);
+    node->name = node->origin = unique_name(g, g->node_names, name);
     node->in = copy_values(g, in, n_in);
     node->out = copy_values(g, out, n_out);
     if (!node->name || !node->in || !node->out || !tdn_names_put(g->node_names, node->name, node))

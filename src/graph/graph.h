@@ -85,6 +85,7 @@ struct tdn_graph {
     bool has_shapes;  /* tdn_graph_infer has run: every value has a dtype and a shape from now on */
     tdn_graph *outer; /* of a subgraph: where names it does not have are looked up */
     struct tdn_names *value_names, *node_names;
+    int32_t n_suffixes; /* of names made up so far */
     /* What bounds constant folding: bytes of constants given, bytes and operations spent on folding so far. */
     size_t const_size, fold_size;
     int64_t fold_flops;
