@@ -105,7 +105,7 @@ static tdn_status run_session(tdn_session *s, const char *path, const run_args *
         .log = &term};
     TDN_TRY(tdn_session_open(s, path, &options, error));
     tdn_feed feed;
-    TDN_TRY(tdn_feed_arrays(&feed, s->engine, arrays, s->arena, error));
+    TDN_TRY(tdn_session_feed(s, &feed, &options, 1, 0, error));
     tdn_stack *stacks = tdn_arena_alloc(s->arena, (size_t)s->n_outputs + 1, sizeof *stacks);
     if (!stacks)
         return tdn_fail_nomem(error, "the outputs");

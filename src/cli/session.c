@@ -176,6 +176,18 @@ void tdn_session_close(tdn_session *session)
     *session = (tdn_session){.arena = NULL};
 }
 
+tdn_status tdn_session_feed(tdn_session *session, tdn_feed *feed, const tdn_session_options *options, int64_t n_calls,
+                            uint64_t seed, tdn_error *error)
+{
+    if (options->arrays)
+        return tdn_feed_arrays(feed, session->engine, options->arrays, session->arena, error);
+    const tdn_opt_list *given = &options->compile->shapes;
+    tdn_shape_set shapes;
+    if (given->n > 0)
+        TDN_TRY(tdn_shapes_parse(given->items[0], session->arena, &shapes, error));
+    return tdn_feed_random(feed, session->engine, given->n > 0 ? &shapes : NULL, n_calls, seed, session->arena, error);
+}
+
 /* ---- Calling --------------------------------------------------------------------------------------------- */
 
 tdn_status tdn_session_new_context(tdn_session *session, bool profile, tdn_error *error)

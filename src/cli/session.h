@@ -52,6 +52,9 @@ tdn_status tdn_session_open_model(tdn_session *session, tdn_model *model, const 
                                   const tdn_session_options *options, tdn_error *error);
 void tdn_session_close(tdn_session *session);
 
+/* The arrays' calls; or, where there are none, n_calls of seeded values, in the first shapes that --shapes gives. */
+tdn_status tdn_session_feed(tdn_session *session, tdn_feed *feed, const tdn_session_options *options, int64_t n_calls,
+                            uint64_t seed, tdn_error *error);
 /* Makes a new context over the engine, e.g. one that profiles. The old one is freed. */
 tdn_status tdn_session_new_context(tdn_session *session, bool profile, tdn_error *error);
 /* Binds call `call` of the feed and outputs of the right size. */

@@ -10,7 +10,7 @@
 typedef struct tdn_latency {
     size_t n;
     double min, max, mean, median, deviation; /* of the population */
-    const double *sorted;                     /* ascending, n of them */
+    double *sorted;                           /* ascending, n of them */
 } tdn_latency;
 
 /* Sorts `values` in place and keeps pointing at them. All numbers are 0 where n is 0. */

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Measuring. A paced call is due at a fixed time, start + k / rate, not some time after the last one: a late call
+ * does not shift those after it, and dues that pass while a call runs are counted as missed and skipped, as a
+ * sensor's samples would be.
+ */
+#include "cli/measure.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+/* Ctrl-C ends the measurement, which is then reported: a signal handler has no other place to say so. */
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signal_number)
+{
+    (void)signal_number;
+    interrupted = 1;
+}
+
+static struct sigaction catch_interrupt(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, old;
+    interrupted = 0;
+    sigaction(SIGINT, &action, &old);
+    return old;
+}
+
+static void wait_until(uint64_t due, uint64_t spin_ns)
+{
+    uint64_t wake = due - spin_ns;
+    struct timespec t = {.tv_sec = (time_t)(wake / 1000000000u), .tv_nsec = (long)(wake % 1000000000u)};
+    if (spin_ns < due)
+        while (!interrupted && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR) {
+        }
+    while (!interrupted && tdn_now_ns() < due) {
+    }
+}
+
+static tdn_status add_call(tdn_measurement *m, tdn_call_time time, tdn_error *error)
+{
+    if (m->n == m->capacity) {
+        size_t capacity = m->capacity ? 2 * m->capacity : 1 << 16;
+        tdn_call_time *more = realloc(m->calls, capacity * sizeof *more);
+        if (!more)
+            return tdn_fail_nomem(error, "the times");
+        m->calls = more;
+        m->capacity = capacity;
+    }
+    m->calls[m->n++] = time;
+    return TDN_OK;
+}
+
+/* One call; with a feed of one call nothing needs to be bound again. */
+static tdn_status timed_call(tdn_session *s, const tdn_feed *feed, int64_t call, tdn_call_time *time, tdn_error *error)
+{
+    if (feed->n_calls > 1)
+        TDN_TRY(tdn_session_bind(s, feed, call % feed->n_calls, error));
+    time->begin = tdn_now_ns();
+    tdn_status status = tdn_context_run(s->context);
+    time->end = tdn_now_ns();
+    return status == TDN_OK ? TDN_OK : tdn_fail(error, status, "%s", tdn_context_error(s->context));
+}
+
+static tdn_status warm_up(tdn_measurement *m, tdn_session *s, const tdn_feed *feed, const tdn_measure_options *o,
+                          tdn_error *error)
+{
+    uint64_t begin = tdn_now_ns(), now = begin;
+    while (!interrupted && (m->n_warmup < o->warmup_calls || now - begin < o->warmup_ns)) {
+        tdn_call_time time;
+        TDN_TRY(timed_call(s, feed, m->n_warmup++, &time, error));
+        now = time.end;
+    }
+    m->warmup_s = (double)(now - begin) * 1e-9;
+    return TDN_OK;
+}
+
+static double share_done(const tdn_measurement *m, uint64_t elapsed, const tdn_measure_options *o)
+{
+    double calls = o->n_calls > 0 ? (double)m->n / (double)o->n_calls : 1;
+    double time = o->duration_ns > 0 ? (double)elapsed / (double)o->duration_ns : 1;
+    return calls < time ? calls : time;
+}
+
+/* When the next call is due, after one that was due at `due` and ended at `now`. */
+static uint64_t next_due(tdn_measurement *m, uint64_t start, uint64_t *k, double period, uint64_t now)
+{
+    uint64_t due = start + (uint64_t)((double)++*k * period);
+    m->n_late += now > due;
+    while (now > start + (uint64_t)((double)(*k + 1) * period)) {
+        ++*k;
+        m->n_skipped++;
+    }
+    return start + (uint64_t)((double)*k * period);
+}
+
+static tdn_status measure(tdn_measurement *m, tdn_session *s, const tdn_feed *feed, const tdn_measure_options *o,
+                          tdn_error *error)
+{
+    double period = o->rate > 0 ? 1e9 / o->rate : 0;
+    uint64_t start = tdn_now_ns() + (uint64_t)period, due = start, now = start, k = 0;
+    while (!interrupted && (m->n < (size_t)o->n_calls || now - start < o->duration_ns)) {
+        tdn_call_time time = {0};
+        if (period > 0)
+            wait_until(due, o->spin_ns);
+        if (interrupted)
+            break;
+        TDN_TRY(timed_call(s, feed, (int64_t)m->n, &time, error));
+        time.due = period > 0 ? due : time.begin;
+        TDN_TRY(add_call(m, time, error));
+        now = time.end;
+        if (period > 0)
+            due = next_due(m, start, &k, period, now);
+        if (o->term->is_terminal)
+            tdn_term_bar(o->term, "measuring", share_done(m, now - start, o));
+    }
+    m->wall_s = (double)(now - start) * 1e-9;
+    return TDN_OK;
+}
+
+tdn_status tdn_measure(tdn_measurement *m, tdn_session *session, const tdn_feed *feed,
+                       const tdn_measure_options *options, tdn_error *error)
+{
+    *m = (tdn_measurement){.n = 0};
+    struct sigaction old = catch_interrupt();
+    tdn_status status = tdn_session_bind(session, feed, 0, error);
+    if (status == TDN_OK)
+        status = warm_up(m, session, feed, options, error);
+    if (status == TDN_OK)
+        status = measure(m, session, feed, options, error);
+    tdn_term_clear(options->term);
+    m->interrupted = interrupted;
+    sigaction(SIGINT, &old, NULL);
+    return status;
+}
+
+void tdn_measurement_free(tdn_measurement *m)
+{
+    free(m->calls);
+    *m = (tdn_measurement){.n = 0};
+}
+
+tdn_status tdn_measurement_latency(const tdn_measurement *m, bool from_due, tdn_latency *latency, tdn_error *error)
+{
+    double *ms = calloc(m->n + 1, sizeof *ms);
+    if (!ms)
+        return tdn_fail_nomem(error, "the times");
+    for (size_t i = 0; i < m->n; i++)
+        ms[i] = (double)(m->calls[i].end - (from_due ? m->calls[i].due : m->calls[i].begin)) * 1e-6;
+    *latency = tdn_latency_of(ms, m->n);
+    return TDN_OK;
+}
+
+void tdn_latency_print(FILE *out, const char *title, const tdn_latency *latency, const double *percents, int n)
+{
+    fprintf(out, "%s: min = %g ms, max = %g ms, mean = %g ms, median = %g ms", title, latency->min, latency->max,
+            latency->mean, latency->median);
+    for (int i = 0; i < n; i++)
+        fprintf(out, ", percentile(%g%%) = %g ms", percents[i], tdn_latency_percentile(latency, percents[i]));
+    fputc('\n', out);
+}
+
+/* ---- Profile --------------------------------------------------------------------------------------------- */
+
+static tdn_status profile_calls(tdn_session *s, const tdn_feed *feed, int64_t n_calls, tdn_error *error)
+{
+    const int64_t n_warmup = 3;
+    uint64_t begin = 0;
+    TDN_TRY(tdn_session_bind(s, feed, 0, error));
+    for (int64_t i = 0; i < n_warmup + n_calls; i++) {
+        tdn_call_time time;
+        if (i == n_warmup) {
+            tdn_context_profile_reset(s->context);
+            begin = tdn_now_ns();
+        }
+        TDN_TRY(timed_call(s, feed, i, &time, error));
+        if (i >= n_warmup && time.end - begin > 1000000000u)
+            break;
+    }
+    return TDN_OK;
+}
+
+static tdn_status read_profile(tdn_profile *p, tdn_session *s, int program, tdn_error *error)
+{
+    p->n = tdn_context_n_steps(s->context, program);
+    p->mean_ms = 0;
+    p->steps = tdn_arena_alloc(s->arena, (size_t)(p->n > 0 ? p->n : 0) + 1, sizeof *p->steps);
+    if (!p->steps)
+        return tdn_fail_nomem(error, "the profile");
+    for (int i = 0; i < p->n; i++) {
+        p->steps[i].struct_size = sizeof p->steps[i];
+        TDN_TRY(tdn_context_step(s->context, program, i, &p->steps[i]));
+        if (p->steps[i].n_runs)
+            p->mean_ms += (double)p->steps[i].total_ns / (double)p->steps[i].n_runs * 1e-6;
+    }
+    return TDN_OK;
+}
+
+tdn_status tdn_profile_run(tdn_profile *profile, tdn_session *session, const tdn_feed *feed, int64_t n_calls,
+                           tdn_error *error)
+{
+    TDN_TRY(tdn_session_new_context(session, true, error));
+    TDN_TRY(profile_calls(session, feed, n_calls, error));
+    return read_profile(profile, session, tdn_context_program(session->context), error);
+}
+
+/* Cut to `width` bytes, not within a character of UTF-8. */
+static const char *cut(const char *name, int width, char *text, size_t size)
+{
+    size_t n = strlen(name);
+    if (n <= (size_t)width || size < (size_t)width + 1) {
+        snprintf(text, size, "%s", name);
+        return text;
+    }
+    size_t keep = (size_t)width - 3;
+    while (keep > 0 && ((unsigned char)name[keep] & 0xc0) == 0x80)
+        keep--;
+    snprintf(text, size, "%.*s...", (int)keep, name);
+    return text;
+}
+
+void tdn_profile_print(FILE *out, const tdn_profile *profile)
+{
+    char kernel[32], name[64];
+    fprintf(out, "\n=== Profile by step (separate run, %llu calls) ===\n",
+            profile->n > 0 ? (unsigned long long)profile->steps[0].n_runs : 0ull);
+    fprintf(out, "%5s %10s %6s %9s %8s %6s  %-26s %s\n", "step", "time (ms)", "%", "GFLOP/s", "GB/s", "tiles", "kernel",
+            "nodes");
+    for (int i = 0; i < profile->n; i++) {
+        const tdn_step_info *step = &profile->steps[i];
+        double ns = step->n_runs ? (double)step->total_ns / (double)step->n_runs : 0;
+        double per_ns = ns > 0 ? 1 / ns : 0;
+        fprintf(out, "%5d %10.4f %6.2f %9.2f %8.2f %6lld  %-26s %s\n", i, ns * 1e-6,
+                profile->mean_ms > 0 ? ns * 1e-4 / profile->mean_ms : 0, (double)step->flops * per_ns,
+                (double)step->bytes * per_ns, (long long)step->n_tiles, cut(step->kernel, 26, kernel, sizeof kernel),
+                cut(step->name, 60, name, sizeof name));
+    }
+    fprintf(out, "%5s %10.4f %6.2f\n", "total", profile->mean_ms, profile->n > 0 ? 100.0 : 0.0);
+}
