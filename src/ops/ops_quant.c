@@ -3,10 +3,9 @@
  * Quantised operators: shape rules. All run by their references. Element types are integers of 4, 8 and 16 bits; floats
  * of 8 bits and fewer have no dtype here and are refused where the model is read.
  */
-#include <string.h>
-
 #include "ops/dtype.h"
 #include "ops/emit.h"
+#include "ref/window.h"
 
 static const tdn_dtype eight_bits[] = {TDN_S8, TDN_U8, TDN_DTYPE_NONE};
 static const tdn_dtype scales[] = {TDN_F32, TDN_F16, TDN_BF16, TDN_DTYPE_NONE};
@@ -136,60 +135,23 @@ static int64_t product_flops(const tdn_node *node)
 
 /* ---- Convolutions --------------------------------------------------------------------------------------------------------- */
 
-typedef struct window {
-    int64_t strides[TDN_MAX_RANK], dilations[TDN_MAX_RANK], pads[2 * TDN_MAX_RANK];
-    const char *auto_pad;
-} window;
-
-/* The attribute's n numbers of at least `least`, all `absent` where it is not there. */
-static tdn_status window_ints(tdn_infer *io, const char *name, int n, int64_t least, int64_t absent, int64_t *v)
-{
-    int given;
-    const int64_t *ints = tdn_attr_ints(&io->node->attrs, name, &given);
-    if (given != 0 && given != n)
-        return tdn_fail(io->error, TDN_E_MODEL, "attribute '%s' has %d numbers, not %d", name, given, n);
-    for (int i = 0; i < n; i++) {
-        v[i] = given ? ints[i] : absent;
-        if (v[i] < least || v[i] > INT32_MAX)
-            return tdn_fail(io->error, TDN_E_MODEL, "attribute '%s' holds %lld", name, (long long)v[i]);
-    }
-    return TDN_OK;
-}
-
-static tdn_status window_extent(tdn_infer *io, const window *win, int spatial, int i, int64_t in, int64_t kernel,
-                                int64_t *out)
-{
-    int64_t reach;
-    if (__builtin_mul_overflow(kernel - 1, win->dilations[i], &reach) || reach > INT64_MAX / 4)
-        return tdn_fail(io->error, TDN_E_MODEL, "the kernel reaches too far");
-    if (strncmp(win->auto_pad, "SAME", 4) == 0) {
-        *out = in / win->strides[i] + (in % win->strides[i] != 0);
-        return TDN_OK;
-    }
-    const bool is_valid = strcmp(win->auto_pad, "VALID") == 0;
-    const int64_t room = in + (is_valid ? 0 : win->pads[i] + win->pads[spatial + i]) - reach - 1;
-    TDN_NEED(io, room >= 0, "the kernel is larger than the padded input");
-    *out = room / win->strides[i] + 1;
-    return TDN_OK;
-}
-
 static tdn_status conv_shape(tdn_infer *io, int w_input, tdn_shape *y)
 {
-    TDN_TRY(tdn_infer_rank(io, 0, 3, TDN_MAX_RANK));
+    TDN_TRY(tdn_infer_rank(io, 0, 3, 2 + TDN_WINDOW_MAX));
     const tdn_shape *x = &io->node->in[0]->shape;
     TDN_TRY(tdn_infer_rank(io, w_input, x->rank, x->rank));
     const tdn_shape *w = &io->node->in[w_input]->shape;
-    const int spatial = x->rank - 2;
     const int64_t group = tdn_attr_int(&io->node->attrs, "group", 1);
-    window win = {.auto_pad = tdn_attr_string(&io->node->attrs, "auto_pad", "NOTSET")};
+    tdn_window window;
     TDN_NEED(io, group >= 1 && w->dims[0] % group == 0 && x->dims[1] % group == 0 && x->dims[1] / group == w->dims[1],
              "the channels do not fit the groups");
-    TDN_TRY(window_ints(io, "strides", spatial, 1, 1, win.strides));
-    TDN_TRY(window_ints(io, "dilations", spatial, 1, 1, win.dilations));
-    TDN_TRY(window_ints(io, "pads", 2 * spatial, 0, 0, win.pads));
+    const char *wrong = tdn_window_read(&window, &io->node->attrs, x->rank - 2, x->dims + 2, w->dims + 2);
+    TDN_NEED(io, !wrong, wrong);
     *y = (tdn_shape){.rank = x->rank, .dims = {x->dims[0], w->dims[0]}};
-    for (int i = 0; i < spatial; i++)
-        TDN_TRY(window_extent(io, &win, spatial, i, x->dims[2 + i], w->dims[2 + i], &y->dims[2 + i]));
+    for (int i = 0; i < window.n; i++) {
+        y->dims[2 + i] = tdn_window_positions(&window, i, x->dims[2 + i], false);
+        TDN_NEED(io, y->dims[2 + i] >= 0, "the kernel is longer than the padded input");
+    }
     return TDN_OK;
 }
 

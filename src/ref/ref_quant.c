@@ -12,6 +12,7 @@
 #include "base/half.h"
 #include "ref/ref_util.h"
 #include "ref/row.h"
+#include "ref/window.h"
 
 /* ---- Scales and zero points: per tensor, along an axis, or in blocks along an axis ------------------------------------- */
 
@@ -452,14 +453,11 @@ static int product_parts(const tdn_ref_call *call)
 
 /* ---- Integer convolutions ----------------------------------------------------------------------------------------------- */
 
-enum { MAX_SPATIAL = TDN_MAX_RANK - 2 };
-
 typedef struct conv {
     tdn_view x, w, y;
     tdn_view w_zero; /* along the output channels: one axis; stride 0 where one holds for all */
     double x_zero;
-    int spatial;
-    int64_t stride[MAX_SPATIAL], dilation[MAX_SPATIAL], pad[MAX_SPATIAL]; /* pad at the begin */
+    tdn_window window;
     int64_t group, channels, outputs; /* of x and of y, in a group */
     const tdn_view *bias;             /* or NULL */
     tdn_view w_scale;                 /* as w_zero */
@@ -467,42 +465,7 @@ typedef struct conv {
     finish finish;
 } conv;
 
-/* Attribute `name` of one positive number an axis, all 1 where absent. */
-static bool positive_attr(const tdn_ref_call *call, const char *name, int n, int64_t *v)
-{
-    int given = 0;
-    const int64_t *ints = tdn_attr_ints(call->attrs, name, &given);
-    for (int i = 0; i < n; i++) {
-        v[i] = given ? ints[i < given ? i : 0] : 1;
-        if (v[i] < 1 || v[i] > INT32_MAX)
-            return false;
-    }
-    return given == 0 || given == n;
-}
-
-static bool pads_of(const tdn_ref_call *call, conv *c)
-{
-    const char *mode = tdn_attr_string(call->attrs, "auto_pad", "NOTSET");
-    int given = 0;
-    const int64_t *pads = tdn_attr_ints(call->attrs, "pads", &given);
-    for (int i = 0; i < c->spatial; i++) {
-        const int64_t in = c->x.dims[2 + i], out = c->y.dims[2 + i], kernel = c->w.dims[2 + i];
-        int64_t span, reach;
-        if (__builtin_mul_overflow(out - 1, c->stride[i], &span) ||
-            __builtin_mul_overflow(kernel - 1, c->dilation[i], &reach) || span > INT64_MAX / 4 || reach > INT64_MAX / 4)
-            return false;
-        const int64_t total = span + reach + 1 > in ? span + reach + 1 - in : 0;
-        if (strncmp(mode, "SAME", 4) == 0)
-            c->pad[i] = strcmp(mode, "SAME_LOWER") == 0 ? (total + 1) / 2 : total / 2;
-        else if (strcmp(mode, "VALID") != 0 && given == 2 * c->spatial)
-            c->pad[i] = pads[i];
-        if (c->pad[i] < 0 || c->pad[i] > INT32_MAX)
-            return false;
-    }
-    return true;
-}
-
-/* One number for all output channels, or one for each; absent is `absent`'s single element. */
+/* One number for all output channels, or one for each. */
 static bool over_outputs(const tdn_view *param, int64_t outputs, tdn_view *out)
 {
     const tdn_view scalar = {.data = param->data, .dtype = param->dtype};
@@ -519,10 +482,13 @@ static bool conv_make(const tdn_ref_call *call, const tdn_view *x, const tdn_vie
     c->x = *x;
     c->w = *w;
     c->y = *y;
-    c->spatial = x->rank - 2;
     c->group = tdn_attr_int(call->attrs, "group", 1);
-    if (!is_8(x) || !is_8(w) || c->spatial < 1 || w->rank != x->rank || y->rank != x->rank || c->group < 1)
+    if (!is_8(x) || !is_8(w) || x->rank < 3 || w->rank != x->rank || y->rank != x->rank || c->group < 1 ||
+        tdn_window_read(&c->window, call->attrs, x->rank - 2, x->dims + 2, w->dims + 2))
         return false;
+    for (int i = 0; i < c->window.n; i++)
+        if (y->dims[2 + i] != tdn_window_positions(&c->window, i, x->dims[2 + i], false))
+            return false;
     c->channels = w->dims[1];
     c->outputs = w->dims[0] / c->group;
     if (w->dims[0] % c->group || x->dims[1] % c->group || x->dims[1] / c->group != w->dims[1])
@@ -533,24 +499,22 @@ static bool conv_make(const tdn_ref_call *call, const tdn_view *x, const tdn_vie
         return false;
     if (w_zero && !is_8(w_zero))
         return false;
-    return positive_attr(call, "strides", c->spatial, c->stride) &&
-           positive_attr(call, "dilations", c->spatial, c->dilation) && pads_of(call, c) &&
-           over_outputs(w_zero ? w_zero : &none, w->dims[0], &c->w_zero);
+    return over_outputs(w_zero ? w_zero : &none, w->dims[0], &c->w_zero);
 }
 
 /* Adds what tap `tap` of input channel `channel` gives to a row of outputs from ox on. `o` has the outer axes' place. */
 static void add_tap(const conv *c, int64_t n, int64_t channel, const int64_t *o, const int64_t *tap, int64_t ox,
                     int width, const double *w, sums *s)
 {
-    const int last = c->spatial - 1;
+    const int last = c->window.n - 1;
     int64_t at = n * c->x.strides[0] + channel * c->x.strides[1];
     for (int i = 0; i < last; i++) {
-        const int64_t in = o[i] * c->stride[i] - c->pad[i] + tap[i] * c->dilation[i];
+        const int64_t in = o[i] * c->window.stride[i] - c->window.before[i] + tap[i] * c->window.dilation[i];
         if (in < 0 || in >= c->x.dims[2 + i])
             return;
         at += in * c->x.strides[2 + i];
     }
-    const int64_t step = c->stride[last], first = ox * step - c->pad[last] + tap[last] * c->dilation[last];
+    const int64_t step = c->window.stride[last], first = ox * step - c->window.before[last] + tap[last] * c->window.dilation[last];
     int begin = 0, end = width; /* outputs whose input lies inside; outside is the zero point, which adds nothing */
     while (begin < end && first + begin * step < 0)
         begin++;
@@ -572,13 +536,13 @@ static void conv_block(const conv *c, int64_t n, int64_t m0, int lanes, const in
     int64_t n_taps = 1;
     const int64_t group = m0 / c->outputs;
     memset(s, 0, sizeof *s);
-    for (int i = 0; i < c->spatial; i++)
+    for (int i = 0; i < c->window.n; i++)
         n_taps *= c->w.dims[2 + i];
     for (int64_t k = 0; k < c->channels; k++)
         for (int64_t t = 0; t < n_taps; t++) {
-            int64_t tap[MAX_SPATIAL], rest = t, at = k * c->w.strides[1];
+            int64_t tap[TDN_WINDOW_MAX], rest = t, at = k * c->w.strides[1];
             double w[LANES] = {0};
-            for (int i = c->spatial - 1; i >= 0; i--) {
+            for (int i = c->window.n - 1; i >= 0; i--) {
                 tap[i] = rest % c->w.dims[2 + i];
                 rest /= c->w.dims[2 + i];
                 at += tap[i] * c->w.strides[2 + i];
@@ -592,7 +556,7 @@ static void conv_block(const conv *c, int64_t n, int64_t m0, int lanes, const in
 
 static void conv_store(const conv *c, int64_t n, int64_t m, const int64_t *o, int64_t ox, int width, const double *sum)
 {
-    const int last = c->spatial - 1;
+    const int last = c->window.n - 1;
     float factor[TDN_ROW];
     int64_t at = n * c->y.strides[0] + m * c->y.strides[1] + ox * c->y.strides[2 + last];
     for (int i = 0; i < last; i++)
@@ -607,7 +571,7 @@ static void conv_store(const conv *c, int64_t n, int64_t m, const int64_t *o, in
 /* A unit of work: one image, one block of output channels, one row of outputs. */
 static void conv_run(const tdn_ref_call *call, const conv *c)
 {
-    const int last = c->spatial - 1;
+    const int last = c->window.n - 1;
     const int64_t width = c->y.dims[2 + last], blocks = c->outputs / LANES + (c->outputs % LANES != 0);
     int64_t rows = 1, begin, end;
     if (tdn_view_count(&c->y) == 0)
@@ -616,7 +580,7 @@ static void conv_run(const tdn_ref_call *call, const conv *c)
         rows *= c->y.dims[2 + i];
     tdn_ref_share(c->y.dims[0] * c->group * blocks * rows, call->part, call->n_parts, &begin, &end);
     for (int64_t u = begin; u < end; u++) {
-        int64_t o[MAX_SPATIAL], rest = u % rows;
+        int64_t o[TDN_WINDOW_MAX], rest = u % rows;
         for (int i = last - 1; i >= 0; i--) {
             o[i] = rest % c->y.dims[2 + i];
             rest /= c->y.dims[2 + i];
