@@ -3,7 +3,7 @@
  * The smallest program around Tendon's run time: loads a plan of examples/emg/emg_tcn.onnx, classifies one second of
  * EMG, and prints the gesture. It links libtendon alone, as a device does. Here the muscles are silent.
  *
- *     tendon build examples/emg/emg_tcn.onnx -o emg.plan && cc examples/emg.c -ltendon && ./a.out emg.plan
+ *     tendon build examples/emg/emg_tcn.onnx -o emg.plan && cc examples/c/minimal.c -ltendon && ./a.out emg.plan
  */
 #include <stdio.h>
 
@@ -18,7 +18,7 @@ int main(int argc, char **argv)
     tdn_engine *engine = NULL;
     tdn_context *context = NULL;
     if (argc != 2) {
-        fprintf(stderr, "usage: emg PLAN\n");
+        fprintf(stderr, "usage: minimal PLAN\n");
         return 2;
     }
     if (tdn_engine_load(&engine, argv[1], NULL, &error) || tdn_context_create(&context, engine, NULL, &error)) {
