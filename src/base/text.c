@@ -195,3 +195,5 @@ void tdn_text_discard(tdn_text *t)
     tdn_free(NULL, t->data);
     *t = (tdn_text){0};
 }
+
+void tdn_text_free(char *text) { tdn_free(NULL, text); }
