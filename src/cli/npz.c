@@ -4,8 +4,8 @@
  * header (a Python dict literal with descr, fortran_order and shape) and the elements. libzip does the archive;
  * the header is read by a parser for just these dicts.
  *
- * A member cannot be larger than DEFLATE can make of the file's bytes (1032:1), so a small hostile file cannot ask
- * for much memory; the header's shape must then match the member's size to the byte before it is allocated.
+ * All members together cannot be larger than DEFLATE can make of the file's bytes (1032:1), so a small hostile file
+ * cannot ask for much memory; the header's shape must then match the member's size to the byte before it is allocated.
  */
 #include "cli/npz.h"
 
@@ -340,14 +340,16 @@ static tdn_status fail_zip(zip_t *zip, const char *what, tdn_error *error)
     return tdn_fail(error, TDN_E_FORMAT, "%s: %s", what, zip_strerror(zip));
 }
 
-static tdn_status read_member(tdn_npz *npz, zip_t *zip, zip_uint64_t index, size_t file_size, tdn_error *error)
+/* budget: how many bytes this and all further members may still claim; several may share the same compressed bytes. */
+static tdn_status read_member(tdn_npz *npz, zip_t *zip, zip_uint64_t index, uint64_t *budget, tdn_error *error)
 {
     zip_stat_t stat;
     if (zip_stat_index(zip, index, 0, &stat) != 0 || !(stat.valid & ZIP_STAT_NAME) || !(stat.valid & ZIP_STAT_SIZE))
         return fail_zip(zip, "a member of the archive is damaged", error);
-    if (stat.size / MAX_INFLATION > file_size)
-        return tdn_fail(error, TDN_E_FORMAT, "member '%s' claims %llu bytes", stat.name,
+    if (stat.size > *budget)
+        return tdn_fail(error, TDN_E_FORMAT, "member '%s' claims %llu bytes, more than the file can hold", stat.name,
                         (unsigned long long)stat.size);
+    *budget -= stat.size;
     if (tdn_npz_find(npz, stat.name))
         return tdn_fail(error, TDN_E_FORMAT, "member '%s' appears twice", stat.name);
     tdn_array *array = add_array(npz, stat.name, error);
@@ -371,13 +373,16 @@ static tdn_status read_members(tdn_npz *npz, zip_t *zip, size_t file_size, tdn_e
     zip_int64_t n = zip_get_num_entries(zip, 0);
     if (n > MAX_ARRAYS)
         return tdn_fail(error, TDN_E_FORMAT, "%lld members; at most %d are read", (long long)n, MAX_ARRAYS);
+    uint64_t budget = (uint64_t)file_size * MAX_INFLATION;
     for (zip_int64_t i = 0; i < n; i++)
-        TDN_TRY(read_member(npz, zip, (zip_uint64_t)i, file_size, error));
+        TDN_TRY(read_member(npz, zip, (zip_uint64_t)i, &budget, error));
     return TDN_OK;
 }
 
 static tdn_status read_archive(tdn_npz *npz, const void *data, size_t size, tdn_error *error)
 {
+    if (size == 0) /* to libzip an archive without members */
+        return tdn_fail(error, TDN_E_FORMAT, "the file is empty");
     zip_error_t why;
     zip_error_init(&why);
     tdn_status status = TDN_OK;
