@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * A growing text and a JSON writer over it. The writer knows where commas go and indents objects by two spaces an
- * object or array that holds one, so that the result reads well without a tool; arrays of numbers stay on a line.
- */
+/* Growing text and the JSON writer. The room doubles. Memory is the C library's: what is handed out outlives whatever
+ * allocator the objects it describes came from. */
 #include "base/text.h"
 
 #include <math.h>
@@ -10,216 +8,192 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/memory.h"
-
-static bool grow(tdn_text *t, size_t size)
+/* Room for `more` bytes and a NUL. */
+static bool reserve(tdn_text *t, size_t more)
 {
     size_t need;
-    if (t->failed || !tdn_size_add(t->size, size, &need) || !tdn_size_add(need, 1, &need)) {
+    if (t->failed || !tdn_size_add(t->n, more, &need) || !tdn_size_add(need, 1, &need)) {
         t->failed = true;
         return false;
     }
-    if (need <= t->capacity)
+    if (need <= t->room)
         return true;
-    const size_t capacity = need + need / 2 + 256;
-    char *bytes = tdn_alloc(NULL, capacity, 1);
-    if (!bytes) {
+    const size_t doubled = t->room > SIZE_MAX / 2 ? SIZE_MAX : 2 * t->room;
+    const size_t room = need > doubled ? need + 256 : doubled;
+    char *data = tdn_alloc(NULL, room, 16);
+    if (!data) {
         t->failed = true;
         return false;
     }
-    if (t->size > 0)
-        memcpy(bytes, t->bytes, t->size);
-    tdn_free(NULL, t->bytes);
-    t->bytes = bytes;
-    t->capacity = capacity;
+    if (t->n)
+        memcpy(data, t->data, t->n);
+    tdn_free(NULL, t->data);
+    t->data = data;
+    t->room = room;
     return true;
 }
 
-void tdn_text_add(tdn_text *t, const char *bytes, size_t size)
+void tdn_text_put_bytes(tdn_text *t, const char *bytes, size_t size)
 {
-    if (!grow(t, size))
+    if (!reserve(t, size))
         return;
-    if (size > 0)
-        memcpy(t->bytes + t->size, bytes, size);
-    t->size += size;
-    t->bytes[t->size] = '\0';
+    if (size)
+        memcpy(t->data + t->n, bytes, size);
+    t->n += size;
+    t->data[t->n] = 0;
 }
 
-static void add(tdn_text *t, const char *text)
+void tdn_text_put(tdn_text *t, const char *format, ...)
 {
-    tdn_text_add(t, text, strlen(text));
-}
-
-void tdn_text_printf(tdn_text *t, const char *format, ...)
-{
-    va_list args, again;
+    va_list args;
     va_start(args, format);
+    va_list again;
     va_copy(again, args);
     const int n = vsnprintf(NULL, 0, format, args);
     va_end(args);
-    if (n >= 0 && grow(t, (size_t)n)) {
-        vsnprintf(t->bytes + t->size, (size_t)n + 1, format, again);
-        t->size += (size_t)n;
+    if (n >= 0 && reserve(t, (size_t)n)) {
+        vsnprintf(t->data + t->n, (size_t)n + 1, format, again);
+        t->n += (size_t)n;
     }
     va_end(again);
 }
 
-void tdn_text_drop(tdn_text *t)
-{
-    tdn_free(NULL, t->bytes);
-    *t = (tdn_text){0};
-}
+/* ---- JSON ---- */
 
-tdn_status tdn_text_take(tdn_text *t, char **text, tdn_error *error)
+/* Length of the UTF-8 sequence at s (Unicode, table 3-7), or 0 where there is none. */
+static size_t sequence(const unsigned char *s)
 {
-    add(t, "");
-    *text = NULL;
-    if (t->failed) {
-        tdn_text_drop(t);
-        return tdn_fail_nomem(error, "a text");
-    }
-    *text = t->bytes;
-    *t = (tdn_text){0};
-    return TDN_OK;
-}
-
-void tdn_text_free(char *text)
-{
-    tdn_free(NULL, text);
-}
-
-/* ---- JSON ------------------------------------------------------------------------------------------------ */
-
-/* Length of the UTF-8 sequence at p, or 0 where there is none (surrogates and overlong forms are none). */
-static int utf8_length(const unsigned char *p)
-{
-    if (p[0] < 0x80)
+    if (s[0] < 0x80)
         return 1;
-    const int n = p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3 : p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
-    for (int i = 1; i < n; i++)
-        if ((p[i] & 0xc0) != 0x80) /* a NUL is none either, so this stays inside the string */
-            return 0;
-    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] >= 0xa0) || (p[0] == 0xf0 && p[1] < 0x90) ||
-        (p[0] == 0xf4 && p[1] >= 0x90))
+    if (s[0] < 0xc2 || s[0] > 0xf4)
         return 0;
+    const size_t n = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
+    const unsigned low = s[0] == 0xe0 ? 0xa0 : s[0] == 0xf0 ? 0x90 : 0x80;
+    const unsigned high = s[0] == 0xed ? 0x9f : s[0] == 0xf4 ? 0x8f : 0xbf;
+    if (s[1] < low || s[1] > high)
+        return 0;
+    for (size_t i = 2; i < n; i++)
+        if (s[i] < 0x80 || s[i] > 0xbf)
+            return 0;
     return n;
 }
 
-static void add_quoted(tdn_text *t, const char *text)
+static void put_escaped(tdn_text *t, const char *string)
 {
-    add(t, "\"");
-    for (const unsigned char *p = (const unsigned char *)text; *p;) {
-        const int n = utf8_length(p);
+    const unsigned char *s = (const unsigned char *)string;
+    tdn_text_put_bytes(t, "\"", 1);
+    while (*s) {
+        const size_t n = sequence(s);
         if (n == 0)
-            add(t, "\\ufffd");
-        else if (*p == '"' || *p == '\\')
-            tdn_text_printf(t, "\\%c", *p);
-        else if (*p < 0x20 || *p == 0x7f)
-            tdn_text_printf(t, "\\u%04x", *p);
+            tdn_text_put(t, "\\ufffd");
+        else if (*s == '"' || *s == '\\')
+            tdn_text_put(t, "\\%c", *s);
+        else if (*s < 0x20 || *s == 0x7f)
+            tdn_text_put(t, "\\u%04x", *s);
         else
-            tdn_text_add(t, (const char *)p, (size_t)n);
-        p += n > 0 ? n : 1;
+            tdn_text_put_bytes(t, (const char *)s, n);
+        s += n ? n : 1;
     }
-    add(t, "\"");
+    tdn_text_put_bytes(t, "\"", 1);
 }
 
-static void new_line(tdn_text *t)
-{
-    tdn_text_printf(t, "\n%*s", t->depth * 2, "");
-}
-
-/* Comma, line and key: what comes before a value. Numbers in an array stay on its line. */
-static void begin_value(tdn_text *t, const char *key, bool on_line)
+/* What stands before a value: comma, new line, indent, key. */
+static void lead(tdn_text *t, const char *key)
 {
     if (t->depth > 0) {
-        bool *has_items = &t->has_items[t->depth - 1];
-        if (*has_items)
-            add(t, on_line && !key ? ", " : ",");
-        *has_items = true;
-        if (!on_line || key)
-            new_line(t);
+        const uint64_t bit = (uint64_t)1 << t->depth;
+        tdn_text_put(t, "%s\n%*s", t->started & bit ? "," : "", 2 * t->depth, "");
+        t->started |= bit;
     }
     if (key) {
-        add_quoted(t, key);
-        add(t, ": ");
+        put_escaped(t, key);
+        tdn_text_put(t, ": ");
     }
 }
 
-static void open_level(tdn_text *t, const char *key, const char *begin, char end)
+void tdn_json_begin(tdn_text *t, const char *key, char open)
 {
-    begin_value(t, key, false);
-    add(t, begin);
-    if (t->depth == TDN_TEXT_MAX_DEPTH) {
+    lead(t, key);
+    tdn_text_put(t, "%c", open);
+    if (t->depth == 60)
         t->failed = true;
-        return;
-    }
-    t->ends[t->depth] = end;
-    t->has_items[t->depth++] = false;
+    else
+        t->depth++;
+    t->started &= ~((uint64_t)1 << t->depth);
 }
 
-void tdn_json_object(tdn_text *t, const char *key)
+void tdn_json_end(tdn_text *t, char close)
 {
-    open_level(t, key, "{", '}');
-}
-
-void tdn_json_array(tdn_text *t, const char *key)
-{
-    open_level(t, key, "[", ']');
-}
-
-void tdn_json_end(tdn_text *t)
-{
-    if (t->depth == 0) {
-        t->failed = true;
-        return;
-    }
-    const bool has_items = t->has_items[--t->depth];
-    const char last = t->size > 0 && !t->failed ? t->bytes[t->size - 1] : 0;
-    if (has_items && (t->ends[t->depth] == '}' || last == '}' || last == ']'))
-        new_line(t);
-    tdn_text_add(t, &t->ends[t->depth], 1);
+    const bool empty = !(t->started >> t->depth & 1);
+    t->depth -= t->depth > 0;
+    if (empty)
+        tdn_text_put(t, "%c", close);
+    else
+        tdn_text_put(t, "\n%*s%c", 2 * t->depth, "", close);
+    if (t->depth == 0)
+        tdn_text_put(t, "\n");
 }
 
 void tdn_json_string(tdn_text *t, const char *key, const char *value)
 {
-    begin_value(t, key, true);
+    lead(t, key);
     if (value)
-        add_quoted(t, value);
+        put_escaped(t, value);
     else
-        add(t, "null");
+        tdn_text_put(t, "null");
 }
 
 void tdn_json_int(tdn_text *t, const char *key, int64_t value)
 {
-    begin_value(t, key, true);
-    tdn_text_printf(t, "%lld", (long long)value);
+    lead(t, key);
+    tdn_text_put(t, "%lld", (long long)value);
 }
 
 void tdn_json_uint(tdn_text *t, const char *key, uint64_t value)
 {
-    begin_value(t, key, true);
-    tdn_text_printf(t, "%llu", (unsigned long long)value);
+    lead(t, key);
+    tdn_text_put(t, "%llu", (unsigned long long)value);
 }
 
-void tdn_json_float(tdn_text *t, const char *key, double value)
+void tdn_json_double(tdn_text *t, const char *key, double value)
 {
-    begin_value(t, key, true);
+    lead(t, key);
     if (isfinite(value))
-        tdn_text_printf(t, "%.9g", value);
+        tdn_text_put(t, "%.9g", value);
     else
-        add(t, "null");
+        tdn_text_put(t, "null");
 }
 
 void tdn_json_bool(tdn_text *t, const char *key, bool value)
 {
-    begin_value(t, key, true);
-    add(t, value ? "true" : "false");
+    lead(t, key);
+    tdn_text_put(t, value ? "true" : "false");
 }
 
-void tdn_json_ints(tdn_text *t, const char *key, const int64_t *values, int n)
+void tdn_json_dims(tdn_text *t, const char *key, const int64_t *dims, int rank)
 {
-    tdn_json_array(t, key);
-    for (int i = 0; i < n; i++)
-        tdn_json_int(t, NULL, values[i]);
-    tdn_json_end(t);
+    lead(t, key);
+    tdn_text_put(t, "[");
+    for (int i = 0; i < rank; i++)
+        tdn_text_put(t, "%s%lld", i ? ", " : "", (long long)dims[i]);
+    tdn_text_put(t, "]");
 }
+
+char *tdn_text_take(tdn_text *t)
+{
+    if (!t->data)
+        tdn_text_put_bytes(t, "", 0);
+    char *data = t->failed ? NULL : t->data;
+    if (t->failed)
+        tdn_free(NULL, t->data);
+    *t = (tdn_text){0};
+    return data;
+}
+
+void tdn_text_discard(tdn_text *t)
+{
+    tdn_free(NULL, t->data);
+    *t = (tdn_text){0};
+}
+
+void tdn_text_free(char *text) { tdn_free(NULL, text); }
