@@ -25,27 +25,27 @@ typedef struct life {
 
 static void describe_notes(tdn_text *t, const tdn_plan *plan)
 {
-    tdn_json_object(t, "notes");
+    tdn_json_begin(t, "notes", '{');
     for (uint32_t i = 0; i < plan->n_notes; i++)
         tdn_json_string(t, plan->notes[i].key, plan->notes[i].text);
-    tdn_json_end(t);
+    tdn_json_end(t, '}');
 }
 
 static void describe_ios(tdn_text *t, const char *key, const tdn_plan_io *ios, const char *const *names, uint32_t n)
 {
-    tdn_json_array(t, key);
+    tdn_json_begin(t, key, '[');
     for (uint32_t i = 0; i < n; i++) {
-        tdn_json_object(t, NULL);
+        tdn_json_begin(t, NULL, '{');
         tdn_json_string(t, "name", names[i]);
         tdn_json_string(t, "dtype", tdn_dtype_name(ios[i].dtype));
-        tdn_json_ints(t, "dims", ios[i].dims, ios[i].rank);
+        tdn_json_dims(t, "dims", ios[i].dims, ios[i].rank);
         if (ios[i].batch_axis >= 0)
             tdn_json_int(t, "batch_axis", ios[i].batch_axis);
         if (ios[i].bounded)
             tdn_json_uint(t, "bounded", ios[i].bounded);
-        tdn_json_end(t);
+        tdn_json_end(t, '}');
     }
-    tdn_json_end(t);
+    tdn_json_end(t, ']');
 }
 
 static void note_life(life *lives, const tdn_plan_step *s, uint32_t at, uint32_t end)
@@ -63,10 +63,10 @@ static void note_life(life *lives, const tdn_plan_step *s, uint32_t at, uint32_t
 
 static void describe_buffers(tdn_text *t, const tdn_plan_program *p, const life *lives)
 {
-    tdn_json_array(t, "buffers");
+    tdn_json_begin(t, "buffers", '[');
     for (uint32_t i = 0; i < p->n_buffers; i++) {
         const tdn_plan_buffer *b = &p->buffers[i];
-        tdn_json_object(t, NULL);
+        tdn_json_begin(t, NULL, '{');
         tdn_json_string(t, "class", class_names[b->cls]);
         if (b->name[0])
             tdn_json_string(t, "name", b->name);
@@ -76,39 +76,39 @@ static void describe_buffers(tdn_text *t, const tdn_plan_program *p, const life 
         else
             tdn_json_uint(t, b->cls == TDN_BUFFER_WEIGHT ? "blob" : "index", b->index);
         if (b->scale != 0) {
-            tdn_json_float(t, "scale", (double)b->scale);
+            tdn_json_double(t, "scale", (double)b->scale);
             tdn_json_int(t, "zero_point", b->zero_point);
         }
         if (lives[i].first != UINT32_MAX) {
             tdn_json_uint(t, "first_step", lives[i].first);
             tdn_json_uint(t, "last_step", lives[i].last);
         }
-        tdn_json_end(t);
+        tdn_json_end(t, '}');
     }
-    tdn_json_end(t);
+    tdn_json_end(t, ']');
 }
 
 static void describe_operand(tdn_text *t, const tdn_plan_operand *o)
 {
-    tdn_json_object(t, NULL);
+    tdn_json_begin(t, NULL, '{');
     if (o->buffer != UINT32_MAX) {
         tdn_json_uint(t, "buffer", o->buffer);
         tdn_json_string(t, "dtype", tdn_dtype_name(o->dtype));
         tdn_json_uint(t, "offset", o->offset);
-        tdn_json_ints(t, "dims", o->dims, o->rank);
-        tdn_json_ints(t, "strides", o->strides, o->rank);
+        tdn_json_dims(t, "dims", o->dims, o->rank);
+        tdn_json_dims(t, "strides", o->strides, o->rank);
         if (o->bounded)
             tdn_json_uint(t, "bounded", o->bounded);
     }
-    tdn_json_end(t);
+    tdn_json_end(t, '}');
 }
 
 static void describe_operands(tdn_text *t, const char *key, const tdn_plan_operand *operands, uint32_t n)
 {
-    tdn_json_array(t, key);
+    tdn_json_begin(t, key, '[');
     for (uint32_t i = 0; i < n; i++)
         describe_operand(t, &operands[i]);
-    tdn_json_end(t);
+    tdn_json_end(t, ']');
 }
 
 static void describe_work(tdn_text *t, const tdn_engine_step *s, tdn_status status, const tdn_error *why)
@@ -141,7 +141,7 @@ static tdn_status describe_step(tdn_text *t, const tdn_plan *plan, const tdn_pla
     const tdn_status status = tdn_step_resolve(&resolved, views, section->isa, &why);
     tdn_free(NULL, views);
 
-    tdn_json_object(t, NULL);
+    tdn_json_begin(t, NULL, '{');
     tdn_json_string(t, "name", s->name);
     tdn_json_string(t, "kind", kind_names[s->kind]);
     if (s->kernel[0])
@@ -155,24 +155,24 @@ static tdn_status describe_step(tdn_text *t, const tdn_plan *plan, const tdn_pla
     tdn_json_int(t, "bytes", tdn_step_bytes(s));
     describe_operands(t, "in", s->operands, s->n_in);
     describe_operands(t, "out", s->operands + s->n_in, s->n_out);
-    tdn_json_end(t);
+    tdn_json_end(t, '}');
     return TDN_OK;
 }
 
 static void describe_values(tdn_text *t, const tdn_plan_program *p)
 {
-    tdn_json_array(t, "values");
+    tdn_json_begin(t, "values", '[');
     for (uint32_t i = 0; i < p->n_values; i++) {
         const tdn_plan_value *v = &p->values[i];
-        tdn_json_object(t, NULL);
+        tdn_json_begin(t, NULL, '{');
         tdn_json_string(t, "name", v->name);
         tdn_json_uint(t, "step", v->step);
         tdn_json_uint(t, "buffer", v->view.buffer);
         tdn_json_string(t, "dtype", tdn_dtype_name(v->view.dtype));
-        tdn_json_ints(t, "dims", v->view.dims, v->view.rank);
-        tdn_json_end(t);
+        tdn_json_dims(t, "dims", v->view.dims, v->view.rank);
+        tdn_json_end(t, '}');
     }
-    tdn_json_end(t);
+    tdn_json_end(t, ']');
 }
 
 static tdn_status describe_program(tdn_text *t, const tdn_plan *plan, const tdn_plan_section *section,
@@ -186,20 +186,20 @@ static tdn_status describe_program(tdn_text *t, const tdn_plan *plan, const tdn_
     for (uint32_t i = 0; i < p->n_steps; i++)
         note_life(lives, &p->steps[i], i, i);
 
-    tdn_json_object(t, NULL);
+    tdn_json_begin(t, NULL, '{');
     tdn_json_int(t, "flops", p->flops);
     tdn_json_uint(t, "arena_size", p->arena_size);
     tdn_json_uint(t, "state_size", p->state_size);
     describe_ios(t, "inputs", p->inputs, plan->input_names, plan->n_inputs);
     describe_ios(t, "outputs", p->outputs, plan->output_names, plan->n_outputs);
-    tdn_json_array(t, "steps");
+    tdn_json_begin(t, "steps", '[');
     tdn_status status = TDN_OK;
     for (uint32_t i = 0; i < p->n_steps && status == TDN_OK; i++)
         status = describe_step(t, plan, section, p, i, error);
-    tdn_json_end(t);
+    tdn_json_end(t, ']');
     describe_buffers(t, p, lives);
     describe_values(t, p);
-    tdn_json_end(t);
+    tdn_json_end(t, '}');
     tdn_free(NULL, lives);
     return status;
 }
@@ -224,16 +224,16 @@ static tdn_status describe_section(tdn_text *t, const tdn_plan *plan, const tdn_
                                    tdn_error *error)
 {
     const tdn_target *target = tdn_target_find(s->target);
-    tdn_json_object(t, NULL);
+    tdn_json_begin(t, NULL, '{');
     tdn_json_string(t, "target", s->target);
     tdn_json_string(t, "arch", target ? target->arch : NULL);
     tdn_json_uint(t, "weights_size", section_weights(plan, s, seen));
-    tdn_json_array(t, "programs");
+    tdn_json_begin(t, "programs", '[');
     tdn_status status = TDN_OK;
     for (uint32_t i = 0; i < plan->n_programs && status == TDN_OK; i++)
         status = describe_program(t, plan, s, &s->programs[i], error);
-    tdn_json_end(t);
-    tdn_json_end(t);
+    tdn_json_end(t, ']');
+    tdn_json_end(t, '}');
     return status;
 }
 
@@ -242,11 +242,11 @@ static tdn_status describe_sections(tdn_text *t, const tdn_plan *plan, tdn_error
     bool *seen = tdn_alloc(NULL, plan->n_blobs * sizeof *seen, 1);
     if (!seen)
         return tdn_fail_nomem(error, "the description of a plan");
-    tdn_json_array(t, "sections");
+    tdn_json_begin(t, "sections", '[');
     tdn_status status = TDN_OK;
     for (uint32_t i = 0; i < plan->n_sections && status == TDN_OK; i++)
         status = describe_section(t, plan, &plan->sections[i], seen, error);
-    tdn_json_end(t);
+    tdn_json_end(t, ']');
     tdn_free(NULL, seen);
     return status;
 }
@@ -261,10 +261,10 @@ static tdn_status describe(tdn_text *t, const tdn_plan *plan, const tdn_map *map
     }
     const char *line_end = memchr(map->data, '\n', 64);
     tdn_text line = {0};
-    tdn_text_add(&line, (const char *)map->data, line_end ? (size_t)(line_end - (const char *)map->data) : 0);
-    tdn_json_object(t, NULL);
-    tdn_json_string(t, "plan", line.bytes);
-    tdn_text_drop(&line);
+    tdn_text_put_bytes(&line, (const char *)map->data, line_end ? (size_t)(line_end - (const char *)map->data) : 0);
+    tdn_json_begin(t, NULL, '{');
+    tdn_json_string(t, "plan", line.data);
+    tdn_text_discard(&line);
     tdn_json_uint(t, "size", map->size);
     tdn_json_uint(t, "weights_size", weights_size);
     tdn_json_uint(t, "n_blobs", plan->n_blobs);
@@ -273,8 +273,7 @@ static tdn_status describe(tdn_text *t, const tdn_plan *plan, const tdn_map *map
     describe_ios(t, "inputs", plan->sections[0].programs[0].inputs, plan->input_names, plan->n_inputs);
     describe_ios(t, "outputs", plan->sections[0].programs[0].outputs, plan->output_names, plan->n_outputs);
     const tdn_status status = describe_sections(t, plan, error);
-    tdn_json_end(t);
-    tdn_text_add(t, "\n", 1);
+    tdn_json_end(t, '}');
     return status;
 }
 
@@ -289,8 +288,10 @@ static tdn_status describe_map(char **json, const tdn_map *map, tdn_error *error
     if (status == TDN_OK)
         status = describe(&t, plan, map, error);
     if (status == TDN_OK)
-        status = tdn_text_take(&t, json, error);
-    tdn_text_drop(&t);
+        *json = tdn_text_take(&t);
+    if (status == TDN_OK && !*json)
+        status = tdn_fail_nomem(error, "the description of a plan");
+    tdn_text_discard(&t);
     tdn_arena_free(arena);
     return status;
 }
