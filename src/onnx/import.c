@@ -214,7 +214,6 @@ static tdn_status convert_attr(import *im, const char *name, const onnx_attr *a,
     case ONNX_STRINGS: out->kind = TDN_ATTR_STRINGS; out->strings = a->strings; out->n = a->n_strings; return TDN_OK;
     case ONNX_TENSOR:
     case ONNX_SPARSE_TENSOR: return attr_tensor(im, a, out);
-    case ONNX_GRAPH: return tdn_fail(im->error, TDN_E_UNSUPPORTED, "control flow that depends on data is not supported");
     default:
         return tdn_fail(im->error, TDN_E_UNSUPPORTED, "attribute '%s' of kind %d is not supported", name, a->type);
     }
@@ -230,7 +229,7 @@ static tdn_status convert_attrs(import *im, const scope *s, const onnx_node *nod
         const onnx_attr *a = resolve_attr(s, &node->attrs[i]);
         if (tdn_attr_find(out, node->attrs[i].name))
             return tdn_fail(im->error, TDN_E_MODEL, "two attributes are named '%s'", node->attrs[i].name);
-        if (!a)
+        if (!a || a->type == ONNX_GRAPH) /* no operator runs a graph: its shape rule says so */
             continue;
         TDN_TRY(convert_attr(im, node->attrs[i].name, a, &items[out->n]));
         out->n++;
@@ -495,10 +494,8 @@ static tdn_status import_if(import *im, const scope *s, const onnx_node *node, c
         return tdn_fail(im->error, TDN_E_MODEL, "input 0 is missing");
     if (condition == &im->unknown)
         return bind_unknown(im, s, node);
-    if (condition->kind != TDN_VALUE_CONST) {
-        TDN_TRY(add_issue(im, name, node->op, node->domain, "its condition depends on data, which is not supported"));
-        return bind_unknown(im, s, node);
-    }
+    if (condition->kind != TDN_VALUE_CONST)
+        return import_operator(im, s, node, name);
     if (condition->dtype != TDN_BOOL || tdn_shape_count(&condition->shape) != 1)
         return tdn_fail(im->error, TDN_E_MODEL, "the condition '%s' is not one bool", condition->name);
     const char *which = *(const uint8_t *)condition->data ? "then_branch" : "else_branch";
