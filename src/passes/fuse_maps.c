@@ -127,6 +127,9 @@ static bool join(fuser *f, tdn_node *p, tdn_node *c)
     for (int i = 0; i < n_in; i++)
         if (f->first_use[in[i]->id] == mark)
             update_first_use(f, in[i], after);
+    for (int i = 0; i < n_out; i++) /* c itself reads them no more */
+        if (f->first_use[out[i]->id] == c->mark)
+            update_first_use(f, out[i], c->next);
     return true;
 }
 

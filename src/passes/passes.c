@@ -45,17 +45,37 @@ tdn_status tdn_passes_run(tdn_graph *g, const tdn_pass_options *options, tdn_err
     return TDN_OK;
 }
 
+/* Is the part in the list "a + b + c"? */
+static bool has_part(const char *list, const char *part, size_t size)
+{
+    for (const char *at = list; (at = strstr(at, part)); at++) {
+        bool begins = at == list || at[-1] == ' ';
+        if (begins && (at[size] == 0 || at[size] == ' '))
+            return true;
+    }
+    return false;
+}
+
 const char *tdn_origin_join(tdn_graph *g, const char *a, const char *b)
 {
-    enum { LONG = 120 };
+    enum { LONG = 160 };
     if (!a || !*a)
         return b;
-    if (!b || !*b || strstr(a, b))
-        return a;
-    if (strlen(a) > LONG)
-        return strstr(a, " + ...") ? a : tdn_arena_printf(g->arena, "%s + ...", a);
-    const char *joined = tdn_arena_printf(g->arena, "%s + %s", a, b);
-    return joined ? joined : a;
+    const char *joined = a;
+    while (b && *b) {
+        const char *end = strstr(b, " + ");
+        size_t size = end ? (size_t)(end - b) : strlen(b);
+        const char *part = tdn_arena_strndup(g->arena, b, size);
+        b = end ? end + 3 : NULL;
+        if (!part || has_part(joined, part, size))
+            continue;
+        bool full = strlen(joined) + size > LONG;
+        if (full && strstr(joined, " + ..."))
+            return joined;
+        const char *more = tdn_arena_printf(g->arena, "%s + %s", joined, full ? "..." : part);
+        joined = more ? more : joined;
+    }
+    return joined;
 }
 
 void tdn_graph_number(tdn_graph *g)

@@ -273,7 +273,33 @@ static void test_simplify_joins_transposes(void **state)
     tdn_graph_set_output(f->g, node(f, "tendon", "Map", "y", &b, 1, &neg, &x->shape));
     run(f, tdn_pass_simplify);
     run(f, tdn_pass_drop_dead);
-    assert_graph(f, "%y:float32[2x3x4] = Map(%x) -> y\n" + 0 * strlen(f->text));
+    assert_graph(f, "input %x:float32[2x3x4]\n"
+                    "%y:float32[2x3x4] = Map(%x) : t0 = neg(in0); out0 = t0  ; y\n"
+                    "output %y:float32[2x3x4]\n");
+}
+
+/* A causal convolution: padding of 2 on both sides, and the last two samples cut off. */
+static void test_narrow_conv(void **state)
+{
+    fixture *f = *state;
+    static const float w[3];
+    tdn_value *x = input(f, "x", 3, (int64_t[]){1, 1, 8}), *vw = constant(f, "w", 3, (int64_t[]){1, 1, 3}, w);
+    tdn_shape wide = tdn_shape_make(3, (int64_t[]){1, 1, 10}), narrow = tdn_shape_make(3, (int64_t[]){1, 1, 8});
+    tdn_value *c = node(f, "tendon", "Conv", "c", (tdn_value *[]){x, vw}, 2, NULL, &wide);
+    tdn_node *conv = f->g->last;
+    tdn_node_set_ints(f->g, conv, "strides", (int64_t[]){1}, 1);
+    tdn_node_set_ints(f->g, conv, "dilations", (int64_t[]){1}, 1);
+    tdn_node_set_ints(f->g, conv, "pads", (int64_t[]){2, 2}, 2);
+    tdn_value *y = node(f, "tendon", "Slice", "y", &c, 1, NULL, &narrow);
+    tdn_node_set_ints(f->g, f->g->last, "starts", (int64_t[]){0, 0, 0}, 3);
+    tdn_node_set_ints(f->g, f->g->last, "steps", (int64_t[]){1, 1, 1}, 3);
+    tdn_graph_set_output(f->g, y);
+    run(f, tdn_pass_narrow_conv);
+    assert_int_equal(count_nodes(f), 1);
+    int n;
+    const int64_t *pads = tdn_attr_ints(&conv->attrs, "pads", &n);
+    assert_true(n == 2 && pads[0] == 2 && pads[1] == 0);
+    assert_ptr_equal(conv->out[0], y);
 }
 
 static void test_batch_axes(void **state)
@@ -304,6 +330,7 @@ int main(void)
         TEST(test_merge_equal),
         TEST(test_map_constants),
         TEST(test_simplify_joins_transposes),
+        TEST(test_narrow_conv),
         TEST(test_batch_axes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
