@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The matrix kernel of gemm and conv: a register tile of rows x 2 vectors, rows given by pointers, columns packed in
+ * panels. Every count of rows up to the tile's has an instance of its own, so that a remainder wastes nothing; one
+ * vector of columns has too. Few rows sum several terms of k side by side: one chain of additions would wait for
+ * itself.
+ *
+ * The inner loop counts up to zero with the row pointers moved to the end of the block: that saves the register which
+ * 12 row pointers, the index and the panel leave none of.
+ */
+#include "backend/cpu/cpu.h"
+#include "backend/cpu/vec.h"
+
+typedef struct micro {
+    const float **a; /* [tap][row] */
+    int64_t n_taps, k0, k;
+    const float *b;
+    float **c;
+    int64_t col;
+    const float *bias;
+    const float **residual;
+    float lo, hi;
+    bool first, last;
+} micro;
+
+typedef void micro_fn(const micro *m);
+
+/* What follows the sum, for row i, vector j. */
+TDN_INLINE void finish(const micro *m, int i, int j, vf sum)
+{
+    float *c = m->c[i] + m->col + j * TDN_LANES;
+    if (!m->first)
+        sum += vf_load(c);
+    if (m->last) {
+        if (m->bias)
+            sum += vf_load(m->bias + j * TDN_LANES);
+        if (m->residual)
+            sum += vf_load(m->residual[i] + m->col + j * TDN_LANES);
+        sum = vf_min(vf_set(m->hi), vf_max(vf_set(m->lo), sum));
+    }
+    vf_store(c, sum);
+}
+
+/* rows <= TDN_MR, vectors 1 or 2, lanes of k `wide` at once: constants. */
+TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, const int wide)
+{
+    vf acc[TDN_MR_MAX][2];
+    TDN_UNROLL for (int i = 0; i < rows * wide; i++)
+        TDN_UNROLL for (int j = 0; j < vectors; j++)
+            acc[i][j] = (vf){0};
+    const float **list = m->a, *b = m->b;
+    const int64_t end = m->k0 + m->k;
+    for (int64_t tap = 0; tap < m->n_taps; tap++, list += rows) {
+        const float *a[TDN_MR_MAX];
+        TDN_UNROLL for (int i = 0; i < rows; i++)
+            a[i] = list[i] + end;
+        int64_t k = -m->k;
+        for (; k + wide <= 0; k += wide) {
+            TDN_UNROLL for (int w = 0; w < wide; w++, b += TDN_NR) {
+                vf bv[2];
+                TDN_UNROLL for (int j = 0; j < vectors; j++)
+                    bv[j] = vf_load(b + j * TDN_LANES);
+                TDN_UNROLL for (int i = 0; i < rows; i++) {
+                    const vf av = vf_set(a[i][k + w]);
+                    TDN_UNROLL for (int j = 0; j < vectors; j++)
+                        acc[i * wide + w][j] += av * bv[j];
+                }
+            }
+        }
+        for (; wide > 1 && k < 0; k++, b += TDN_NR) {
+            TDN_UNROLL for (int i = 0; i < rows; i++)
+                TDN_UNROLL for (int j = 0; j < vectors; j++)
+                    acc[i * wide][j] += vf_set(a[i][k]) * vf_load(b + j * TDN_LANES);
+        }
+    }
+    TDN_UNROLL for (int i = 0; i < rows; i++)
+        TDN_UNROLL for (int j = 0; j < vectors; j++) {
+            vf sum = acc[i * wide][j];
+            TDN_UNROLL for (int w = 1; w < wide; w++)
+                sum += acc[i * wide + w][j];
+            finish(m, i, j, sum);
+        }
+}
+
+#define INSTANCE(rows, wide)                                                                                           \
+    static void multiply_##rows##x1(const micro *m) { multiply(m, rows, 1, wide); }                                    \
+    static void multiply_##rows##x2(const micro *m) { multiply(m, rows, 2, wide); }
+
+INSTANCE(1, 4)
+INSTANCE(2, 2)
+INSTANCE(3, 1)
+INSTANCE(4, 1)
+#if TDN_MR > 4
+INSTANCE(5, 1)
+INSTANCE(6, 1)
+#endif
+#if TDN_MR > 6
+INSTANCE(7, 1)
+INSTANCE(8, 1)
+#endif
+#if TDN_MR > 8
+INSTANCE(9, 1)
+INSTANCE(10, 1)
+INSTANCE(11, 1)
+INSTANCE(12, 1)
+#endif
+
+static micro_fn *const instances[TDN_MR][2] = {
+    {multiply_1x1, multiply_1x2},   {multiply_2x1, multiply_2x2},   {multiply_3x1, multiply_3x2},
+    {multiply_4x1, multiply_4x2},
+#if TDN_MR > 4
+    {multiply_5x1, multiply_5x2},   {multiply_6x1, multiply_6x2},
+#endif
+#if TDN_MR > 6
+    {multiply_7x1, multiply_7x2},   {multiply_8x1, multiply_8x2},
+#endif
+#if TDN_MR > 8
+    {multiply_9x1, multiply_9x2},   {multiply_10x1, multiply_10x2}, {multiply_11x1, multiply_11x2},
+    {multiply_12x1, multiply_12x2},
+#endif
+};
+
+/* Columns that do not fill their vectors: the sums go through spare memory, so that nothing beyond the last column is
+ * read or written. */
+static void multiply_narrow(const micro *m, int64_t rows, int n_cols, float *spare)
+{
+    const int vectors = n_cols > TDN_LANES ? 2 : 1;
+    float *to[TDN_MR];
+    for (int64_t i = 0; i < rows; i++)
+        to[i] = spare + i * TDN_NR;
+    micro own = *m;
+    own.c = to;
+    own.col = 0;
+    own.first = true;
+    own.last = false;
+    instances[rows - 1][vectors - 1](&own);
+    for (int64_t i = 0; i < rows; i++)
+        for (int j = 0; j < n_cols; j += TDN_LANES) {
+            const int n = n_cols - j < TDN_LANES ? n_cols - j : TDN_LANES;
+            float *c = m->c[i] + m->col + j;
+            vf sum = vf_load(to[i] + j);
+            if (!m->first)
+                sum += vf_load_n(c, n);
+            if (m->last) {
+                if (m->bias)
+                    sum += vf_load_n(m->bias + j, n);
+                if (m->residual)
+                    sum += vf_load_n(m->residual[i] + m->col + j, n);
+                sum = vf_min(vf_set(m->hi), vf_max(vf_set(m->lo), sum));
+            }
+            vf_store_n(c, sum, n);
+        }
+}
+
+void TDN_KERNEL(tdn_block_f32)(const tdn_block *t, int64_t tap0, int64_t n_taps, int64_t k0, int64_t k, bool first,
+                               bool last)
+{
+    micro m = {.n_taps = n_taps, .k0 = k0, .k = k, .lo = t->lo, .hi = t->hi, .first = first, .last = last};
+    for (int64_t panel = 0, col = 0; col < t->cols; panel++, col += TDN_NR) {
+        const int n_cols = (int)tdn_cpu_min(TDN_NR, t->cols - col);
+        m.b = t->b + panel * t->b_panel;
+        m.col = col;
+        m.bias = t->bias ? t->bias + col : NULL;
+        for (int64_t block = 0; block < t->n_blocks; block++) {
+            int64_t row0, row1;
+            tdn_cpu_share(t->rows, block, t->n_blocks, &row0, &row1);
+            const int64_t rows = row1 - row0;
+            m.a = t->a + row0 * t->a_taps + tap0 * rows;
+            m.c = t->c + row0;
+            m.residual = t->residual ? t->residual + row0 : NULL;
+            if (n_cols == TDN_NR || n_cols == TDN_LANES)
+                instances[rows - 1][n_cols / TDN_LANES - 1](&m);
+            else
+                multiply_narrow(&m, rows, n_cols, t->spare);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A tile of a batched matrix product: pointers to its rows, then block by block of the sum the panels of the right
+ * operand, packed here where they were not at build.
+ */
+#include "backend/cpu/matrix.h"
+#include "backend/cpu/vec.h"
+
+/* Batch indices and row of row number `row`. */
+static void locate(const tdn_gemm_args *args, const tdn_view *out, int64_t outer, int64_t row, int64_t at[3])
+{
+    const int64_t batch = args->shared ? row / out->dims[2] : outer;
+    at[0] = batch / out->dims[1];
+    at[1] = batch % out->dims[1];
+    at[2] = args->shared ? row % out->dims[2] : row;
+}
+
+static void advance(const tdn_view *out, int64_t at[3])
+{
+    if (++at[2] < out->dims[2])
+        return;
+    at[2] = 0;
+    if (++at[1] < out->dims[1])
+        return;
+    at[1] = 0;
+    at[0]++;
+}
+
+static void set_rows(const tdn_call *call, const tdn_tile *tile, const tdn_matrix_scratch *s)
+{
+    const tdn_gemm_args *args = call->args;
+    const tdn_view *out = &call->out[0];
+    const int residual = args->epilogue.residual;
+    int64_t at[3];
+    locate(args, out, tile->outer, tile->row0, at);
+    for (int64_t i = 0; i < tile->row1 - tile->row0; i++, advance(out, at)) {
+        s->a[i] = (const float *)call->in[0].data + tdn_matrix_offset(&call->in[0], at, 0);
+        s->c[i] = (float *)out->data + tdn_matrix_offset(out, at, tile->col0);
+        if (residual >= 0)
+            s->residual[i] =
+                (const float *)call->in[residual].data + tdn_matrix_offset(&call->in[residual], at, tile->col0);
+    }
+}
+
+/* n contiguous columns at each of k rows. */
+static void pack_rows(float *to, const float *from, int64_t k_stride, int64_t k, int n)
+{
+    for (; k > 0; k--, from += k_stride, to += TDN_NR)
+        for (int j = 0; j < TDN_NR; j += TDN_LANES) {
+            const int left = n - j < 0 ? 0 : n - j;
+            vf_store(to + j, left >= TDN_LANES ? vf_load(from + j) : vf_load_n(from + j, left));
+        }
+}
+
+typedef float vf4 __attribute__((vector_size(16)));
+typedef float vf4_unaligned __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* Each column is contiguous along k: 4 x 4 squares are turned in registers. */
+static void pack_columns(float *to, const float *from, int64_t n_stride, int64_t k, int n)
+{
+    int j = 0;
+    for (; j + 4 <= n; j += 4) {
+        const float *p = from + j * n_stride;
+        int64_t i = 0;
+        for (; i + 4 <= k; i += 4) {
+            const vf4 r0 = *(const vf4_unaligned *)(p + i), r1 = *(const vf4_unaligned *)(p + n_stride + i);
+            const vf4 r2 = *(const vf4_unaligned *)(p + 2 * n_stride + i);
+            const vf4 r3 = *(const vf4_unaligned *)(p + 3 * n_stride + i);
+            const vf4 a = __builtin_shufflevector(r0, r1, 0, 4, 1, 5), b = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
+            const vf4 c = __builtin_shufflevector(r0, r1, 2, 6, 3, 7), d = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
+            float *q = to + i * TDN_NR + j;
+            *(vf4_unaligned *)q = __builtin_shufflevector(a, b, 0, 1, 4, 5);
+            *(vf4_unaligned *)(q + TDN_NR) = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+            *(vf4_unaligned *)(q + 2 * TDN_NR) = __builtin_shufflevector(c, d, 0, 1, 4, 5);
+            *(vf4_unaligned *)(q + 3 * TDN_NR) = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+        }
+        for (; i < k; i++)
+            for (int jj = 0; jj < 4; jj++)
+                to[i * TDN_NR + j + jj] = p[jj * n_stride + i];
+    }
+    for (; j < TDN_NR; j++)
+        for (int64_t i = 0; i < k; i++)
+            to[i * TDN_NR + j] = j < n ? from[j * n_stride + i] : 0;
+}
+
+/* The tile's panels at terms k0.. of the sum. */
+static void pack(float *to, const tdn_call *call, const tdn_tile *tile, const int64_t at[3], int64_t k0, int64_t k)
+{
+    const tdn_view *b = &call->in[1];
+    const float *from = (const float *)b->data + at[0] * b->strides[0] + at[1] * b->strides[1] + k0 * b->strides[2];
+    for (int64_t col = tile->col0; col < tile->col1; col += TDN_NR, to += k * TDN_NR) {
+        const int n = (int)tdn_cpu_min(TDN_NR, tile->col1 - col);
+        if (b->strides[3] == 1)
+            pack_rows(to, from + col, b->strides[2], k, n);
+        else
+            pack_columns(to, from + col * b->strides[3], b->strides[3], k, n);
+    }
+}
+
+static void run_epilogue(const tdn_call *call, const tdn_tile *tile, void *scratch)
+{
+    const tdn_gemm_args *args = call->args;
+    const tdn_view *out = &call->out[0];
+    for (int64_t row = tile->row0; row < tile->row1;) {
+        int64_t at[3];
+        locate(args, out, tile->outer, row, at);
+        const int64_t n = tdn_cpu_min(tile->row1 - row, out->dims[2] - at[2]);
+        tdn_epilogue_run(call, &args->epilogue, at, n, tile->col0, tile->col1, TDN_KERNEL(tdn_map_region), scratch);
+        row += n;
+    }
+}
+
+void TDN_KERNEL(tdn_gemm_f32)(const tdn_call *call, size_t number)
+{
+    const tdn_gemm_args *args = call->args;
+    const tdn_tiling *t = &args->tiling;
+    const tdn_epilogue *ep = &args->epilogue;
+    const tdn_tile tile = tdn_tiling_tile(t, number);
+    tdn_matrix_scratch s;
+    const int64_t own = args->packed ? 0 : (int64_t)t->max_panels * t->k_block * TDN_NR;
+    tdn_matrix_scratch_set(&s, call->scratch, t, own);
+    set_rows(call, &tile, &s);
+    tdn_block block = {.a = s.a,
+                       .c = s.c,
+                       .residual = ep->residual >= 0 ? s.residual : NULL,
+                       .bias = ep->bias >= 0 ? (const float *)call->in[ep->bias].data + tile.col0 : NULL,
+                       .rows = tile.row1 - tile.row0,
+                       .cols = tile.col1 - tile.col0,
+                       .n_blocks = tile.n_blocks,
+                       .a_taps = 1,
+                       .lo = ep->lo,
+                       .hi = ep->hi,
+                       .spare = s.spare};
+    int64_t at[3];
+    locate(args, &call->out[0], tile.outer, args->shared ? 0 : tile.row0, at);
+    const int64_t batch = (args->b_dims[0] > 1 ? at[0] * args->b_dims[1] : 0) + (args->b_dims[1] > 1 ? at[1] : 0);
+    const float *panels = (const float *)call->in[1].data + batch * tdn_tiling_packed(t) + tile.panel0 * t->k * TDN_NR;
+    for (int64_t k0 = 0; k0 < t->k; k0 += t->k_block) {
+        const int64_t k = tdn_cpu_min(t->k_block, t->k - k0);
+        if (args->packed) {
+            block.b = panels + k0 * TDN_NR;
+            block.b_panel = t->k * TDN_NR;
+        } else {
+            pack(s.extra, call, &tile, at, k0, k);
+            block.b = s.extra;
+            block.b_panel = k * TDN_NR;
+        }
+        TDN_KERNEL(tdn_block_f32)(&block, 0, 1, k0, k, k0 == 0, k0 + k == t->k);
+    }
+    if (ep->has_program)
+        run_epilogue(call, &tile, s.program);
+}

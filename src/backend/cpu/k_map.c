@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The interpreter of expressions: a region is cut into chunks of some hundred elements, and each instruction runs over
+ * a whole chunk, so that its dispatch costs little and the chunk's registers stay in L1. Dense F32 inputs are read in
+ * place and dense F32 outputs written in place; others pass through a register. A scalar is a vector of equal lanes
+ * that is read again and again: its register's step is 0.
+ */
+#include "backend/cpu/map.h"
+#include "backend/cpu/vmath.h"
+
+enum { CHUNK = TDN_MAP_CHUNK, SCALAR_FLOATS = TDN_ALIGN / 4 };
+
+/* Where a register's elements are: element i at p[i & step], step -1; or, of a scalar, 0. */
+typedef struct reg {
+    const float *p;
+    intptr_t step;
+} reg;
+
+typedef void op_fn(float *d, int n, reg a, reg b, reg c);
+
+TDN_INLINE vf fetch(reg r, int i)
+{
+    return vf_load(r.p + (i & r.step));
+}
+
+TDN_INLINE vf fetch_n(reg r, int i, int n)
+{
+    return r.step ? vf_load_n(r.p + i, n) : vf_load(r.p);
+}
+
+#define OPERATION(name, expression)                                                                                    \
+    static void name(float *d, int n, reg ra, reg rb, reg rc)                                                          \
+    {                                                                                                                  \
+        (void)rb, (void)rc;                                                                                            \
+        int i = 0;                                                                                                     \
+        for (; i + TDN_LANES <= n; i += TDN_LANES) {                                                                   \
+            const vf a = fetch(ra, i), b = fetch(rb, i), c = fetch(rc, i);                                             \
+            (void)b, (void)c;                                                                                          \
+            vf_store(d + i, expression);                                                                               \
+        }                                                                                                              \
+        if (i < n) {                                                                                                   \
+            const vf a = fetch_n(ra, i, n - i), b = fetch_n(rb, i, n - i), c = fetch_n(rc, i, n - i);                  \
+            (void)b, (void)c;                                                                                          \
+            vf_store_n(d + i, expression, n - i);                                                                      \
+        }                                                                                                              \
+    }
+
+#define TRUTH(x) vm_ne(x, (vf){0})
+
+OPERATION(op_add, a + b)
+OPERATION(op_sub, a - b)
+OPERATION(op_mul, a *b)
+OPERATION(op_div, a / b)
+OPERATION(op_min, vf_min_nan(a, b))
+OPERATION(op_max, vf_max_nan(a, b))
+OPERATION(op_fma, a *b + c)
+OPERATION(op_select, vf_select(TRUTH(a), b, c))
+OPERATION(op_eq, vf_from_mask(vm_eq(a, b)))
+OPERATION(op_lt, vf_from_mask(vm_lt(a, b)))
+OPERATION(op_le, vf_from_mask(vm_le(a, b)))
+OPERATION(op_gt, vf_from_mask(vm_lt(b, a)))
+OPERATION(op_ge, vf_from_mask(vm_le(b, a)))
+OPERATION(op_and, vf_from_mask(vm_and(TRUTH(a), TRUTH(b))))
+OPERATION(op_or, vf_from_mask(vm_or(TRUTH(a), TRUTH(b))))
+OPERATION(op_xor, vf_from_mask(vm_xor(TRUTH(a), TRUTH(b))))
+OPERATION(op_not, vf_from_mask(vm_eq(a, (vf){0})))
+OPERATION(op_neg, -a)
+OPERATION(op_abs, vf_abs(a))
+OPERATION(op_sign, vf_select(vm_lt((vf){0}, a), vf_set(1), vf_select(vm_lt(a, (vf){0}), vf_set(-1), a)))
+OPERATION(op_recip, vf_set(1) / a)
+OPERATION(op_sqrt, vf_sqrt(a))
+OPERATION(op_exp, vf_exp(a))
+OPERATION(op_log, vf_log(a))
+OPERATION(op_tanh, vf_tanh(a))
+OPERATION(op_sigmoid, vf_sigmoid(a))
+OPERATION(op_erf, vf_erf(a))
+OPERATION(op_sin, vf_sin(a))
+OPERATION(op_cos, vf_cos(a))
+OPERATION(op_floor, vf_floor(a))
+OPERATION(op_ceil, vf_ceil(a))
+OPERATION(op_round, vf_round(a))
+OPERATION(op_trunc, vf_trunc(a))
+OPERATION(op_isnan, vf_from_mask(vm_ne(a, a)))
+OPERATION(op_isinf, vf_from_mask(vm_eq(vf_abs(a), vf_set(INFINITY))))
+OPERATION(op_copy, a)
+
+/* What is rare runs in libm. */
+#define EACH(name, expression)                                                                                         \
+    static void name(float *d, int n, reg ra, reg rb, reg rc)                                                          \
+    {                                                                                                                  \
+        (void)rc;                                                                                                      \
+        for (int i = 0; i < n; i++) {                                                                                  \
+            const float a = ra.p[i & ra.step], b = rb.p[i & rb.step];                                                  \
+            (void)b;                                                                                                   \
+            d[i] = expression;                                                                                         \
+        }                                                                                                              \
+    }
+
+EACH(op_pow, powf(a, b))
+EACH(op_mod, fmodf(a, b))
+EACH(op_tan, tanf(a))
+EACH(op_asin, asinf(a))
+EACH(op_acos, acosf(a))
+EACH(op_atan, atanf(a))
+EACH(op_sinh, sinhf(a))
+EACH(op_cosh, coshf(a))
+EACH(op_asinh, asinhf(a))
+EACH(op_acosh, acoshf(a))
+EACH(op_atanh, atanhf(a))
+
+static op_fn *const operations[TDN_X_COUNT] = {
+    [TDN_X_STORE] = op_copy,   [TDN_X_ADD] = op_add,     [TDN_X_SUB] = op_sub,     [TDN_X_MUL] = op_mul,
+    [TDN_X_DIV] = op_div,      [TDN_X_MIN] = op_min,     [TDN_X_MAX] = op_max,     [TDN_X_POW] = op_pow,
+    [TDN_X_MOD] = op_mod,      [TDN_X_FMA] = op_fma,     [TDN_X_SELECT] = op_select, [TDN_X_EQ] = op_eq,
+    [TDN_X_LT] = op_lt,        [TDN_X_LE] = op_le,       [TDN_X_GT] = op_gt,       [TDN_X_GE] = op_ge,
+    [TDN_X_AND] = op_and,      [TDN_X_OR] = op_or,       [TDN_X_XOR] = op_xor,     [TDN_X_NOT] = op_not,
+    [TDN_X_NEG] = op_neg,      [TDN_X_ABS] = op_abs,     [TDN_X_SIGN] = op_sign,   [TDN_X_RECIP] = op_recip,
+    [TDN_X_SQRT] = op_sqrt,    [TDN_X_EXP] = op_exp,     [TDN_X_LOG] = op_log,     [TDN_X_TANH] = op_tanh,
+    [TDN_X_SIGMOID] = op_sigmoid, [TDN_X_ERF] = op_erf,  [TDN_X_SIN] = op_sin,     [TDN_X_COS] = op_cos,
+    [TDN_X_TAN] = op_tan,      [TDN_X_ASIN] = op_asin,   [TDN_X_ACOS] = op_acos,   [TDN_X_ATAN] = op_atan,
+    [TDN_X_SINH] = op_sinh,    [TDN_X_COSH] = op_cosh,   [TDN_X_ASINH] = op_asinh, [TDN_X_ACOSH] = op_acosh,
+    [TDN_X_ATANH] = op_atanh,  [TDN_X_FLOOR] = op_floor, [TDN_X_CEIL] = op_ceil,   [TDN_X_ROUND] = op_round,
+    [TDN_X_TRUNC] = op_trunc,  [TDN_X_ISNAN] = op_isnan, [TDN_X_ISINF] = op_isinf,
+};
+
+/* ---- Inputs and outputs that are not dense ---------------------------------------------------------------- */
+
+typedef struct chunk {
+    int64_t row, col; /* of its first element, in the region */
+    int rows, cols;
+} chunk;
+
+static bool in_place(const tdn_map_operand *o, const chunk *c)
+{
+    return !o->is_bool && (o->col == 1 || c->cols == 1) && (c->rows == 1 || o->row == c->cols);
+}
+
+static const void *start(const tdn_map_operand *o, const chunk *c)
+{
+    const int64_t offset = c->row * o->row + c->col * o->col;
+    return o->is_bool ? (const void *)((const uint8_t *)o->data + offset) : (const float *)o->data + offset;
+}
+
+static void gather_row(float *d, const float *p, int64_t step, int n)
+{
+    if (step == 1) {
+        memcpy(d, p, (size_t)n * sizeof *d);
+        return;
+    }
+    for (int i = 0; i < n; i++)
+        d[i] = p[i * step];
+}
+
+static void gather(float *d, const tdn_map_operand *o, const chunk *c)
+{
+    const uint8_t *bytes = start(o, c);
+    const float *floats = start(o, c);
+    for (int r = 0; r < c->rows; r++, d += c->cols)
+        if (o->is_bool)
+            for (int i = 0; i < c->cols; i++)
+                d[i] = bytes[r * o->row + i * o->col] != 0;
+        else
+            gather_row(d, floats + r * o->row, o->col, c->cols);
+}
+
+static void scatter(const tdn_map_operand *o, const chunk *c, const float *from, intptr_t step)
+{
+    uint8_t *bytes = (uint8_t *)start(o, c);
+    float *floats = (float *)start(o, c);
+    for (int r = 0, at = 0; r < c->rows; r++)
+        for (int i = 0; i < c->cols; i++, at++)
+            if (o->is_bool)
+                bytes[r * o->row + i * o->col] = from[at & step] != 0;
+            else
+                floats[r * o->row + i * o->col] = from[at & step];
+}
+
+static void fill_scalar(float *d, float x)
+{
+    for (int i = 0; i < SCALAR_FLOATS; i++)
+        d[i] = x;
+}
+
+/* ---- The interpreter -------------------------------------------------------------------------------------- */
+
+typedef struct machine {
+    const tdn_map_program *program;
+    const tdn_map_region *region;
+    float *scalars; /* of constants, then of inputs */
+    float *slots;
+    reg *regs;
+} machine;
+
+static void read_input(const machine *m, const tdn_map_instr *in, const chunk *c)
+{
+    const tdn_map_operand *o = &m->region->in[in->index];
+    if ((o->col == 0 || c->cols == 1) && (o->row == 0 || c->rows == 1)) {
+        float *d = m->scalars + (m->program->n_const + in->index) * SCALAR_FLOATS;
+        fill_scalar(d, o->is_bool ? *(const uint8_t *)start(o, c) != 0 : *(const float *)start(o, c));
+        m->regs[in->dst] = (reg){d, 0};
+    } else if (in_place(o, c)) {
+        m->regs[in->dst] = (reg){start(o, c), -1};
+    } else {
+        float *d = m->slots + (in->dst - m->program->n_const) * CHUNK;
+        gather(d, o, c);
+        m->regs[in->dst] = (reg){d, -1};
+    }
+}
+
+static void run_chunk(const machine *m, const chunk *c)
+{
+    const tdn_map_program *p = m->program;
+    const int n = c->rows * c->cols;
+    for (int i = p->n_const; i < p->n_instr; i++) {
+        const tdn_map_instr *in = &p->code[i];
+        if (in->op == TDN_X_INPUT) {
+            read_input(m, in, c);
+            continue;
+        }
+        const tdn_map_operand *out = in->store ? &m->region->out[in->store - 1] : NULL;
+        const bool direct = out && in_place(out, c);
+        if (in->op == TDN_X_STORE && !direct) {
+            scatter(out, c, m->regs[in->a].p, m->regs[in->a].step);
+            continue;
+        }
+        float *d = direct ? (float *)start(out, c) : m->slots + (in->dst - p->n_const) * CHUNK;
+        operations[in->op](d, n, m->regs[in->a], m->regs[in->b], m->regs[in->c]);
+        if (in->op == TDN_X_STORE)
+            continue;
+        m->regs[in->dst] = (reg){d, -1};
+        if (out && !direct)
+            scatter(out, c, d, -1);
+    }
+}
+
+/* Long rows are cut evenly, short ones taken several at a time. */
+static void run_region(const machine *m)
+{
+    const tdn_map_region *r = m->region;
+    if (r->cols > CHUNK) {
+        const int64_t n = tdn_cpu_div_up(r->cols, CHUNK);
+        const int64_t each = tdn_cpu_div_up(tdn_cpu_div_up(r->cols, n), TDN_LANES) * TDN_LANES;
+        for (int64_t row = 0; row < r->rows; row++)
+            for (int64_t col = 0; col < r->cols; col += each)
+                run_chunk(m, &(chunk){row, col, 1, (int)tdn_cpu_min(each, r->cols - col)});
+        return;
+    }
+    const int64_t most = tdn_cpu_max(1, CHUNK / tdn_cpu_max(1, r->cols));
+    for (int64_t row = 0; row < r->rows; row += most)
+        run_chunk(m, &(chunk){row, 0, (int)tdn_cpu_min(most, r->rows - row), (int)r->cols});
+}
+
+void TDN_KERNEL(tdn_map_region)(const tdn_map_program *program, const tdn_map_region *region, void *scratch)
+{
+    reg regs[256];
+    machine m = {.program = program, .region = region, .scalars = scratch, .regs = regs};
+    m.slots = m.scalars + (program->n_const + program->n_in) * SCALAR_FLOATS;
+    regs[0] = (reg){m.scalars, 0}; /* what an operation without a second argument pretends to read */
+    for (int i = 0; i < program->n_const; i++) {
+        fill_scalar(m.scalars + i * SCALAR_FLOATS, program->code[i].imm);
+        regs[i] = (reg){m.scalars + i * SCALAR_FLOATS, 0};
+    }
+    run_region(&m);
+}
+
+/* ---- The step --------------------------------------------------------------------------------------------- */
+
+static void set_operand(tdn_map_operand *o, const tdn_view *view, const tdn_map_args *args, int index,
+                        const int64_t *at, int64_t col)
+{
+    const int64_t *strides = args->strides + index * args->rank;
+    int64_t offset = col * strides[args->rank - 1];
+    for (int i = 0; i + 1 < args->rank; i++)
+        offset += at[i] * strides[i];
+    o->is_bool = view->dtype == TDN_BOOL;
+    o->data = (char *)view->data + offset * (o->is_bool ? 1 : (int64_t)sizeof(float));
+    o->row = args->rank > 1 ? strides[args->rank - 2] : 0;
+    o->col = strides[args->rank - 1];
+}
+
+/* Rows row0..row1 of the flattened outer axes: a region for every run along the second last. */
+void TDN_KERNEL(tdn_map_f32)(const tdn_call *call, size_t tile)
+{
+    const tdn_map_args *args = call->args;
+    const tdn_map_program *program = tdn_map_args_program(args);
+    const int rank = args->rank;
+    int64_t row, end, col0, col1;
+    tdn_cpu_share(args->n_rows, (int64_t)tile / args->col_tiles, args->row_tiles, &row, &end);
+    tdn_cpu_share(args->dims[rank - 1], (int64_t)tile % args->col_tiles, args->col_tiles, &col0, &col1);
+    tdn_map_region region;
+    region.cols = col1 - col0;
+    while (row < end) {
+        int64_t at[TDN_MAX_RANK] = {0}, rest = row;
+        for (int i = rank - 2; i >= 0; i--) {
+            at[i] = rest % args->dims[i];
+            rest /= args->dims[i];
+        }
+        region.rows = rank > 1 ? tdn_cpu_min(end - row, args->dims[rank - 2] - at[rank - 2]) : 1;
+        for (int i = 0; i < args->n_in; i++)
+            set_operand(&region.in[i], &call->in[i], args, i, at, col0);
+        for (int i = 0; i < args->n_out; i++)
+            set_operand(&region.out[i], &call->out[i], args, args->n_in + i, at, col0);
+        TDN_KERNEL(tdn_map_region)(program, &region, call->scratch);
+        row += region.rows;
+    }
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Arguments of conv and gemm steps, and what their kernels share: the layout of scratch, and the epilogue's operands
+ * for a run of rows.
+ */
+#ifndef TDN_BACKEND_CPU_MATRIX_H
+#define TDN_BACKEND_CPU_MATRIX_H
+
+#include "backend/cpu/cpu.h"
+
+/* Behind it: the epilogue's program, if any. */
+typedef struct tdn_conv_args {
+    tdn_conv_desc desc;
+    int32_t kernel[3];
+    int32_t merged;   /* taps along w are one tap of kw * c: they are contiguous, and c is small */
+    int32_t n_border; /* merged: rows that may need padding in one tile, each copied */
+    int32_t zero;
+    tdn_tiling tiling;
+    tdn_epilogue epilogue;
+} tdn_conv_args;
+
+typedef struct tdn_dwconv_args {
+    tdn_conv_desc desc;
+    int32_t kernel[3];
+    int32_t n_row_tiles;
+    int64_t n_rows; /* n * d * h of out */
+    tdn_epilogue epilogue;
+} tdn_dwconv_args;
+
+typedef struct tdn_gemm_args {
+    int32_t packed;      /* in[1] is packed: [batch][panel][k][nr] */
+    int32_t shared;      /* one right operand for all batches: rows are (b0, b1, m) */
+    int64_t b_dims[2];   /* batch axes of the right operand: 1, or as out's */
+    tdn_tiling tiling;
+    tdn_epilogue epilogue;
+} tdn_gemm_args;
+
+_Static_assert(sizeof(tdn_conv_args) == 64 + sizeof(tdn_tiling) + sizeof(tdn_epilogue), "no padding: compared as bytes");
+_Static_assert(sizeof(tdn_dwconv_args) == 64 + sizeof(tdn_epilogue), "no padding: compared as bytes");
+_Static_assert(sizeof(tdn_gemm_args) == 24 + sizeof(tdn_tiling) + sizeof(tdn_epilogue), "no padding: compared as bytes");
+
+TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_conv_f32);
+TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_dwconv_f32);
+TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_gemm_f32);
+
+static inline const tdn_map_program *tdn_epilogue_program(const tdn_epilogue *epilogue)
+{
+    return epilogue->has_program ? (const tdn_map_program *)(epilogue + 1) : NULL;
+}
+
+/* Scratch of a tile, in this order; `extra` floats are the family's own. */
+typedef struct tdn_matrix_scratch {
+    const float **a;
+    float **c;
+    const float **residual;
+    float *spare;
+    float *extra;
+    void *program;
+} tdn_matrix_scratch;
+
+static inline size_t tdn_matrix_scratch_set(tdn_matrix_scratch *s, void *memory, const tdn_tiling *t, int64_t n_extra)
+{
+    const size_t rows = (size_t)t->max_rows, pointer = sizeof(void *);
+    const size_t a = tdn_round_up(rows * (size_t)t->n_taps * pointer, TDN_ALIGN);
+    const size_t c = tdn_round_up(rows * pointer, TDN_ALIGN);
+    const size_t spare = (size_t)(t->mr * t->nr) * sizeof(float);
+    const size_t extra = tdn_round_up((size_t)n_extra * sizeof(float), TDN_ALIGN);
+    char *p = memory;
+    if (s)
+        *s = (tdn_matrix_scratch){.a = (const float **)(void *)p,
+                                  .c = (float **)(void *)(p + a),
+                                  .residual = (const float **)(void *)(p + a + c),
+                                  .spare = (float *)(void *)(p + a + 2 * c),
+                                  .extra = (float *)(void *)(p + a + 2 * c + spare),
+                                  .program = p + a + 2 * c + spare + extra};
+    return a + 2 * c + spare + extra;
+}
+
+/* Offset of element (at[0], ..., at[rank - 2], col), in elements. */
+static inline int64_t tdn_matrix_offset(const tdn_view *v, const int64_t *at, int64_t col)
+{
+    int64_t offset = col * v->strides[v->rank - 1];
+    for (int i = 0; i + 1 < v->rank; i++)
+        offset += at[i] * v->strides[i];
+    return offset;
+}
+
+/* The epilogue's program over n_rows rows from `at` along the second last axis, columns col0..col1, in place. */
+static inline void tdn_epilogue_run(const tdn_call *call, const tdn_epilogue *epilogue, const int64_t *at,
+                                    int64_t n_rows, int64_t col0, int64_t col1, tdn_map_region_fn *region_fn,
+                                    void *scratch)
+{
+    const tdn_view *out = &call->out[0];
+    const int last = out->rank - 1;
+    tdn_map_region region;
+    region.rows = n_rows;
+    region.cols = col1 - col0;
+    for (int i = 0; i <= epilogue->n_extra; i++) {
+        const tdn_view *v = i ? &call->in[epilogue->first + i - 1] : out;
+        const int64_t offset = tdn_matrix_offset(v, at, col0);
+        const bool is_bool = v->dtype == TDN_BOOL;
+        region.in[i] = (tdn_map_operand){.data = (char *)v->data + offset * (is_bool ? 1 : (int64_t)sizeof(float)),
+                                         .row = v->strides[last - 1],
+                                         .col = v->strides[last],
+                                         .is_bool = is_bool};
+    }
+    region.out[0] = region.in[0];
+    region_fn(tdn_epilogue_program(epilogue), &region, scratch);
+}
+
+#endif

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Expressions compiled for the interpreter: dead code dropped, constants first and in registers that live on, others
+ * in as few registers as their last uses allow, so that a chunk's registers stay in L1. A result that is an output is
+ * stored by the instruction that makes it, straight into the output where that is dense.
+ */
+#include <string.h>
+
+#include "backend/cpu/cpu.h"
+
+static size_t size_of(size_t n_instr)
+{
+    return sizeof(tdn_map_program) + n_instr * sizeof(tdn_map_instr);
+}
+
+size_t tdn_map_program_size(const tdn_map_program *program)
+{
+    return size_of(program->n_instr);
+}
+
+size_t tdn_map_scratch_size(const tdn_map_program *p)
+{
+    return (size_t)(p->n_const + p->n_in) * TDN_ALIGN +
+           (size_t)(p->n_regs - p->n_const) * TDN_MAP_CHUNK * sizeof(float);
+}
+
+int64_t tdn_map_cost(const tdn_map_program *p)
+{
+    int64_t cost = 1;
+    for (int i = p->n_const; i < p->n_instr; i++) {
+        const int op = p->code[i].op;
+        const bool slow = op == TDN_X_POW || op == TDN_X_MOD || (op >= TDN_X_TAN && op <= TDN_X_ATANH);
+        const bool middling = op >= TDN_X_EXP && op <= TDN_X_COS;
+        cost += slow ? 200 : middling ? 16 : op == TDN_X_DIV || op == TDN_X_SQRT ? 4 : 1;
+    }
+    return cost;
+}
+
+typedef struct allocation {
+    int32_t last_use[TDN_EXPR_MAX]; /* -1: dead */
+    uint8_t reg[TDN_EXPR_MAX];
+    bool busy[256];
+    int n_regs;
+} allocation;
+
+/* The value behind register `i`: a store, used as a register, is its argument. */
+static int value_of(const tdn_expr *e, int i)
+{
+    while (e->code[i].op == TDN_X_STORE)
+        i = e->code[i].a;
+    return i;
+}
+
+static void use_args(allocation *s, const tdn_expr *e, int at)
+{
+    const tdn_instr *in = &e->code[at];
+    const uint8_t args[3] = {in->a, in->b, in->c};
+    for (int i = 0; i < tdn_expr_ops[in->op].n_args; i++) {
+        const int v = value_of(e, args[i]);
+        if (s->last_use[v] < at)
+            s->last_use[v] = at;
+    }
+}
+
+/* From the stores backwards: what nobody reads stays dead. */
+static void find_uses(allocation *s, const tdn_expr *e)
+{
+    for (int i = 0; i < e->n_instr; i++)
+        s->last_use[i] = -1;
+    for (int i = e->n_instr - 1; i >= 0; i--)
+        if (e->code[i].op == TDN_X_STORE || s->last_use[i] >= 0)
+            use_args(s, e, i);
+}
+
+static uint8_t take(allocation *s, int from)
+{
+    int r = from;
+    while (s->busy[r])
+        r++;
+    s->busy[r] = true;
+    if (r >= s->n_regs)
+        s->n_regs = r + 1;
+    return (uint8_t)r;
+}
+
+static void release(allocation *s, const tdn_expr *e, int at, int n_const)
+{
+    const tdn_instr *in = &e->code[at];
+    const uint8_t args[3] = {in->a, in->b, in->c};
+    for (int i = 0; i < tdn_expr_ops[in->op].n_args; i++) {
+        const int v = value_of(e, args[i]);
+        if (s->last_use[v] <= at && s->reg[v] >= n_const)
+            s->busy[s->reg[v]] = false;
+    }
+}
+
+/* The last instruction of the program that wrote `reg`, to store its result as well; NULL where it cannot. */
+static tdn_map_instr *maker(tdn_map_program *p, uint8_t reg)
+{
+    for (int i = p->n_instr - 1; i >= p->n_const; i--)
+        if (p->code[i].dst == reg && p->code[i].op != TDN_X_STORE)
+            return p->code[i].op != TDN_X_INPUT && !p->code[i].store ? &p->code[i] : NULL;
+    return NULL;
+}
+
+static void compile_one(tdn_map_program *p, allocation *s, const tdn_expr *e, int at)
+{
+    const tdn_instr *in = &e->code[at];
+    tdn_map_instr m = {.op = in->op, .index = in->index, .imm = in->imm};
+    const int n_args = tdn_expr_ops[in->op].n_args;
+    m.a = n_args > 0 ? s->reg[value_of(e, in->a)] : 0;
+    m.b = n_args > 1 ? s->reg[value_of(e, in->b)] : 0;
+    m.c = n_args > 2 ? s->reg[value_of(e, in->c)] : 0;
+    if (in->op == TDN_X_STORE) {
+        tdn_map_instr *from = maker(p, m.a);
+        release(s, e, at, p->n_const);
+        if (from) {
+            from->store = (uint8_t)(in->index + 1);
+            return;
+        }
+        m.store = (uint8_t)(in->index + 1);
+    } else {
+        release(s, e, at, p->n_const);
+        m.dst = s->reg[at] = take(s, p->n_const);
+    }
+    p->code[p->n_instr++] = m;
+}
+
+tdn_status tdn_map_compile(tdn_map_program **program, const tdn_expr *expr, tdn_arena *arena, tdn_error *error)
+{
+    TDN_TRY(tdn_expr_check(expr, tdn_expr_size(expr), error));
+    tdn_map_program *p = tdn_arena_alloc(arena, 1, size_of(expr->n_instr));
+    if (!p)
+        return tdn_fail_nomem(error, "an expression");
+    allocation s = {.n_regs = 0};
+    find_uses(&s, expr);
+    p->n_in = expr->n_in;
+    p->n_out = expr->n_out;
+    for (int i = 0; i < expr->n_instr; i++)
+        if (expr->code[i].op == TDN_X_CONST && s.last_use[i] >= 0) {
+            s.reg[i] = take(&s, 0);
+            p->code[p->n_instr++] = (tdn_map_instr){.op = TDN_X_CONST, .dst = s.reg[i], .imm = expr->code[i].imm};
+        }
+    p->n_const = p->n_instr;
+    for (int i = 0; i < expr->n_instr; i++)
+        if (expr->code[i].op != TDN_X_CONST && (expr->code[i].op == TDN_X_STORE || s.last_use[i] >= 0))
+            compile_one(p, &s, expr, i);
+    p->n_regs = (uint16_t)s.n_regs;
+    *program = p;
+    return TDN_OK;
+}
+
+static bool check_instr(const tdn_map_program *p, int at, bool written[256], int n_stores[TDN_EXPR_MAX_OUT])
+{
+    const tdn_map_instr *m = &p->code[at];
+    if (m->op >= TDN_X_COUNT || m->store > p->n_out || (m->op == TDN_X_CONST) != (at < p->n_const))
+        return false;
+    const uint8_t args[3] = {m->a, m->b, m->c};
+    for (int i = 0; i < tdn_expr_ops[m->op].n_args; i++)
+        if (args[i] >= p->n_regs || !written[args[i]])
+            return false;
+    if (m->op == TDN_X_INPUT && m->index >= p->n_in)
+        return false;
+    if ((m->op == TDN_X_STORE && !m->store) || ((m->op == TDN_X_INPUT || m->op == TDN_X_CONST) && m->store))
+        return false;
+    if (m->store)
+        n_stores[m->store - 1]++;
+    if (m->op == TDN_X_CONST)
+        return m->dst == at && (written[m->dst] = true);
+    if (m->op == TDN_X_STORE)
+        return true;
+    return m->dst >= p->n_const && m->dst < p->n_regs && (written[m->dst] = true);
+}
+
+tdn_status tdn_map_program_check(const void *program, size_t size, tdn_error *error)
+{
+    const tdn_map_program *p = program;
+    if (size < sizeof *p || size != size_of(p->n_instr))
+        return tdn_fail(error, TDN_E_FORMAT, "an expression of the wrong size");
+    if (p->n_in > TDN_EXPR_MAX_IN || p->n_out < 1 || p->n_out > TDN_EXPR_MAX_OUT || p->n_const > p->n_instr ||
+        p->n_regs < p->n_const || p->n_regs > 256)
+        return tdn_fail(error, TDN_E_FORMAT, "an expression with counts out of range");
+    bool written[256] = {false};
+    int n_stores[TDN_EXPR_MAX_OUT] = {0};
+    for (int i = 0; i < p->n_instr; i++)
+        if (!check_instr(p, i, written, n_stores))
+            return tdn_fail(error, TDN_E_FORMAT, "instruction %d of an expression is damaged", i);
+    for (int i = 0; i < p->n_out; i++)
+        if (n_stores[i] != 1)
+            return tdn_fail(error, TDN_E_FORMAT, "output %d of an expression is written %d times", i, n_stores[i]);
+    return TDN_OK;
+}

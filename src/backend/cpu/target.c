@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The CPU backend: its families, the targets a plan can be built for, and what this machine has. A target is what
+ * people call a class of CPUs; its bits are what kernels of that section may use. A bit is set only where the
+ * operating system saves the registers too: the compiler's run time asks CPUID and XGETBV for that.
+ */
+#include "backend/cpu/cpu.h"
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+enum {
+    ISA_V3 = TDN_ISA_X86 | TDN_ISA_AVX2,
+    ISA_V4 = ISA_V3 | TDN_ISA_AVX512,
+    ISA_V4_VNNI = ISA_V4 | TDN_ISA_VNNI,
+    ISA_V4_FP16 = ISA_V4_VNNI | TDN_ISA_AVX512BF16 | TDN_ISA_AVX512FP16,
+    ISA_ARM_DOTPROD = TDN_ISA_ARM | TDN_ISA_DOTPROD,
+    ISA_ARM_FP16 = ISA_ARM_DOTPROD | TDN_ISA_ARMFP16
+};
+
+static const tdn_target targets[] = {
+    {"x86-64", "x86-64", TDN_ISA_X86},
+    {"x86-64-v3", "x86-64", ISA_V3},
+    {"x86-64-v4", "x86-64", ISA_V4},
+    {"avx512-vnni", "x86-64", ISA_V4_VNNI},
+    {"avx512-fp16", "x86-64", ISA_V4_FP16},
+    {"armv8-a", "aarch64", TDN_ISA_ARM},
+    {"armv8.2-dotprod", "aarch64", ISA_ARM_DOTPROD},
+    {"armv8.2-fp16", "aarch64", ISA_ARM_FP16},
+    {NULL, NULL, 0},
+};
+
+#if defined(__x86_64__)
+
+/* AVX512-FP16 has no name in the compilers' __builtin_cpu_supports that this code must build with; it needs the same
+ * saved registers as AVX-512F, which the caller has checked. */
+static bool has_avx512_fp16(void)
+{
+    unsigned eax = 7, ebx, ecx = 0, edx;
+    __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+    return (edx >> 23 & 1) != 0;
+}
+
+static uint64_t detect(void)
+{
+    __builtin_cpu_init();
+    uint64_t isa = TDN_ISA_X86;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
+        return isa;
+    isa |= TDN_ISA_AVX2; /* every CPU with AVX2 and FMA has F16C */
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
+        return isa;
+    isa |= TDN_ISA_AVX512;
+    if (__builtin_cpu_supports("avx512vnni"))
+        isa |= TDN_ISA_VNNI;
+    if (__builtin_cpu_supports("avx512bf16"))
+        isa |= TDN_ISA_AVX512BF16;
+    if (has_avx512_fp16())
+        isa |= TDN_ISA_AVX512FP16;
+    return isa;
+}
+
+#elif defined(__aarch64__) && defined(__linux__)
+
+/* The kernel's words for features (its uapi header asm/hwcap.h): ASIMDHP, ASIMDDP. */
+static uint64_t detect(void)
+{
+    const unsigned long caps = getauxval(AT_HWCAP);
+    uint64_t isa = TDN_ISA_ARM;
+    if (caps >> 20 & 1)
+        isa |= TDN_ISA_DOTPROD;
+    if (caps >> 10 & 1)
+        isa |= TDN_ISA_ARMFP16;
+    return isa;
+}
+
+#elif defined(__aarch64__)
+
+static uint64_t detect(void)
+{
+    return TDN_ISA_ARM;
+}
+
+#else
+
+static uint64_t detect(void)
+{
+    return 0;
+}
+
+#endif
+
+static const tdn_family *const families[] = {
+    &tdn_family_conv, &tdn_family_gemm, &tdn_family_map, NULL,
+};
+
+const tdn_backend tdn_backend_cpu = {
+    .name = "cpu",
+    .families = families,
+    .targets = targets,
+    .detect = detect,
+};

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The split of a matrix product into tiles and blocks of its sum, and packing of the right operand: a pure function of
+ * the shape and the kernel's register tile, so that results do not depend on threads.
+ *
+ * A tile is a range of rows times a range of column panels. Its rows are few enough that a block of them (rows x
+ * k_block) stays in L2 while all panels pass; a block of one panel (k_block x nr) stays in L1 while all rows pass.
+ */
+#include <string.h>
+
+#include "backend/cpu/cpu.h"
+
+enum {
+    SUM_BLOCK = 384,              /* terms of the sum in one pass: 48 KiB of a 32-column panel */
+    ROW_BLOCK_FLOATS = 40 << 10,  /* rows x k_block of one tile: 160 KiB */
+    ROW_POINTERS = 4096,          /* rows x taps of one tile: 32 KiB */
+    TILES_WANTED = 32,            /* enough to balance 8 threads */
+    TILE_FLOPS = 1 << 19          /* a tile of less is not worth a worker's attention: some 5 us */
+};
+
+static void choose_blocks(tdn_tiling *t)
+{
+    t->tap_block = 1;
+    t->k_block = (int32_t)t->k;
+    if (t->k > SUM_BLOCK) {
+        const int64_t n = tdn_cpu_div_up(t->k, SUM_BLOCK);
+        t->k_block = (int32_t)tdn_cpu_div_up(t->k, n);
+    } else {
+        const int64_t most = tdn_cpu_max(1, SUM_BLOCK / t->k);
+        const int64_t n = tdn_cpu_div_up(t->n_taps, most);
+        t->tap_block = (int32_t)tdn_cpu_div_up(t->n_taps, n);
+    }
+}
+
+static void choose_tiles(tdn_tiling *t, int64_t flops)
+{
+    const int64_t n_blocks = tdn_cpu_div_up(t->rows, t->mr);
+    const int64_t sum = (int64_t)t->k_block * t->tap_block;
+    int64_t most = tdn_cpu_min(ROW_BLOCK_FLOATS / sum, ROW_POINTERS / t->n_taps) / t->mr;
+    most = tdn_cpu_max(1, most);
+    int64_t wanted = tdn_cpu_min(TILES_WANTED, flops / TILE_FLOPS);
+    wanted = tdn_cpu_max(1, wanted / t->outer);
+    int64_t by_rows = tdn_cpu_div_up(n_blocks, most);
+    /* Two blocks of rows share what a panel costs to fetch; splitting columns instead costs nothing but pointers. */
+    by_rows = tdn_cpu_max(by_rows, tdn_cpu_min(wanted, n_blocks / 2));
+    int64_t by_cols = 1;
+    if (by_rows < wanted)
+        by_cols = tdn_cpu_min(t->n_panels, tdn_cpu_div_up(wanted, by_rows));
+    t->n_row_tiles = (int32_t)by_rows;
+    t->n_col_tiles = (int32_t)by_cols;
+    t->max_rows = (int32_t)tdn_cpu_min(t->rows, tdn_cpu_div_up(n_blocks, by_rows) * t->mr);
+    t->max_panels = (int32_t)tdn_cpu_div_up(t->n_panels, by_cols);
+}
+
+bool tdn_tiling_make(tdn_tiling *t, int64_t outer, int64_t rows, int64_t cols, int64_t n_taps, int64_t k,
+                     const tdn_kernel *kernel)
+{
+    const int64_t dims[] = {outer, rows, cols, n_taps, k};
+    int64_t count;
+    if (!tdn_dims_count(dims, 5, &count) || count > INT64_MAX / 4 || outer > INT32_MAX || rows > INT32_MAX - 64 ||
+        cols > INT32_MAX - 64 || n_taps > ROW_POINTERS || n_taps < 1 || k < 1 || n_taps * k > INT32_MAX)
+        return false;
+    memset(t, 0, sizeof *t);
+    t->outer = outer;
+    t->rows = rows;
+    t->cols = cols;
+    t->k = k;
+    t->n_taps = (int32_t)n_taps;
+    t->mr = kernel->mr;
+    t->nr = kernel->nr;
+    t->n_panels = (int32_t)tdn_cpu_div_up(cols, kernel->nr);
+    if (outer * t->n_panels > TDN_CPU_MAX_COUNT / (n_taps * k * kernel->nr))
+        return false;
+    choose_blocks(t);
+    t->n_row_tiles = t->n_col_tiles = 1;
+    if (count > 0)
+        choose_tiles(t, 2 * count);
+    else
+        t->outer = 0; /* nothing to do: no tiles */
+    return true;
+}
+
+/* [panel][d0][d1][d2][d3][nr]; columns beyond the last are 0. */
+void tdn_pack_panels(float *to, const float *from, int64_t cols, int64_t col_stride, const int64_t dims[4],
+                     const int64_t strides[4], int nr)
+{
+    for (int64_t col = 0; col < cols; col += nr)
+        for (int64_t i0 = 0; i0 < dims[0]; i0++)
+            for (int64_t i1 = 0; i1 < dims[1]; i1++)
+                for (int64_t i2 = 0; i2 < dims[2]; i2++)
+                    for (int64_t i3 = 0; i3 < dims[3]; i3++, to += nr) {
+                        const float *p = from + i0 * strides[0] + i1 * strides[1] + i2 * strides[2] + i3 * strides[3];
+                        for (int j = 0; j < nr; j++)
+                            to[j] = col + j < cols ? p[(col + j) * col_stride] : 0;
+                    }
+}

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Vectors of fp32 for kernels, written once and compiled once per instruction set level. The width follows the
+ * compiler's flags: 16 lanes with AVX-512, 8 with AVX2, 4 otherwise (SSE2, NEON). GCC and Clang vector extensions;
+ * intrinsics only where those cannot say it: masks, selection, min and max, square root, partial loads and stores.
+ *
+ * No function here reads or writes outside the elements it is told to: user tensors are bound in place.
+ */
+#ifndef TDN_BACKEND_CPU_VEC_H
+#define TDN_BACKEND_CPU_VEC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define TDN_LANES 16
+#elif defined(__AVX2__)
+#include <immintrin.h>
+#define TDN_LANES 8
+#elif defined(__SSE2__)
+#include <emmintrin.h>
+#define TDN_LANES 4
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#define TDN_LANES 4
+#else
+#define TDN_LANES 4
+#endif
+
+/* Complete unrolling of a loop whose bounds are constants after inlining. */
+#if defined(__clang__)
+#define TDN_UNROLL _Pragma("unroll")
+#else
+#define TDN_UNROLL _Pragma("GCC unroll 32")
+#endif
+#define TDN_INLINE static inline __attribute__((always_inline))
+
+typedef float vf __attribute__((vector_size(TDN_LANES * 4)));
+typedef float vf_unaligned __attribute__((vector_size(TDN_LANES * 4), aligned(4), may_alias));
+typedef int32_t vi __attribute__((vector_size(TDN_LANES * 4)));
+
+TDN_INLINE vf vf_load(const float *p) { return *(const vf_unaligned *)p; }
+TDN_INLINE void vf_store(float *p, vf x) { *(vf_unaligned *)p = x; }
+TDN_INLINE vf vf_set(float x) { return x - (vf){0}; }
+TDN_INLINE vi vi_set(int32_t x) { return x - (vi){0}; }
+TDN_INLINE vf vf_from_int(vi x) { return __builtin_convertvector(x, vf); }
+/* Towards zero; meaningless beyond the range of int32_t. */
+TDN_INLINE vi vf_to_int(vf x) { return __builtin_convertvector(x, vi); }
+
+#if TDN_LANES == 16
+
+typedef __mmask16 vm; /* one bit a lane */
+TDN_INLINE vm vm_lt(vf a, vf b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ); }
+TDN_INLINE vm vm_le(vf a, vf b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ); }
+TDN_INLINE vm vm_eq(vf a, vf b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ); }
+TDN_INLINE vm vm_ne(vf a, vf b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NEQ_UQ); }
+TDN_INLINE vm vm_and(vm a, vm b) { return a & b; }
+TDN_INLINE vm vm_or(vm a, vm b) { return a | b; }
+TDN_INLINE vm vm_xor(vm a, vm b) { return a ^ b; }
+TDN_INLINE vm vm_not(vm a) { return (vm)~a; }
+TDN_INLINE bool vm_any(vm a) { return a != 0; }
+TDN_INLINE vf vf_select(vm m, vf a, vf b) { return (vf)_mm512_mask_blend_ps(m, (__m512)b, (__m512)a); }
+/* The larger (smaller); b where b is NaN; either where only a is. */
+TDN_INLINE vf vf_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+TDN_INLINE vf vf_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+TDN_INLINE vf vf_sqrt(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); }
+/* The first n lanes, the others 0; n in 0..TDN_LANES. */
+TDN_INLINE vf vf_load_n(const float *p, int n) { return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+TDN_INLINE void vf_store_n(float *p, vf x, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)x); }
+
+#else
+
+typedef vi vm; /* all bits of a lane */
+TDN_INLINE vm vm_lt(vf a, vf b) { return a < b; }
+TDN_INLINE vm vm_le(vf a, vf b) { return a <= b; }
+TDN_INLINE vm vm_eq(vf a, vf b) { return a == b; }
+TDN_INLINE vm vm_ne(vf a, vf b) { return a != b; }
+TDN_INLINE vm vm_and(vm a, vm b) { return a & b; }
+TDN_INLINE vm vm_or(vm a, vm b) { return a | b; }
+TDN_INLINE vm vm_xor(vm a, vm b) { return a ^ b; }
+TDN_INLINE vm vm_not(vm a) { return ~a; }
+
+#if TDN_LANES == 8
+
+TDN_INLINE bool vm_any(vm a) { return _mm256_movemask_ps((__m256)a) != 0; }
+TDN_INLINE vf vf_select(vm m, vf a, vf b) { return (vf)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m); }
+TDN_INLINE vf vf_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+TDN_INLINE vf vf_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+TDN_INLINE vf vf_sqrt(vf x) { return (vf)_mm256_sqrt_ps((__m256)x); }
+TDN_INLINE vi vi_first(int n) { return vi_set(n) > (vi){0, 1, 2, 3, 4, 5, 6, 7}; }
+TDN_INLINE vf vf_load_n(const float *p, int n) { return (vf)_mm256_maskload_ps(p, (__m256i)vi_first(n)); }
+TDN_INLINE void vf_store_n(float *p, vf x, int n) { _mm256_maskstore_ps(p, (__m256i)vi_first(n), (__m256)x); }
+
+#else
+
+TDN_INLINE vf vf_select(vm m, vf a, vf b) { return (vf)((m & (vi)a) | (~m & (vi)b)); }
+#if defined(__SSE2__)
+TDN_INLINE bool vm_any(vm a) { return _mm_movemask_ps((__m128)a) != 0; }
+TDN_INLINE vf vf_max(vf a, vf b) { return (vf)_mm_max_ps((__m128)a, (__m128)b); }
+TDN_INLINE vf vf_min(vf a, vf b) { return (vf)_mm_min_ps((__m128)a, (__m128)b); }
+TDN_INLINE vf vf_sqrt(vf x) { return (vf)_mm_sqrt_ps((__m128)x); }
+#elif defined(__ARM_NEON)
+TDN_INLINE bool vm_any(vm a) { return vmaxvq_u32((uint32x4_t)a) != 0; }
+TDN_INLINE vf vf_max(vf a, vf b) { return (vf)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
+TDN_INLINE vf vf_min(vf a, vf b) { return (vf)vminq_f32((float32x4_t)a, (float32x4_t)b); }
+TDN_INLINE vf vf_sqrt(vf x) { return (vf)vsqrtq_f32((float32x4_t)x); }
+#else
+TDN_INLINE bool vm_any(vm a) { return (a[0] | a[1] | a[2] | a[3]) != 0; }
+TDN_INLINE vf vf_max(vf a, vf b) { return vf_select(a > b, a, b); }
+TDN_INLINE vf vf_min(vf a, vf b) { return vf_select(a < b, a, b); }
+TDN_INLINE vf vf_sqrt(vf x)
+{
+    return (vf){__builtin_sqrtf(x[0]), __builtin_sqrtf(x[1]), __builtin_sqrtf(x[2]), __builtin_sqrtf(x[3])};
+}
+#endif
+TDN_INLINE vf vf_load_n(const float *p, int n)
+{
+    vf x = {0};
+    for (int i = 0; i < n; i++)
+        x[i] = p[i];
+    return x;
+}
+TDN_INLINE void vf_store_n(float *p, vf x, int n)
+{
+    for (int i = 0; i < n; i++)
+        p[i] = x[i];
+}
+
+#endif
+#endif
+
+TDN_INLINE vf vf_abs(vf x) { return (vf)((vi)x & vi_set(0x7fffffff)); }
+TDN_INLINE vf vf_sign_of(vf magnitude, vf sign)
+{
+    return (vf)(((vi)magnitude & vi_set(0x7fffffff)) | ((vi)sign & vi_set(INT32_MIN)));
+}
+/* NaN where either is. */
+TDN_INLINE vf vf_max_nan(vf a, vf b) { return vf_select(vm_ne(a, a), a, vf_max(a, b)); }
+TDN_INLINE vf vf_min_nan(vf a, vf b) { return vf_select(vm_ne(a, a), a, vf_min(a, b)); }
+/* 1 where set. */
+TDN_INLINE vf vf_from_mask(vm m) { return vf_select(m, vf_set(1), vf_set(0)); }
+
+/* Sums and extremes over lanes, halving: a fixed order. */
+TDN_INLINE float vf_sum(vf x)
+{
+    float t[TDN_LANES];
+    vf_store(t, x);
+    for (int n = TDN_LANES / 2; n; n /= 2)
+        for (int i = 0; i < n; i++)
+            t[i] += t[i + n];
+    return t[0];
+}
+TDN_INLINE float vf_max_of(vf x)
+{
+    float m = x[0];
+    for (int i = 1; i < TDN_LANES; i++)
+        m = x[i] > m || x[i] != x[i] ? x[i] : m;
+    return m;
+}
+
+#endif

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Kernels conv and gemm: every row of their lists that this CPU runs, on random shapes, strides and epilogues, against
+ * sums in double precision. An element may differ by (terms + 8) * eps * sum |a * b|.
+ */
+#include "kernels.h"
+
+#define EPS 5.96e-8
+
+/* Epilogues: those compiled in, in several forms, and those that are interpreted. Input 0 is the sum. */
+typedef struct epilogue_case {
+    const char *name;
+    int n_extra;
+    uint32_t broadcast[2]; /* axes of extra i that are broadcast, by position from the last axis: bit 0 the last */
+    void (*build)(tdn_expr *e);
+} epilogue_case;
+
+static int in(tdn_expr *e, int i)
+{
+    return tdn_expr_input(e, i);
+}
+static void end(tdn_expr *e, int reg)
+{
+    assert_true(tdn_expr_store(e, reg, 0));
+}
+static void build_bias(tdn_expr *e)
+{
+    end(e, tdn_expr_add(e, TDN_X_ADD, in(e, 1), in(e, 0), 0));
+}
+static void build_relu(tdn_expr *e)
+{
+    const int sum = tdn_expr_add(e, TDN_X_ADD, in(e, 0), in(e, 1), 0);
+    end(e, tdn_expr_add(e, TDN_X_MAX, sum, tdn_expr_const(e, 0), 0));
+}
+static void build_residual_relu6(tdn_expr *e)
+{
+    const int sum = tdn_expr_add(e, TDN_X_ADD, tdn_expr_add(e, TDN_X_ADD, in(e, 0), in(e, 1), 0), in(e, 2), 0);
+    const int low = tdn_expr_add(e, TDN_X_MAX, sum, tdn_expr_const(e, 0), 0);
+    end(e, tdn_expr_add(e, TDN_X_MIN, tdn_expr_const(e, 6), low, 0));
+}
+static void build_clamp_residual(tdn_expr *e)
+{
+    const int high = tdn_expr_add(e, TDN_X_MIN, in(e, 0), tdn_expr_const(e, 0.5f), 0);
+    const int low = tdn_expr_add(e, TDN_X_MAX, high, tdn_expr_const(e, -0.25f), 0);
+    end(e, tdn_expr_add(e, TDN_X_ADD, low, in(e, 1), 0)); /* not of the compiled form: the sum is after the clamp */
+}
+static void build_silu(tdn_expr *e)
+{
+    const int sum = tdn_expr_add(e, TDN_X_ADD, in(e, 0), in(e, 1), 0);
+    end(e, tdn_expr_add(e, TDN_X_MUL, sum, tdn_expr_add(e, TDN_X_SIGMOID, sum, 0, 0), 0));
+}
+static void build_scale(tdn_expr *e)
+{
+    const int scaled = tdn_expr_add(e, TDN_X_MUL, in(e, 0), in(e, 1), 0);
+    end(e, tdn_expr_add(e, TDN_X_SUB, scaled, in(e, 2), 0));
+}
+static void build_twice(tdn_expr *e)
+{
+    end(e, tdn_expr_add(e, TDN_X_ADD, in(e, 0), in(e, 0), 0));
+}
+
+enum { VECTOR = 0xfe, FULL = 0, SCALAR = 0xff, COLUMN = 1 };
+
+static const epilogue_case epilogues[] = {
+    {"none", 0, {0}, NULL},
+    {"bias", 1, {VECTOR}, build_bias},
+    {"bias full", 1, {FULL}, build_bias},
+    {"bias scalar", 1, {SCALAR}, build_bias},
+    {"relu", 1, {VECTOR}, build_relu},
+    {"relu6", 2, {VECTOR, FULL}, build_residual_relu6},
+    {"residual first", 2, {FULL, VECTOR}, build_residual_relu6},
+    {"two residuals", 2, {FULL, FULL}, build_residual_relu6},
+    {"clamp", 1, {FULL}, build_clamp_residual},
+    {"silu", 1, {VECTOR}, build_silu},
+    {"scale", 2, {COLUMN, VECTOR}, build_scale},
+    {"twice", 0, {0}, build_twice},
+};
+enum { N_EPILOGUES = sizeof epilogues / sizeof epilogues[0] };
+
+typedef struct epilogue_set {
+    const epilogue_case *c;
+    tdn_expr expr;
+    tdn_view extra[2];
+} epilogue_set;
+
+static void choose_epilogue(epilogue_set *set, scene *s, tdn_group *g)
+{
+    memset(set, 0, sizeof *set);
+    set->c = &epilogues[random_bits() % N_EPILOGUES];
+    const tdn_view *out = &g->out[0];
+    for (int i = 0; i < set->c->n_extra; i++) {
+        uint32_t broadcast = 0;
+        for (int axis = 0; axis < out->rank; axis++)
+            broadcast |= (set->c->broadcast[i] >> (out->rank - 1 - axis) & 1) << axis;
+        set->extra[i] = new_tensor(s, TDN_F32, out->rank, out->dims, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE,
+                                   broadcast)->view;
+    }
+    g->extra = set->extra;
+    g->n_extra = set->c->n_extra;
+    g->expr = NULL;
+    if (set->c->build) {
+        set->c->build(&set->expr);
+        g->expr = &set->expr;
+    }
+}
+
+/* The epilogue of one element, and what it makes of the sum's error. No epilogue here is steeper than 2. */
+static double finish(const epilogue_set *set, double sum, const tdn_walk *w, double *bound)
+{
+    *bound = 2 * *bound + 4 * EPS * (fabs(sum) + 4);
+    if (!set->c->build)
+        return sum;
+    float args[3] = {(float)sum}, result;
+    for (int i = 0; i < set->c->n_extra; i++)
+        args[i + 1] = ((float *)set->extra[i].data)[tdn_walk_offset(w, &set->extra[i])];
+    tdn_expr_eval(&set->expr, args, &result);
+    return result;
+}
+
+/* ---- conv ------------------------------------------------------------------------------------------------- */
+
+typedef struct conv_case {
+    tdn_conv_desc desc;
+    int64_t x[5], w[5], out[5];
+} conv_case;
+
+static conv_case random_conv(void)
+{
+    conv_case c = {.desc.group = 1};
+    const int n_axes = (int)random_between(1, 3);
+    c.x[0] = random_between(1, 2);
+    for (int i = 0; i < 3; i++) {
+        const bool used = i >= 3 - n_axes;
+        const int kernel = used ? (int)random_between(1, i == 0 ? 2 : 5) : 1;
+        c.desc.stride[i] = used ? (int)random_between(1, 3) : 1;
+        c.desc.dilation[i] = used ? (int)RANDOM_OF(1, 1, 2, 3) : 1;
+        c.desc.pad[i] = used ? (int)random_between(0, kernel + 1) : 0;
+        const int64_t span = (kernel - 1) * c.desc.dilation[i] + 1, pad_end = used ? random_between(0, kernel) : 0;
+        c.x[i + 1] = used ? random_between(1, n_axes == 1 ? 70 : 11) : 1;
+        if (c.x[i + 1] + c.desc.pad[i] + pad_end < span)
+            c.x[i + 1] = span;
+        c.w[i + 2] = kernel;
+        c.out[i + 1] = (c.x[i + 1] + c.desc.pad[i] + pad_end - span) / c.desc.stride[i] + 1;
+    }
+    int64_t in_group = RANDOM_OF(1, 2, 3, 5, 8, 16, 17, 33, 64, 130), out_group = RANDOM_OF(1, 2, 7, 8, 16, 31, 32, 33, 65);
+    if (random_bits() % 3 == 0) {
+        c.desc.group = (int)RANDOM_OF(2, 3, 5, 16, 37);
+        in_group = RANDOM_OF(1, 1, 3, 8);
+        out_group = in_group == 1 ? RANDOM_OF(1, 1, 2) : random_between(1, 9);
+    }
+    c.x[4] = in_group * c.desc.group;
+    c.w[0] = out_group * c.desc.group;
+    c.w[1] = in_group;
+    c.out[0] = c.x[0];
+    c.out[4] = c.w[0];
+    return c;
+}
+
+static double conv_at(const conv_case *c, const tdn_view *x, const tdn_view *w, const tdn_walk *at, double *absolute)
+{
+    const tdn_conv_desc *d = &c->desc;
+    const int64_t group = at->index[4] / (c->w[0] / d->group);
+    double sum = 0;
+    *absolute = 0;
+    for (tdn_walk t = tdn_walk_begin(4, &c->w[1]); t.more; tdn_walk_next(&t)) {
+        int64_t offset = at->index[0] * x->strides[0] + (group * c->w[1] + t.index[0]) * x->strides[4];
+        bool inside = true;
+        for (int i = 0; i < 3; i++) {
+            const int64_t p = at->index[i + 1] * d->stride[i] - d->pad[i] + t.index[i + 1] * d->dilation[i];
+            inside &= p >= 0 && p < c->x[i + 1];
+            offset += p * x->strides[i + 1];
+        }
+        if (!inside)
+            continue;
+        const int64_t tap = ((at->index[4] * c->w[1] + t.index[0]) * c->w[2] + t.index[1]) * c->w[3] + t.index[2];
+        const double product = (double)((float *)x->data)[offset] * ((float *)w->data)[tap * c->w[4] + t.index[3]];
+        sum += product;
+        *absolute += fabs(product);
+    }
+    return sum;
+}
+
+static void compare_conv(const conv_case *c, const tdn_kernel *k, const tdn_group *g, const epilogue_set *set)
+{
+    const double terms = (double)(c->w[1] * c->w[2] * c->w[3] * c->w[4]);
+    int64_t number = 0;
+    for (tdn_walk w = tdn_walk_begin(5, c->out); w.more; tdn_walk_next(&w), number++) {
+        double absolute;
+        const double sum = conv_at(c, &g->in[0], &g->in[1], &w, &absolute);
+        double bound = (terms + 8) * EPS * absolute;
+        const double wanted = finish(set, sum, &w, &bound);
+        expect_near(k, ((float *)g->out[0].data)[tdn_walk_offset(&w, &g->out[0])], wanted, bound, number);
+    }
+}
+
+static int conv_once(const tdn_family *family, const tdn_kernel *k)
+{
+    scene *s = new_scene();
+    const conv_case c = random_conv();
+    const tdn_view operands[2] = {
+        new_tensor(s, TDN_F32, 5, c.x, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE, 0)->view,
+        new_tensor(s, TDN_F32, 5, c.w, LAYOUT_DENSE, 0)->view};
+    tensor *out = new_output(s, TDN_F32, 5, c.out, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE);
+    tdn_group g = {.desc = &c.desc, .in = operands, .n_in = 2, .out = &out->view, .n_out = 1};
+    epilogue_set set;
+    choose_epilogue(&set, s, &g);
+    step st;
+    const bool made = make_step(&st, family, k, &g, s->arena);
+    if (made) {
+        run_step(&st);
+        compare_conv(&c, k, &g, &set);
+        check_gaps(out, k->name);
+        if (random_bits() % 8 == 0)
+            expect_checked(family, &st);
+    }
+    end_scene(s);
+    return made;
+}
+
+/* ---- gemm ------------------------------------------------------------------------------------------------- */
+
+typedef struct gemm_case {
+    int64_t a[4], b[4], out[4];
+    uint32_t a_broadcast, b_broadcast;
+    bool constant, turned;
+} gemm_case;
+
+static gemm_case random_gemm(void)
+{
+    gemm_case c = {.constant = random_bits() % 2, .turned = random_bits() % 2};
+    const int64_t m = random_bits() % 3 ? random_between(1, 40) : RANDOM_OF(1, 1, 2, 3, 200);
+    const int64_t n = random_bits() % 3 ? random_between(1, 100) : RANDOM_OF(1, 16, 32, 64, 300);
+    const int64_t k = random_bits() % 3 ? random_between(1, 70) : RANDOM_OF(1, 4, 256, 500, 1000);
+    for (int i = 0; i < 2; i++) {
+        c.out[i] = RANDOM_OF(1, 1, 2, 3);
+        c.a[i] = c.b[i] = c.out[i];
+        c.a_broadcast |= (random_bits() % 4 == 0 ? 1u : 0u) << i;
+        c.b_broadcast |= (random_bits() % 2 == 0 ? 1u : 0u) << i;
+    }
+    c.a[2] = c.out[2] = m;
+    c.a[3] = c.b[2] = k;
+    c.b[3] = c.out[3] = n;
+    return c;
+}
+
+/* The right operand, stored (.., k, n) or (.., n, k). */
+static tdn_view right_operand(scene *s, const gemm_case *c)
+{
+    int64_t dims[4];
+    memcpy(dims, c->b, sizeof dims);
+    if (c->turned) {
+        dims[2] = c->b[3];
+        dims[3] = c->b[2];
+    }
+    tdn_view v = new_tensor(s, TDN_F32, 4, dims, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE, c->b_broadcast)->view;
+    if (c->turned) {
+        const int64_t stride = v.strides[2];
+        memcpy(v.dims, c->b, sizeof c->b);
+        v.strides[2] = v.strides[3];
+        v.strides[3] = stride;
+    }
+    return v;
+}
+
+static void compare_gemm(const gemm_case *c, const tdn_kernel *kernel, const tdn_view *a, const tdn_view *b,
+                         const tdn_view *out, const epilogue_set *set)
+{
+    int64_t number = 0;
+    for (tdn_walk w = tdn_walk_begin(4, c->out); w.more; tdn_walk_next(&w), number++) {
+        double sum = 0, absolute = 0;
+        const float *pa = (float *)a->data + w.index[0] * a->strides[0] + w.index[1] * a->strides[1] +
+                          w.index[2] * a->strides[2];
+        const float *pb = (float *)b->data + w.index[0] * b->strides[0] + w.index[1] * b->strides[1] +
+                          w.index[3] * b->strides[3];
+        for (int64_t k = 0; k < c->a[3]; k++) {
+            const double product = (double)pa[k * a->strides[3]] * pb[k * b->strides[2]];
+            sum += product;
+            absolute += fabs(product);
+        }
+        double bound = ((double)c->a[3] + 8) * EPS * absolute;
+        const double wanted = finish(set, sum, &w, &bound);
+        expect_near(kernel, ((float *)out->data)[tdn_walk_offset(&w, out)], wanted, bound, number);
+    }
+}
+
+static int gemm_once(const tdn_family *family, const tdn_kernel *k)
+{
+    scene *s = new_scene();
+    const gemm_case c = random_gemm();
+    tdn_view operands[2] = {
+        new_tensor(s, TDN_F32, 4, c.a, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE, c.a_broadcast)->view,
+        right_operand(s, &c)};
+    const tdn_view right = operands[1];
+    tensor *out = new_output(s, TDN_F32, 4, c.out, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE);
+    tdn_group g = {.in = operands, .n_in = 2, .out = &out->view, .n_out = 1};
+    epilogue_set set;
+    choose_epilogue(&set, s, &g);
+    if (!c.constant)
+        operands[1].data = NULL;
+    step st;
+    const bool made = make_step(&st, family, k, &g, s->arena);
+    if (made) {
+        if (!c.constant)
+            st.in[1] = right;
+        run_step(&st);
+        compare_gemm(&c, k, &operands[0], &right, &out->view, &set);
+        check_gaps(out, k->name);
+        if (random_bits() % 8 == 0)
+            expect_checked(family, &st);
+    }
+    end_scene(s);
+    return made;
+}
+
+/* ---- Walks ------------------------------------------------------------------------------------------------ */
+
+static void walk(const char *name, int (*once)(const tdn_family *, const tdn_kernel *), int n_runs)
+{
+    const tdn_family *family = tdn_family_find(name);
+    assert_non_null(family);
+    for (const tdn_kernel *k = family->kernels; k->name; k++) {
+        if (!runs_here(k))
+            continue;
+        int n_made = 0;
+        for (int i = 0; i < n_runs; i++)
+            n_made += once(family, k);
+        assert_true(n_made > n_runs / 20);
+    }
+}
+
+static void test_conv(void **state)
+{
+    (void)state;
+    walk("conv", conv_once, 400);
+}
+static void test_gemm(void **state)
+{
+    (void)state;
+    walk("gemm", gemm_once, 400);
+}
+
+int main(int argc, char **argv)
+{
+    set_seed(argc, argv);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conv), cmocka_unit_test(test_gemm)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
