@@ -2,11 +2,23 @@
 /*
  * References of Cast, CastLike and BitCast, over all pairs of dtypes.
  *
- * Between integers the low bits are kept; a float becomes an integer by cutting toward zero, and saturates where ONNX
- * leaves the result undefined; what is not 0 is true. Narrow floats are rounded once, to nearest even.
+ * Between integers the low bits are kept; a float becomes an integer by cutting toward zero; what is not 0 is true.
+ * Narrow floats are rounded once, to nearest even. ONNX leaves a float that is out of the integer's range undefined: here
+ * integers of 32 and 64 bits saturate, and narrower ones keep the low bits, as numpy does.
  */
 #include "ref/ref_util.h"
 #include "ref/row.h"
+
+static bool is_narrow(tdn_dtype d)
+{
+    return d == TDN_S8 || d == TDN_U8 || d == TDN_S16 || d == TDN_U16 || d == TDN_S4 || d == TDN_U4;
+}
+
+/* Does this cast go through double, rather than through int64? */
+static bool is_real(tdn_dtype from, tdn_dtype to)
+{
+    return tdn_ref_is_float(from) ? !is_narrow(to) : from == TDN_U64 && tdn_ref_is_float(to);
+}
 
 static tdn_status cast_run(const tdn_ref_call *call)
 {
@@ -15,8 +27,7 @@ static tdn_status cast_run(const tdn_ref_call *call)
     one.n_in = 1;
     tdn_view views[2];
     TDN_TRY(tdn_rows_of_call(&one, views));
-    const tdn_dtype from = views[1].dtype;
-    const bool real = tdn_ref_is_float(from) || (from == TDN_U64 && tdn_ref_is_float(views[0].dtype));
+    const bool real = is_real(views[1].dtype, views[0].dtype);
     int64_t begin, end;
     tdn_ref_share(tdn_view_count(&views[0]), call->part, call->n_parts, &begin, &end);
     double x[TDN_ROW];

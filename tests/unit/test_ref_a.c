@@ -23,7 +23,6 @@
 #define INTS(name_, ...)                                                                                               \
     ((tdn_attr){.name = name_, .kind = TDN_ATTR_INTS, .n = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),  \
                 .ints = (int64_t[]){__VA_ARGS__}})
-#define STRING(name_, value) ((tdn_attr){.name = name_, .kind = TDN_ATTR_STRING, .n = sizeof(value) - 1, .s = value})
 
 static tdn_view view(void *data, tdn_dtype dtype, size_t rank, const int64_t *dims)
 {
@@ -578,8 +577,9 @@ static void casts_of_odd_values(void **state)
         tdn_dtype from, to;
         double x, expected;
     } rows[] = {
-        {TDN_S16, TDN_S8, 200, -56},       {TDN_S32, TDN_U8, -1, 255},     {TDN_F32, TDN_U8, 300.7, 255},
-        {TDN_F32, TDN_S32, -2.9, -2},      {TDN_F32, TDN_S32, NAN, 0},     {TDN_F32, TDN_BOOL, NAN, 1},
+        {TDN_S16, TDN_S8, 200, -56},       {TDN_S32, TDN_U8, -1, 255},     {TDN_F32, TDN_U8, 300.7, 44},
+        {TDN_F32, TDN_S32, -2.9, -2},      {TDN_F32, TDN_S32, NAN, 0},
+        {TDN_F32, TDN_S32, 3e9, INT32_MAX}, {TDN_F32, TDN_S4, -9, 7},     {TDN_F32, TDN_BOOL, NAN, 1},
         {TDN_F32, TDN_BOOL, 0.5, 1},       {TDN_F64, TDN_F32, 1e300, INFINITY}, {TDN_F32, TDN_F16, 70000, INFINITY},
         {TDN_F64, TDN_F16, 1.00048828125000001, 1.0}, {TDN_F64, TDN_F16, 1.000488281250001, 1.0009765625},
         {TDN_F32, TDN_BF16, 1.00390625, 1}, {TDN_S32, TDN_S4, 9, -7},       {TDN_S32, TDN_U4, 17, 1},
