@@ -232,23 +232,14 @@ static tdn_status loops_make(const tdn_ref_call *call, loops *p)
     return TDN_OK;
 }
 
-/* Sums the innermost letter for two fp32 operands: the common case, in a plain loop. */
-static double dot_f32(const tdn_view *a, const tdn_view *b, int64_t i, int64_t j, int64_t di, int64_t dj, int64_t n)
-{
-    const float *x = (const float *)a->data + i, *y = (const float *)b->data + j;
-    double sum = 0;
-    for (int64_t k = 0; k < n; k++)
-        sum += (double)x[k * di] * (double)y[k * dj];
-    return sum;
-}
-
 static void add_terms(const tdn_ref_call *call, const loops *p, const int64_t *at, double *sum, uint64_t *sum_int)
 {
     const int last = p->n_inner - 1;
     const bool is_float = tdn_ref_is_float(call->out[0].dtype);
+    /* two fp32 operands: the common case, in a plain loop */
     if (p->n_in == 2 && call->in[0].dtype == TDN_F32 && call->in[1].dtype == TDN_F32) {
-        *sum += dot_f32(&call->in[0], &call->in[1], at[0], at[1], p->inner_stride[0][last], p->inner_stride[1][last],
-                        p->inner[last]);
+        *sum += tdn_ref_dot((const float *)call->in[0].data + at[0], p->inner_stride[0][last],
+                            (const float *)call->in[1].data + at[1], p->inner_stride[1][last], p->inner[last]);
         return;
     }
     for (int64_t k = 0; k < p->inner[last]; k++) {

@@ -7,6 +7,7 @@
  */
 #include "ref/ref_util.h"
 
+#include <math.h>
 #include <string.h>
 
 tdn_status tdn_ref_misfit(const tdn_ref_call *call, const char *what)
@@ -222,6 +223,46 @@ bool tdn_slice_resolve(int64_t dim, int64_t *start, int64_t end, int64_t *step, 
         *step = 1;
     *start = *extent ? first : 0;
     return true;
+}
+
+static bool less(const tdn_ref_item *a, const tdn_ref_item *b)
+{
+    if (isnan(b->f))
+        return !isnan(a->f);
+    return a->f < b->f || (a->f == b->f && a->i < b->i);
+}
+
+void tdn_ref_sort(tdn_ref_item *items, tdn_ref_item *temp, int64_t n, bool descending)
+{
+    tdn_ref_item *from = items, *to = temp;
+    for (int64_t run = 1; run < n; run *= 2) {
+        for (int64_t begin = 0; begin < n; begin += 2 * run) {
+            const int64_t middle = begin + run < n ? begin + run : n, end = middle + run < n ? middle + run : n;
+            int64_t a = begin, b = middle;
+            for (int64_t at = begin; at < end; at++) {
+                const bool second = a == middle || (b < end && (descending ? less(&from[a], &from[b])
+                                                                           : less(&from[b], &from[a])));
+                to[at] = from[second ? b++ : a++];
+            }
+        }
+        tdn_ref_item *swap = from;
+        from = to;
+        to = swap;
+    }
+    if (from != items)
+        memcpy(items, from, (size_t)n * sizeof *items);
+}
+
+double tdn_ref_dot(const float *x, int64_t dx, const float *y, int64_t dy, int64_t n)
+{
+    double sum[4] = {0}; /* four chains, or the loop waits for each addition */
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        for (int64_t k = 0; k < 4; k++)
+            sum[k] += (double)x[(i + k) * dx] * (double)y[(i + k) * dy];
+    for (; i < n; i++)
+        sum[0] += (double)x[i * dx] * (double)y[i * dy];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 void tdn_ref_axpy4(double *acc, int64_t ld, const float *x, int64_t step, const double w[4], int64_t n)

@@ -80,6 +80,17 @@ int64_t tdn_ref_product(const tdn_view *view, int from, int to);
  * there are fewer than two), *extent the number of elements. False for step 0. */
 bool tdn_slice_resolve(int64_t dim, int64_t *start, int64_t end, int64_t *step, int64_t *extent);
 
+/* A number to sort by, as float or integer (the other one is 0), and where it came from. */
+typedef struct tdn_ref_item {
+    double f;
+    int64_t i, index;
+} tdn_ref_item;
+/* Stable; NaN counts as the largest. temp has room for n items too. */
+void tdn_ref_sort(tdn_ref_item *items, tdn_ref_item *temp, int64_t n, bool descending);
+
+/* Sum of x[i * dx] * y[i * dy], in double. */
+double tdn_ref_dot(const float *x, int64_t dx, const float *y, int64_t dy, int64_t n);
+
 /* acc[r * ld + i] += w[r] * x[i * step], r in 0..3: the inner loop of conv and matmul, sums in double. */
 void tdn_ref_axpy4(double *acc, int64_t ld, const float *x, int64_t step, const double w[4], int64_t n);
 
