@@ -165,6 +165,8 @@ static uint32_t string(writer *w, const char *text)
         return TDN_FORMAT_NONE;
     }
     append(w, TDN_FORMAT_STRINGS, text, strlen(text) + 1);
+    if (w->status != TDN_OK)
+        return TDN_FORMAT_NONE;
     w->strings.items[at] = (uint32_t)offset + 1;
     w->strings.n++;
     return (uint32_t)offset;
