@@ -607,6 +607,28 @@ static void sha256_vectors(void **state)
     }
 }
 
+/* Long blocks may take another way (the CPU's instructions) than short pieces. */
+static void sha256_of_long_blocks(void **state)
+{
+    (void)state;
+    static uint8_t bytes[1000];
+    uint64_t seed = 3;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)next_random(&seed);
+    for (size_t size = 300; size <= sizeof bytes; size += 7) {
+        tdn_sha256 whole, pieces;
+        uint8_t digest[2][32];
+        tdn_sha256_begin(&whole);
+        tdn_sha256_add(&whole, bytes, size);
+        tdn_sha256_end(&whole, digest[0]);
+        tdn_sha256_begin(&pieces);
+        for (size_t at = 0; at < size; at++)
+            tdn_sha256_add(&pieces, bytes + at, 1);
+        tdn_sha256_end(&pieces, digest[1]);
+        assert_memory_equal(digest[0], digest[1], 32);
+    }
+}
+
 /* RFC 3720, B.4; and long blocks, which take another way, against the same bytes in short pieces. */
 static void crc32c_vectors(void **state)
 {
@@ -764,6 +786,7 @@ int main(void)
         cmocka_unit_test(a_full_expression_stays_as_it_was),
         cmocka_unit_test(hostile_expressions_are_refused_or_harmless),
         cmocka_unit_test(sha256_vectors),
+        cmocka_unit_test(sha256_of_long_blocks),
         cmocka_unit_test(crc32c_vectors),
         cmocka_unit_test(files_are_written_and_mapped),
         cmocka_unit_test(an_open_map_keeps_the_old_bytes),
