@@ -476,9 +476,10 @@ static tdn_status batch_norm_run(const tdn_ref_call *call)
 {
     TDN_REF_NEED(call, call->n_in == 5 && call->n_out >= 1 && call->in[0].rank >= 1);
     tdn_view views[6] = {call->out[0], call->in[0]};
+    const bool wanted = tdn_ref_out(call, 0) != NULL;
     for (int k = 1; k < 5; k++)
         TDN_REF_NEED(call, over_channels(tdn_ref_in(call, k), &call->in[0], &views[1 + k]));
-    TDN_REF_NEED(call, tdn_view_same_dims(&call->in[0], &call->out[0]));
+    TDN_REF_NEED(call, !wanted || tdn_view_same_dims(&call->in[0], &call->out[0]));
     if (is_training(call)) {
         const int64_t channels = channels_of(call);
         double *mean = call->scratch, *variance = mean + channels;
@@ -490,7 +491,8 @@ static tdn_status batch_norm_run(const tdn_ref_call *call)
         over_channels(&mean_view, &call->in[0], &views[4]);
         over_channels(&variance_view, &call->in[0], &views[5]);
     }
-    normalise(call, views);
+    if (wanted)
+        normalise(call, views);
     return TDN_OK;
 }
 

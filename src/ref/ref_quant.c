@@ -149,6 +149,8 @@ static tdn_dtype division_precision(const tdn_ref_call *call)
 static tdn_status quantize_run(const tdn_ref_call *call)
 {
     TDN_REF_NEED(call, call->n_in >= 2 && call->n_out == 1);
+    if (!tdn_ref_out(call, 0))
+        return TDN_OK;
     const tdn_view *x = &call->in[0], *y = &call->out[0];
     grain scale, zero;
     TDN_REF_NEED(call, tdn_view_same_dims(x, y));
@@ -174,6 +176,8 @@ static tdn_status quantize_run(const tdn_ref_call *call)
 static tdn_status dequantize_run(const tdn_ref_call *call)
 {
     TDN_REF_NEED(call, call->n_in >= 2 && call->n_out == 1);
+    if (!tdn_ref_out(call, 0))
+        return TDN_OK;
     const tdn_view *x = &call->in[0], *y = &call->out[0];
     grain scale, zero;
     TDN_REF_NEED(call, tdn_view_same_dims(x, y));
@@ -398,6 +402,8 @@ static tdn_status matmul_integer_run(const tdn_ref_call *call)
 {
     product p = {0};
     TDN_REF_NEED(call, call->n_in >= 2 && call->n_out == 1 && is_8(&call->in[0]) && is_8(&call->in[1]));
+    if (!tdn_ref_out(call, 0))
+        return TDN_OK;
     const tdn_view *az = tdn_ref_in(call, 2), *bz = tdn_ref_in(call, 3);
     TDN_REF_NEED(call, product_make(&call->in[0], &call->in[1], &call->out[0], &p));
     TDN_REF_NEED(call, (!az || is_8(az)) && over_product(az, true, &p.y, &p.a_zero));
@@ -432,6 +438,8 @@ static tdn_status qlinear_matmul_run(const tdn_ref_call *call)
     double y_scale;
     const tdn_view *in = call->in;
     TDN_REF_NEED(call, call->n_in == 8 && call->n_out == 1);
+    if (!tdn_ref_out(call, 0))
+        return TDN_OK;
     for (int i = 0; i < 8; i++)
         TDN_REF_NEED(call, tdn_ref_in(call, i));
     TDN_REF_NEED(call, is_8(&in[0]) && is_8(&in[2]) && is_8(&in[3]) && is_8(&in[5]));
@@ -602,6 +610,8 @@ static tdn_status conv_integer_run(const tdn_ref_call *call)
 {
     conv c = {0};
     TDN_REF_NEED(call, call->n_in >= 2 && call->n_out == 1);
+    if (!tdn_ref_out(call, 0))
+        return TDN_OK;
     TDN_REF_NEED(call, conv_make(call, &call->in[0], &call->in[1], tdn_ref_in(call, 2), tdn_ref_in(call, 3), &c));
     conv_run(call, &c);
     return TDN_OK;
@@ -614,6 +624,8 @@ static tdn_status qlinear_conv_run(const tdn_ref_call *call)
     const tdn_view *in = call->in;
     double x_scale, y_scale;
     TDN_REF_NEED(call, call->n_in >= 8 && call->n_out == 1);
+    if (!tdn_ref_out(call, 0))
+        return TDN_OK;
     for (int i = 0; i < 8; i++)
         TDN_REF_NEED(call, tdn_ref_in(call, i));
     TDN_REF_NEED(call, conv_make(call, &in[0], &in[3], &in[2], &in[5], &c));

@@ -470,6 +470,24 @@ static void misfits_fail(void **state)
     assert_int_equal(run_ref("ReduceSum", NULL, &rows, 1, in, 1, &out, 1, 1, &error), TDN_E_MODEL);
 }
 
+/* An output that nobody reads may be absent, also the only one. */
+static void absent_outputs(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"Add", "Neg", "Clip", "Cast", "ReduceSum", "ArgMax", "CumSum", "QuantizeLinear"};
+    static const int n_in[] = {2, 1, 1, 1, 1, 1, 2, 2};
+    float x[3] = {1, 2, 3};
+    int32_t axis = 0;
+    for (int i = 0; i < COUNT(names); i++) {
+        tdn_error error = {""};
+        tdn_view in[2] = {view(x, TDN_F32, DIMS(3)), scalar(x, TDN_F32)}, out = {.dtype = TDN_DTYPE_NONE};
+        if (!strcmp(names[i], "CumSum"))
+            in[1] = scalar(&axis, TDN_S32);
+        if (run_ref(names[i], NULL, NULL, 0, in, n_in[i], &out, 1, 0, &error) != TDN_OK)
+            fail_msg("%s: %s", names[i], error.text);
+    }
+}
+
 /* ---- Reductions ------------------------------------------------------------------------------------------------------------- */
 
 static void reductions(void **state)
@@ -756,6 +774,7 @@ int main(void)
         cmocka_unit_test(batch_normalization),
         cmocka_unit_test(batch_normalization_decomposition),
         cmocka_unit_test(misfits_fail),
+        cmocka_unit_test(absent_outputs),
         cmocka_unit_test(reductions),
         cmocka_unit_test(reductions_of_odd_values),
         cmocka_unit_test(arg_and_cumulative),
