@@ -98,8 +98,10 @@ static tdn_status as_views(tdn_infer *io, const tdn_resize *r)
 
 static bool can_multiply(const tdn_resize *r)
 {
-    if (r->mode == TDN_RESIZE_NEAREST || r->transform == TDN_RESIZE_TF_CROP || r->rank < 2)
+    if (r->mode == TDN_RESIZE_NEAREST || r->rank < 2)
         return false;
+    if (r->transform == TDN_RESIZE_TF_CROP || r->transform == TDN_RESIZE_TF_HALF_PIXEL_FOR_NN)
+        return false; /* these move elements even along an axis that stays */
     for (int i = 0; i < r->rank; i++) {
         if (r->in[i] == 0 || r->out[i] == 0 || (i < r->rank - 2 && r->in[i] != r->out[i]))
             return false;
