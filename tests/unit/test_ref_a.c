@@ -141,7 +141,9 @@ static tdn_value *random_input(one_node *t, int i, bool is_bool, const special *
     assert_non_null(v);
     assert_non_null(data);
     for (int64_t k = 0; k < count; k++) {
-        const double x = random_in(s->low, s->high);
+        double x = random_in(s->low, s->high);
+        if (k % 2)
+            x = nearbyint(x * 2) / 2; /* so that some are equal */
         if (is_bool)
             ((uint8_t *)data)[k] = x > 0;
         else
