@@ -7,6 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.small
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TENDON = os.environ.get("TENDON", str(ROOT / "build" / "tendon"))
 EXPORTS = sorted((ROOT / "tests" / "data" / "exports").glob("*.onnx"))
