@@ -32,9 +32,8 @@ static tdn_status check_value(const check *c, const tdn_value *v)
         return BROKEN(c, "value '%s' is not the one of that name", v->name);
     if (v->shape.rank < -1 || v->shape.rank > TDN_MAX_RANK)
         return BROKEN(c, "value '%s' has rank %d", v->name, v->shape.rank);
-    for (int i = 0; i < v->shape.rank; i++)
-        if (v->shape.dims[i] < 0)
-            return BROKEN(c, "value '%s' has extent %lld", v->name, (long long)v->shape.dims[i]);
+    if (v->shape.rank >= 0 && !tdn_shape_fits(&v->shape))
+        return BROKEN(c, "value '%s' has a shape that is too large", v->name);
     if (c->g->has_shapes && (v->shape.rank < 0 || v->dtype == TDN_DTYPE_NONE))
         return BROKEN(c, "value '%s' has no shape", v->name);
     if ((v->kind == TDN_VALUE_NODE) != (v->producer != NULL))

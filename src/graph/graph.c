@@ -324,6 +324,20 @@ bool tdn_node_set_string(tdn_graph *g, tdn_node *node, const char *name, const c
 
 /* ---- Shapes ---- */
 
+bool tdn_shape_fits(const tdn_shape *shape)
+{
+    int64_t product = 1;
+    if (shape->rank < 0 || shape->rank > TDN_MAX_RANK)
+        return false;
+    for (int i = 0; i < shape->rank; i++) {
+        const int64_t d = shape->dims[i];
+        if (d < 0 || (d > 0 && product > TDN_MAX_ELEMENTS / d))
+            return false;
+        product *= d ? d : 1;
+    }
+    return true;
+}
+
 int64_t tdn_shape_count(const tdn_shape *shape)
 {
     int64_t count = 1;

@@ -124,7 +124,12 @@ bool tdn_node_set_string(tdn_graph *g, tdn_node *node, const char *name, const c
 /* The only node that reads v (and v is no graph output), or NULL. Linear in the graph. */
 tdn_node *tdn_value_only_user(const tdn_graph *g, const tdn_value *v);
 
-int64_t tdn_shape_count(const tdn_shape *shape); /* checked at inference */
+/* Elements of one value: 2^40 is four terabytes of fp32, beyond any machine this is for. */
+#define TDN_MAX_ELEMENTS ((int64_t)1 << 40)
+/* Is the rank in 0..TDN_MAX_RANK, no extent negative, and the product of those that are not 0 at most
+ * TDN_MAX_ELEMENTS? Every shape from outside is held against this, so that products of its dims cannot overflow. */
+bool tdn_shape_fits(const tdn_shape *shape);
+int64_t tdn_shape_count(const tdn_shape *shape); /* of a shape that fits */
 bool tdn_shape_equal(const tdn_shape *a, const tdn_shape *b);
 tdn_shape tdn_shape_make(int rank, const int64_t *dims);
 /* "1x3x224x224", "scalar", "?x3"; returns text. */

@@ -625,7 +625,6 @@ static tdn_status add_input(import *im, const scope *s, const tdn_onnx_io *io, c
                             int n_shapes)
 {
     tdn_shape shape;
-    int64_t count;
     const bool has_type = io->dtype != TDN_DTYPE_NONE && io->dtype != TDN_STRING;
     if (!has_type || io->rank > TDN_MAX_RANK) {
         const char *reason = has_type ? tdn_arena_printf(im->arena, "rank %d is not supported", io->rank)
@@ -634,7 +633,7 @@ static tdn_status add_input(import *im, const scope *s, const tdn_onnx_io *io, c
         return bind(im, s, io->name, &im->unknown);
     }
     TDN_TRY(input_shape(im, io, shapes, n_shapes, &shape));
-    if (!tdn_dims_count(shape.dims, shape.rank, &count) || count > (int64_t)1 << 40)
+    if (!tdn_shape_fits(&shape))
         return tdn_fail(im->error, TDN_E_MODEL, "input '%s' is too large", io->name);
     tdn_value *v = tdn_graph_add_input(im->g, io->name, io->dtype, &shape);
     return v ? bind(im, s, io->name, v) : nomem(im);

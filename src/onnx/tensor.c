@@ -204,8 +204,10 @@ static tdn_status check_shape(const char *name, int32_t rank, const int64_t *dim
     for (int i = 0; i < rank; i++)
         if (dims[i] < 0)
             return tdn_fail(error, TDN_E_MODEL, "tensor '%s' has extent %lld", name, (long long)dims[i]);
-    if (!tdn_dims_count(dims, rank, count) || *count > INT64_MAX / 64)
+    const tdn_shape shape = tdn_shape_make(rank, dims);
+    if (!tdn_shape_fits(&shape))
         return tdn_fail(error, TDN_E_MODEL, "tensor '%s' is too large", name);
+    *count = tdn_shape_count(&shape);
     return TDN_OK;
 }
 

@@ -58,7 +58,7 @@ static tdn_status check_results(const tdn_node *node, tdn_error *error)
 
 static bool is_foldable(const tdn_node *node)
 {
-    if (node->op->random || node->n_in > MAX_OPERANDS || node->n_out > MAX_OPERANDS)
+    if (node->op->random || node->op->unfolded || node->n_in > MAX_OPERANDS || node->n_out > MAX_OPERANDS)
         return false;
     for (int i = 0; i < node->n_in; i++) {
         const tdn_value *v = node->in[i];

@@ -14,9 +14,6 @@
 
 _Static_assert(offsetof(tdn_op_def, name) == 0, "tdn_node_op_name reads the first field");
 
-/* Elements of one value: 2^40 is four terabytes of fp32, beyond any machine this is for. */
-#define MAX_ELEMENTS ((int64_t)1 << 40)
-
 const tdn_ref_def *tdn_op_reference(const tdn_op_def *op)
 {
     return tdn_ref_find(op->reference ? op->reference : op->name);
@@ -37,7 +34,6 @@ int64_t tdn_node_flops(const tdn_node *node)
 
 tdn_status tdn_infer_set(tdn_infer *io, int out, tdn_dtype dtype, const tdn_shape *shape)
 {
-    int64_t count;
     char text[192];
     if (shape->rank < 0 || shape->rank > TDN_MAX_RANK)
         return tdn_fail(io->error, TDN_E_UNSUPPORTED, "output %d has rank %d; at most %d is supported", out, shape->rank,
@@ -46,7 +42,7 @@ tdn_status tdn_infer_set(tdn_infer *io, int out, tdn_dtype dtype, const tdn_shap
         if (shape->dims[i] < 0)
             return tdn_fail(io->error, TDN_E_MODEL, "output %d has extent %lld on axis %d", out,
                             (long long)shape->dims[i], i);
-    if (!tdn_dims_count(shape->dims, shape->rank, &count) || count > MAX_ELEMENTS)
+    if (!tdn_shape_fits(shape))
         return tdn_fail(io->error, TDN_E_MODEL, "output %d of shape %s is too large", out,
                         tdn_shape_print(shape, text, sizeof text));
     tdn_value *v = tdn_out(io->node, out);

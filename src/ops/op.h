@@ -53,6 +53,7 @@ typedef struct tdn_op_def {
     int64_t (*flops)(const tdn_node *node);
     bool of_shape; /* the result depends on shapes alone, so it is a constant (Shape, Size) */
     bool random;   /* never folded, never merged */
+    bool unfolded; /* never folded: sizes do not tell how long it takes, data and attributes do */
 } tdn_op_def;
 
 /* The row for a name, or NULL; domain "ai.onnx" is "". table.c lists the families' arrays. */

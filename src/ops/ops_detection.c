@@ -87,7 +87,7 @@ static tdn_status affine_grid_infer(tdn_infer *io)
 
 #define ROW(name_, since_, min_in_, max_in_, infer_, reference_)                                                       \
     {.name = name_, .domain = "", .since = since_, .n_in_min = min_in_, .n_in_max = max_in_, .n_out_min = 1,           \
-     .n_out_max = 1, .infer = infer_, .reference = reference_}
+     .n_out_max = 1, .infer = infer_, .reference = reference_, .unfolded = true}
 
 const tdn_op_def tdn_ops_detection[] = {
     ROW("NonMaxSuppression", 10, 2, 5, non_max_suppression_infer, NULL),
