@@ -18,12 +18,12 @@ typedef struct bench_args {
 
 #define AT(field) offsetof(bench_args, field)
 static const tdn_opt bench_opts[] = {
-    {"inputs", 'i', TDN_OPT_TEXT, AT(inputs), "FILE.npz", "arrays to run on, in turn (else seeded values)", 0, 0},
-    {"warmup", 0, TDN_OPT_INT, AT(warmup), "N", "calls before measuring (10, and for 200 ms)", 0, 1e9},
-    {"iterations", 0, TDN_OPT_INT, AT(iterations), "N", "measure at least this many calls (10)", 1, 1e9},
-    {"duration", 0, TDN_OPT_REAL, AT(duration), "SECONDS", "and at least this long (3; with --iterations 0)", 0, 1e6},
+    {"inputs", 'i', TDN_OPT_TEXT, AT(inputs), "FILE.npz", "samples to run on (else seeded values)", 0, 0},
+    {"warmup", 0, TDN_OPT_INT, AT(warmup), "N", "calls before measuring (10, 200 ms)", 0, 1e9},
+    {"iterations", 0, TDN_OPT_INT, AT(iterations), "N", "measure at least N calls (10)", 1, 1e9},
+    {"duration", 0, TDN_OPT_REAL, AT(duration), "SECONDS", "and at least so long (3; with --iterations 0)", 0, 1e6},
     {"rate", 0, TDN_OPT_REAL, AT(rate), "HZ", "pace the calls; late ones are counted", 1e-3, 1e7},
-    {"spin", 0, TDN_OPT_INT, AT(spin), "US", "spin: idle threads, and before paced calls", 0, 1e9},
+    {"spin", 0, TDN_OPT_INT, AT(spin), "US", "spin: when idle (100), before paced calls (0)", 0, 1e9},
     {"profile", 0, TDN_OPT_FLAG, AT(profile), NULL, "time the steps, too, in a run of its own", 0, 0},
     {"json", 0, TDN_OPT_TEXT, AT(json), "FILE", "write the results for tools", 0, 0},
     {"times", 0, TDN_OPT_FLAG, AT(times), NULL, "with --json: the latency of every call", 0, 0},
@@ -33,8 +33,8 @@ static const tdn_opt bench_opts[] = {
 
 static const tdn_usage usage = {
     .synopsis = "bench PLAN|MODEL.onnx [options]",
-    .about = "Measures synchronous calls, host to host. --shapes chooses among a plan's programs (else\n"
-             "the smallest). Ctrl-C ends measuring and prints what there is.",
+    .about = "Measures synchronous calls, host to host. --shapes chooses among a plan's\n"
+             "programs (else the smallest). Ctrl-C ends measuring and prints what there is.",
     .example = "tendon bench emg.plan --rate=200 --duration=10 --threads=1 --profile",
     .n_operands_min = 1,
     .n_operands_max = 1,

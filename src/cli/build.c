@@ -26,7 +26,7 @@ static const tdn_opt build_opts[] = {
 
 static const tdn_usage usage = {
     .synopsis = "build MODEL.onnx -o PLAN [options]",
-    .about = "Compiles an ONNX model to a plan for this machine, or for those named by --target.",
+    .about = "Compiles an ONNX model to a plan, for this machine or for those of --target.",
     .example = "tendon build emg.onnx -o emg.plan --shapes=emg:1x200x8",
     .n_operands_min = 0,
     .n_operands_max = 1,
@@ -159,7 +159,10 @@ static tdn_status compile(tdn_model *model, const build_args *args, phases *p, t
     TDN_TRY(tdn_compile_prepare(&args->compile, model, arena, p->term, &options, error));
     options.progress = show_progress;
     options.progress_user = p;
-    TDN_TRY(tdn_build_file(model, &options, args->engine, error));
+    tdn_status status = tdn_build_file(model, &options, args->engine, error);
+    if (status != TDN_OK && status != TDN_E_IO && status != TDN_E_ARG)
+        return tdn_session_name_file(status, args->onnx, error);
+    TDN_TRY(status);
     phase_end(p);
     return print_information(args->engine, model, &options, arena, error);
 }
@@ -201,6 +204,8 @@ static tdn_status build_checked(build_args *args, const tdn_operands *operands, 
     tdn_status status = build(args, &p, arena, error);
     if (status != TDN_OK)
         phase_break(&p);
+    if (status == TDN_E_UNSUPPORTED)
+        tdn_cmd_hint(error, "tendon inspect MODEL.onnx lists all that is not supported");
     tdn_arena_free(arena);
     return status;
 }

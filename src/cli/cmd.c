@@ -44,6 +44,12 @@ bool tdn_cmd_begin(const tdn_usage *usage, const tdn_opt_set *sets, int n_sets, 
     return false;
 }
 
+void tdn_cmd_hint(tdn_error *error, const char *hint)
+{
+    size_t at = strlen(error->text);
+    snprintf(error->text + at, sizeof error->text - at, "\n  %s", hint);
+}
+
 static int exit_of(tdn_status status)
 {
     switch (status) {

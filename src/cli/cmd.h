@@ -29,6 +29,8 @@ typedef struct tdn_usage {
  */
 bool tdn_cmd_begin(const tdn_usage *usage, const tdn_opt_set *sets, int n_sets, int argc, char **argv,
                    tdn_operands *operands, int *exit_code);
+/* Appends a second line to an error's text: what to do. */
+void tdn_cmd_hint(tdn_error *error, const char *hint);
 /* The exit code for a status; what is not TDN_OK is printed to stderr: "tendon: ..." */
 int tdn_cmd_end(tdn_status status, const tdn_error *error);
 

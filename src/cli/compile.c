@@ -7,13 +7,13 @@
 
 #define AT(field) offsetof(tdn_compile_args, field)
 #define THREADS                                                                                                        \
-    {"threads", 0, TDN_OPT_INT, AT(threads), "N", "threads to run with (0: all cores)", 0, 1024}
+    {"threads", 0, TDN_OPT_INT, AT(threads), "N", "threads, the calling one included (all cores)", 0, 1024}
 #define SHAPES                                                                                                         \
-    {"shapes", 0, TDN_OPT_LIST, AT(shapes), "NAME:1x3x8,...", "shapes of the inputs; repeated: several programs", 0, 0}
-#define STATE {"state", 0, TDN_OPT_LIST, AT(states), "IN:OUT", "after each run, input IN takes output OUT's value", 0, 0}
+    {"shapes", 0, TDN_OPT_LIST, AT(shapes), "NAME:1x3x8,...", "shapes of inputs; repeated: more programs", 0, 0}
+#define STATE {"state", 0, TDN_OPT_LIST, AT(states), "IN:OUT", "after a run input IN takes output OUT's value", 0, 0}
 #define PRECISION {"precision", 0, TDN_OPT_TEXT, AT(precision), "fp32|fp16|int8", "of the arithmetic (fp32)", 0, 0}
 #define LEVEL                                                                                                          \
-    {"optimization-level", 0, TDN_OPT_INT, AT(level), "0..5", "effort of the compiler (3); 0 never tunes", 0, 5}
+    {"optimization-level", 0, TDN_OPT_INT, AT(level), "0..5", "effort of the compiler (3); 0: no tuning", 0, 5}
 #define VERBOSE {"verbose", 0, TDN_OPT_FLAG, AT(verbose), NULL, "print what the compiler does", 0, 0}
 
 const tdn_opt tdn_compile_opts[] = {
@@ -21,8 +21,8 @@ const tdn_opt tdn_compile_opts[] = {
     LEVEL,
     {"target", 0, TDN_OPT_LIST, AT(targets), "NAME", "a CPU to compile for (native); repeatable", 0, 0},
     SHAPES,
-    {"min-shapes", 0, TDN_OPT_LIST, AT(min_shapes), "NAME:1x8,...", "or a range of them, with --opt-shapes and", 0, 0},
-    {"max-shapes", 0, TDN_OPT_LIST, AT(max_shapes), "NAME:8x8,...", "--max-shapes: programs for powers of two", 0, 0},
+    {"min-shapes", 0, TDN_OPT_LIST, AT(min_shapes), "NAME:1x8,...", "or a range, with --opt-shapes and", 0, 0},
+    {"max-shapes", 0, TDN_OPT_LIST, AT(max_shapes), "NAME:8x8,...", "--max-shapes: programs by powers of 2", 0, 0},
     {"opt-shapes", 0, TDN_OPT_LIST, AT(opt_shapes), NULL, NULL, 0, 0},
     {"minShapes", 0, TDN_OPT_LIST, AT(min_shapes), NULL, NULL, 0, 0},
     {"optShapes", 0, TDN_OPT_LIST, AT(opt_shapes), NULL, NULL, 0, 0},
@@ -30,7 +30,7 @@ const tdn_opt tdn_compile_opts[] = {
     STATE,
     {"workspace", 0, TDN_OPT_REAL, AT(workspace), "GB", "limit of the memory for activations", 0, 1 << 20},
     THREADS,
-    {"dump", 0, TDN_OPT_TEXT, AT(dump), "PASS", "print the graph after this pass (import, ..., all)", 0, 0},
+    {"dump", 0, TDN_OPT_TEXT, AT(dump), "PASS", "print the graph after this pass, or all", 0, 0},
     VERBOSE,
 };
 const int tdn_n_compile_opts = sizeof tdn_compile_opts / sizeof tdn_compile_opts[0];
@@ -202,8 +202,6 @@ static const char *flags_text(const tdn_compile_args *args, tdn_arena *arena)
                  {"opt-shapes", &args->opt_shapes}, {"max-shapes", &args->max_shapes}, {"state", &args->states}};
     char *text = tdn_arena_printf(arena, "--precision=%s --optimization-level=%lld", args->precision,
                                   (long long)args->level);
-    if (args->threads && text)
-        text = tdn_arena_printf(arena, "%s --threads=%lld", text, (long long)args->threads);
     if (args->workspace > 0 && text)
         text = tdn_arena_printf(arena, "%s --workspace=%g", text, args->workspace);
     for (size_t k = 0; k < sizeof lists / sizeof lists[0]; k++)
@@ -215,13 +213,13 @@ static const char *flags_text(const tdn_compile_args *args, tdn_arena *arena)
 void tdn_log_line(void *user, tdn_log_level level, const char *line)
 {
     tdn_log_sink *sink = user;
-    if (level >= TDN_LOG_INFO && !sink->verbose)
+    /* Errors come back as such, too. */
+    if (level != TDN_LOG_WARNING && !sink->verbose)
         return;
     tdn_term *term = sink->term;
     tdn_term_clear(term);
-    if (level <= TDN_LOG_WARNING)
-        fprintf(term->file, "tendon: %s%s%s%s\n", tdn_term_on(term, TDN_WARN),
-                level == TDN_LOG_WARNING ? "warning: " : "", tdn_term_off(term), line);
+    if (level == TDN_LOG_WARNING)
+        fprintf(term->file, "tendon: %swarning:%s %s\n", tdn_term_on(term, TDN_WARN), tdn_term_off(term), line);
     else
         fprintf(term->file, "%s\n", line);
 }

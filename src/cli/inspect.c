@@ -25,9 +25,9 @@ static const tdn_opt inspect_opts[] = {
 
 static const tdn_usage usage = {
     .synopsis = "inspect PLAN|MODEL.onnx [options]",
-    .about = "A plan: programs, steps, buffers, targets, where it came from. A model: operators, shapes,\n"
-             "parameters, operations, and all nodes that are not supported, with the reasons; exit\n"
-             "code 1 if there are any.",
+    .about = "A plan: programs, steps, buffers, targets, where it came from. A model:\n"
+             "operators, shapes, parameters, operations, and all nodes that are not supported,\n"
+             "with the reasons; exit code 1 if there are any.",
     .example = "tendon inspect emg.onnx --shapes=emg:8x200x8",
     .n_operands_min = 1,
     .n_operands_max = 1,
@@ -305,7 +305,7 @@ static tdn_status describe_model(char **json, const char *path, const inspect_ar
         status = tdn_shapes_parse(args->compile.shapes.items[0], arena, given, error);
     }
     if (status == TDN_OK)
-        status = tdn_model_describe(json, model, given, error);
+        status = tdn_session_name_file(tdn_model_describe(json, model, given, error), path, error);
     tdn_model_free(model);
     tdn_arena_free(arena);
     return status;

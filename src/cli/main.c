@@ -30,7 +30,7 @@ static void print_help(FILE *out)
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
     fputs("\n  tendon COMMAND --help   the command's options and an example\n"
           "  tendon --version        the version\n\n"
-          "exit code: 0 done; 1 the check did not hold; 2 wrong usage; 3 bad model, plan or data\n\n"
+          "exit code: 0 done, 1 the check did not hold, 2 usage, 3 bad model, plan or data\n\n"
           "example:\n"
           "  tendon build emg.onnx -o emg.plan && tendon bench emg.plan --duration=5\n",
           out);
@@ -45,7 +45,7 @@ static bool asks_for(const char *arg, const char *word, char letter)
 static int fail_command(const char *name)
 {
     const char *near = tdn_nearest(name, &commands[0].name, N_COMMANDS, sizeof commands[0]);
-    fprintf(stderr, "tendon: there is no command '%s'%s%s%s; tendon --help lists them\n", name,
+    fprintf(stderr, "tendon: there is no command '%s'%s%s%s (tendon --help lists them)\n", name,
             near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
     return TDN_EXIT_USAGE;
 }

@@ -18,17 +18,17 @@ typedef struct run_args {
 #define AT(field) offsetof(run_args, field)
 static const tdn_opt run_opts[] = {
     {"inputs", 'i', TDN_OPT_TEXT, AT(inputs), "FILE.npz", "arrays by the names of the inputs", 0, 0},
-    {"outputs", 'o', TDN_OPT_TEXT, AT(outputs), "FILE.npz", "where the outputs go (else they are printed)", 0, 0},
+    {"outputs", 'o', TDN_OPT_TEXT, AT(outputs), "FILE.npz", "where the outputs go (else: printed)", 0, 0},
     {"allow-nan", 0, TDN_OPT_FLAG, AT(allow_nan), NULL, "let NaN in the inputs pass", 0, 0},
     {"reset-each", 0, TDN_OPT_FLAG, AT(reset_each), NULL, "set states back before each sample", 0, 0},
-    {"spin", 0, TDN_OPT_INT, AT(spin), "US", "how long idle threads spin before they sleep (100)", 0, 1e9},
+    {"spin", 0, TDN_OPT_INT, AT(spin), "US", "idle threads spin so long, then sleep (100)", 0, 1e9},
 };
 
 static const tdn_usage usage = {
     .synopsis = "run PLAN|MODEL.onnx --inputs=IN.npz [--outputs=OUT.npz] [options]",
-    .about = "Runs on the arrays of an .npz file. An array whose leading dimension is a multiple of\n"
-             "the input's is that many samples, run in turn; outputs are stacked. A model is\n"
-             "compiled in memory, symbolic dimensions as the arrays have them.",
+    .about = "Runs on the arrays of an .npz file. An array whose leading dimension is a\n"
+             "multiple of the input's is that many samples, run in turn; outputs are stacked.\n"
+             "A model is compiled in memory, symbolic dimensions as the arrays have them.",
     .example = "tendon run emg.plan --inputs=windows.npz --outputs=logits.npz",
     .n_operands_min = 1,
     .n_operands_max = 1,

@@ -36,6 +36,14 @@ tdn_status tdn_session_load_model(tdn_model **model, const char *path, tdn_log_s
     return status;
 }
 
+tdn_status tdn_session_name_file(tdn_status status, const char *path, tdn_error *error)
+{
+    const char *slash = strrchr(path, '/'), *name = slash && slash[1] ? slash + 1 : path;
+    if (status == TDN_OK || strstr(error->text, name))
+        return status;
+    return tdn_fail_while(error, status, "compiling %s", path);
+}
+
 /* ---- Opening --------------------------------------------------------------------------------------------- */
 
 static bool is_default(const tdn_compile_args *args)
@@ -84,7 +92,8 @@ static void show_progress(void *user, int phase, int n_phases, const char *what,
     tdn_term_bar(user, what, fraction);
 }
 
-static tdn_status compile(tdn_session *s, tdn_model *model, const tdn_session_options *options, tdn_error *error)
+static tdn_status compile(tdn_session *s, tdn_model *model, const char *path, const tdn_session_options *options,
+                          tdn_error *error)
 {
     tdn_build_options build;
     TDN_TRY(tdn_compile_prepare(options->compile, model, s->arena, options->log, &build, error));
@@ -98,7 +107,9 @@ static tdn_status compile(tdn_session *s, tdn_model *model, const tdn_session_op
     size_t size = 0;
     tdn_status status = tdn_build(model, &build, &s->plan, &size, error);
     tdn_term_clear(options->log);
-    return status == TDN_OK ? load_engine(s, NULL, size, options, error) : status;
+    if (status == TDN_OK)
+        status = load_engine(s, NULL, size, options, error);
+    return tdn_session_name_file(status, path, error);
 }
 
 static tdn_status load_plan(tdn_session *s, const char *path, const tdn_session_options *options, tdn_error *error)
@@ -112,7 +123,8 @@ static tdn_status load_plan(tdn_session *s, const char *path, const tdn_session_
         return tdn_fail(error, TDN_E_ARG, "%s is compiled already, and the arrays have their shapes: drop --shapes", path);
     TDN_TRY(load_engine(s, path, 0, options, error));
     tdn_ports ports;
-    TDN_TRY(tdn_ports_of_engine(&ports, s->engine, 0, s->arena, error));
+    /* The last program is the largest, so that words about it tell the most. */
+    TDN_TRY(tdn_ports_of_engine(&ports, s->engine, tdn_engine_n_programs(s->engine) - 1, s->arena, error));
     return options->arrays ? tdn_arrays_check(options->arrays, &ports, options->allow_nan, error) : TDN_OK;
 }
 
@@ -150,16 +162,17 @@ tdn_status tdn_session_open(tdn_session *session, const char *path, const tdn_se
             return tdn_fail_nomem(error, "the session");
         *sink = (tdn_log_sink){options->log, options->compile->verbose};
         TDN_TRY(tdn_session_load_model(&session->model, path, sink, error));
-        TDN_TRY(compile(session, session->model, options, error));
+        TDN_TRY(compile(session, session->model, path, options, error));
     }
     return make_ready(session, options, error);
 }
 
-tdn_status tdn_session_open_model(tdn_session *session, tdn_model *model, const char *plan_path,
-                                  const tdn_session_options *options, tdn_error *error)
+tdn_status tdn_session_open_model(tdn_session *session, tdn_model *model, const char *model_path,
+                                  const char *plan_path, const tdn_session_options *options, tdn_error *error)
 {
     TDN_TRY(begin(session, error));
-    TDN_TRY(plan_path ? load_plan(session, plan_path, options, error) : compile(session, model, options, error));
+    TDN_TRY(plan_path ? load_plan(session, plan_path, options, error)
+                      : compile(session, model, model_path, options, error));
     return make_ready(session, options, error);
 }
 

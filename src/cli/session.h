@@ -41,6 +41,9 @@ tdn_status tdn_file_is_plan(const char *path, bool *is_plan, tdn_error *error);
 /* Loads a model with the library's lines going to `sink`, which must outlive it; words for what is no model. */
 tdn_status tdn_session_load_model(tdn_model **model, const char *path, tdn_log_sink *sink, tdn_error *error);
 
+/* Appends the file's name to an error that does not name it yet. Returns status. */
+tdn_status tdn_session_name_file(tdn_status status, const char *path, tdn_error *error);
+
 /*
  * Opens a plan or model; after a failure, too, tdn_session_close releases all. Plans do not take options that only
  * compiling uses: they are an error rather than ignored.
@@ -48,8 +51,8 @@ tdn_status tdn_session_load_model(tdn_model **model, const char *path, tdn_log_s
 tdn_status tdn_session_open(tdn_session *session, const char *path, const tdn_session_options *options,
                             tdn_error *error);
 /* The same with a model that is loaded already and stays the caller's; plan_path NULL: it is compiled. */
-tdn_status tdn_session_open_model(tdn_session *session, tdn_model *model, const char *plan_path,
-                                  const tdn_session_options *options, tdn_error *error);
+tdn_status tdn_session_open_model(tdn_session *session, tdn_model *model, const char *model_path,
+                                  const char *plan_path, const tdn_session_options *options, tdn_error *error);
 void tdn_session_close(tdn_session *session);
 
 /* The arrays' calls; or, where there are none, n_calls of seeded values, in the first shapes that --shapes gives. */

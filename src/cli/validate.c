@@ -22,20 +22,20 @@ typedef struct validate_args {
 
 #define AT(field) offsetof(validate_args, field)
 static const tdn_opt validate_opts[] = {
-    {"data", 'd', TDN_OPT_TEXT, AT(data), "FILE.npz", "inputs, expected outputs, label (else seeded values)", 0, 0},
-    {"atol", 0, TDN_OPT_REAL, AT(atol), "X", "|a - b| <= atol + rtol |b| must hold (1e-4)", 0, 1e300},
+    {"data", 'd', TDN_OPT_TEXT, AT(data), "FILE.npz", "inputs, expected outputs, label (else seeded)", 0, 0},
+    {"atol", 0, TDN_OPT_REAL, AT(atol), "X", "must hold: |a - b| <= atol + rtol |b| (1e-4)", 0, 1e300},
     {"rtol", 0, TDN_OPT_REAL, AT(rtol), "X", "the same (1e-4)", 0, 1e300},
-    {"samples", 0, TDN_OPT_INT, AT(samples), "N", "the reference evaluates N samples, spread evenly (all)", 1, 1e12},
-    {"layers", 0, TDN_OPT_FLAG, AT(layers), NULL, "compare every value inside, too, and name the first that differs", 0, 0},
+    {"samples", 0, TDN_OPT_INT, AT(samples), "N", "of which the reference evaluates N (all)", 1, 1e12},
+    {"layers", 0, TDN_OPT_FLAG, AT(layers), NULL, "compare every value inside, too", 0, 0},
     {"seed", 0, TDN_OPT_INT, AT(seed), NULL, NULL, 0, 1e15},
     {"allow-nan", 0, TDN_OPT_FLAG, AT(allow_nan), NULL, "let NaN in the inputs pass", 0, 0},
 };
 
 static const tdn_usage usage = {
     .synopsis = "validate MODEL.onnx [PLAN] [--data=FILE.npz] [options]",
-    .about = "Compares an engine, compiled in memory or PLAN, with the reference, and with expected\n"
-             "outputs where the data has them (by name, or out0, out1, ...); accuracy where it has\n"
-             "'label'. Exit code 0 only if all are within the tolerances.",
+    .about = "Compares an engine, compiled in memory or PLAN, with the reference, and with\n"
+             "expected outputs where the data has them (by name, or out0, out1, ...);\n"
+             "accuracy where it has 'label'. Exit code 0 only if all are near enough.",
     .example = "tendon validate emg.onnx emg.plan --data=test.npz --samples=50",
     .n_operands_min = 1,
     .n_operands_max = 2,
@@ -409,7 +409,7 @@ static tdn_status compare_all(validation *v, const tdn_session_options *options,
     return report(v, error);
 }
 
-static tdn_status validate(validation *v, const char *plan, tdn_arrays *arrays, tdn_error *error)
+static tdn_status validate(validation *v, const char *path, const char *plan, tdn_arrays *arrays, tdn_error *error)
 {
     tdn_compile_args compile = v->args->compile;
     /* Of a plan's states only the reference must be told. */
@@ -417,7 +417,7 @@ static tdn_status validate(validation *v, const char *plan, tdn_arrays *arrays, 
         compile.states = (tdn_opt_list){NULL, 0};
     tdn_session_options options = {
         .compile = &compile, .arrays = arrays, .allow_nan = v->args->allow_nan, .spin_us = -1, .log = v->term};
-    TDN_TRY(tdn_session_open_model(v->session, v->model, plan, &options, error));
+    TDN_TRY(tdn_session_open_model(v->session, v->model, path, plan, &options, error));
     tdn_status status = compare_all(v, &options, error);
     for (int i = 0; v->outputs && i < v->session->n_outputs; i++) {
         tdn_stack_free(&v->outputs[i].engine);
@@ -445,7 +445,7 @@ static tdn_status validate_files(const tdn_operands *operands, const validate_ar
                     .holds = true};
     tdn_status status = tdn_session_load_model(&v.model, path, &sink, error);
     if (status == TDN_OK)
-        status = validate(&v, operands->n > 1 ? operands->items[1] : NULL, args->data ? &arrays : NULL, error);
+        status = validate(&v, path, operands->n > 1 ? operands->items[1] : NULL, args->data ? &arrays : NULL, error);
     tdn_session_close(&session);
     tdn_model_free(v.model);
     tdn_npz_free(&arrays.npz);
