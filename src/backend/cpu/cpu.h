@@ -39,6 +39,22 @@ static inline int64_t tdn_cpu_min(int64_t a, int64_t b) { return a < b ? a : b; 
 static inline int64_t tdn_cpu_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t tdn_cpu_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+/* ---- Loops over strided operands ---------------------------------------------------------------------------- */
+
+#define TDN_MAP_OPERANDS (TDN_EXPR_MAX_IN + TDN_EXPR_MAX_OUT)
+
+typedef struct tdn_layout {
+    int rank, n; /* rank at least 1 */
+    int64_t dims[TDN_MAX_RANK];
+    int64_t strides[TDN_MAP_OPERANDS][TDN_MAX_RANK];
+} tdn_layout;
+
+/* Of axes first_axis .. of n views with the dims of views[main]; main counts twice in the choice of the innermost. */
+void tdn_layout_collapse(tdn_layout *layout, const tdn_view *const *views, int n, int main, int first_axis,
+                         int n_axes);
+/* Product of all dims but the last. */
+int64_t tdn_layout_rows(const tdn_layout *layout);
+
 /* ---- Map programs: expressions with registers allocated --------------------------------------------------- */
 
 #define TDN_MAP_CHUNK 512 /* elements a register holds */

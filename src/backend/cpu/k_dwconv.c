@@ -5,6 +5,7 @@
  */
 #include "backend/cpu/matrix.h"
 #include "backend/cpu/vec.h"
+#include "backend/cpu/window.h"
 
 enum { PIXELS = 4 };
 
@@ -14,14 +15,6 @@ typedef struct line {
     int64_t at[4];    /* of the line's first pixel */
     int64_t first[2]; /* where its window begins in x along d and h */
 } line;
-
-/* The range of taps [begin, end) along an axis that lie inside of it, for a window that begins at `first`. */
-static void taps_inside(int64_t first, int64_t kernel, int64_t dilation, int64_t extent, int64_t *begin, int64_t *end)
-{
-    *begin = first < 0 ? tdn_cpu_min(kernel, (-first + dilation - 1) / dilation) : 0;
-    const int64_t room = extent - first;
-    *end = room <= 0 ? *begin : tdn_cpu_max(*begin, tdn_cpu_min(kernel, (room + dilation - 1) / dilation));
-}
 
 /* n lanes of channel c of `pixels` (a constant) outputs from column w, taps [t0, t1) along w being inside for all. */
 TDN_INLINE void pixels_of(const line *l, int64_t w, int64_t c, int n, int64_t t0, int64_t t1, const int pixels)
@@ -34,8 +27,8 @@ TDN_INLINE void pixels_of(const line *l, int64_t w, int64_t c, int n, int64_t t0
     const int64_t first = w * d->stride[2] - d->pad[2];
     const bool whole = n == TDN_LANES;
     int64_t i0, i1, j0, j1;
-    taps_inside(l->first[0], a->kernel[0], d->dilation[0], x->dims[1], &i0, &i1);
-    taps_inside(l->first[1], a->kernel[1], d->dilation[1], x->dims[2], &j0, &j1);
+    tdn_taps_inside(l->first[0], a->kernel[0], d->dilation[0], x->dims[1], &i0, &i1);
+    tdn_taps_inside(l->first[1], a->kernel[1], d->dilation[1], x->dims[2], &j0, &j1);
     vf acc[PIXELS];
     TDN_UNROLL for (int p = 0; p < pixels; p++)
         acc[p] = (vf){0};
@@ -89,7 +82,7 @@ static void run_line(const line *l)
         const int64_t last = first + (PIXELS - 1) * d->stride[2] + (kernel - 1) * d->dilation[2];
         const bool four = w + PIXELS <= width && first >= 0 && last < extent;
         int64_t t0, t1;
-        taps_inside(first, kernel, d->dilation[2], extent, &t0, &t1);
+        tdn_taps_inside(first, kernel, d->dilation[2], extent, &t0, &t1);
         channels_of(l, w, four, t0, t1);
         w += four ? PIXELS : 1;
     }

@@ -11,107 +11,21 @@
 
 enum { TILES_WANTED = 64, TILE_COST = 1 << 16 /* adds: some 5 us */, COLUMNS_A_TILE = 1024 };
 
-typedef struct layout {
-    int rank, n;
-    int64_t dims[TDN_MAX_RANK];
-    int64_t strides[TDN_MAP_OPERANDS][TDN_MAX_RANK];
-} layout;
-
-static void swap_axes(layout *l, int a, int b)
-{
-    const int64_t d = l->dims[a];
-    l->dims[a] = l->dims[b];
-    l->dims[b] = d;
-    for (int i = 0; i < l->n; i++) {
-        const int64_t s = l->strides[i][a];
-        l->strides[i][a] = l->strides[i][b];
-        l->strides[i][b] = s;
-    }
-}
-
-static int64_t length(int64_t stride)
-{
-    return stride < 0 ? -stride : stride;
-}
-
-/* Is axis a better innermost than b? By operands that are contiguous along it, then by those that are at least
- * broadcast; operand `out` counts twice. */
-static int innermost_score(const layout *l, int axis, int out)
-{
-    int score = 0;
-    for (int i = 0; i < l->n; i++) {
-        const int64_t s = l->strides[i][axis];
-        score += (s == 1 ? 4 : s == 0 ? 1 : 0) * (i >= out ? 2 : 1);
-    }
-    return score;
-}
-
-/* Innermost last; the others by the stride of the first output, longest first. */
-static void order_axes(layout *l, int out)
-{
-    if (l->rank < 2)
-        return;
-    int best = l->rank - 1;
-    for (int i = l->rank - 2; i >= 0; i--)
-        if (innermost_score(l, i, out) > innermost_score(l, best, out))
-            best = i;
-    swap_axes(l, best, l->rank - 1);
-    for (int i = 1; i < l->rank - 1; i++)
-        for (int j = i; j > 0 && length(l->strides[out][j - 1]) < length(l->strides[out][j]); j--)
-            swap_axes(l, j - 1, j);
-}
-
-static bool joins(const layout *l, int axis)
-{
-    for (int i = 0; i < l->n; i++)
-        if (l->strides[i][axis] != l->strides[i][axis + 1] * l->dims[axis + 1])
-            return false;
-    return true;
-}
-
-static void join_axes(layout *l)
-{
-    for (int axis = l->rank - 2; axis >= 0; axis--) {
-        if (!joins(l, axis))
-            continue;
-        l->dims[axis + 1] *= l->dims[axis];
-        for (int j = axis; j + 1 < l->rank; j++) {
-            l->dims[j] = l->dims[j + 1];
-            for (int i = 0; i < l->n; i++)
-                l->strides[i][j] = l->strides[i][j + 1];
-        }
-        l->rank--;
-    }
-}
-
-static tdn_status collapse(layout *l, const tdn_view *in, int n_in, const tdn_view *out, int n_out, tdn_error *error)
+static tdn_status collapse(tdn_layout *l, const tdn_view *in, int n_in, const tdn_view *out, int n_out,
+                           tdn_error *error)
 {
     if (n_in < 0 || n_in > TDN_EXPR_MAX_IN || n_out < 1 || n_out > TDN_EXPR_MAX_OUT)
         return tdn_fail(error, TDN_E_UNSUPPORTED, "%d inputs and %d outputs of a map", n_in, n_out);
-    memset(l, 0, sizeof *l);
-    l->n = n_in + n_out;
-    for (int i = 0; i < l->n; i++) {
-        const tdn_view *v = i < n_in ? &in[i] : &out[i - n_in];
+    const tdn_view *views[TDN_MAP_OPERANDS];
+    for (int i = 0; i < n_in + n_out; i++) {
+        const tdn_view *v = views[i] = i < n_in ? &in[i] : &out[i - n_in];
         TDN_TRY(tdn_cpu_check_view(v, out[0].rank, TDN_DTYPE_NONE, "an operand of a map", error));
         if (v->dtype != TDN_F32 && v->dtype != TDN_BOOL)
             return tdn_fail(error, TDN_E_UNSUPPORTED, "a map over %s", tdn_dtype_name(v->dtype));
         if (!tdn_view_same_dims(v, &out[0]))
             return tdn_fail(error, TDN_E_UNSUPPORTED, "operands of a map with different dims");
     }
-    for (int axis = 0; axis < out[0].rank; axis++) {
-        if (out[0].dims[axis] == 1)
-            continue;
-        l->dims[l->rank] = out[0].dims[axis];
-        for (int i = 0; i < l->n; i++)
-            l->strides[i][l->rank] = i < n_in ? in[i].strides[axis] : out[i - n_in].strides[axis];
-        l->rank++;
-    }
-    if (l->rank == 0) {
-        l->rank = 1;
-        l->dims[0] = 1;
-    }
-    order_axes(l, n_in);
-    join_axes(l);
+    tdn_layout_collapse(l, views, n_in + n_out, n_in, 0, out[0].rank);
     return TDN_OK;
 }
 
@@ -121,12 +35,9 @@ static size_t head_size(int n_operands, int rank)
 }
 
 /* Writes the head and the strides; `args` has room for them. */
-static void fill(tdn_map_args *args, const layout *l, int n_in, const tdn_map_program *program)
+static void fill(tdn_map_args *args, const tdn_layout *l, int n_in, const tdn_map_program *program)
 {
-    int64_t n_rows = 1;
-    for (int i = 0; i + 1 < l->rank; i++)
-        n_rows *= l->dims[i];
-    const int64_t cols = l->dims[l->rank - 1];
+    const int64_t n_rows = tdn_layout_rows(l), cols = l->dims[l->rank - 1];
     const int64_t wanted = tdn_cpu_min(TILES_WANTED, n_rows * cols / (TILE_COST / tdn_map_cost(program) + 1) + 1);
     const int64_t by_rows = tdn_cpu_max(1, tdn_cpu_min(n_rows, wanted));
     const int64_t by_cols = tdn_cpu_max(1, tdn_cpu_min(wanted / by_rows, cols / COLUMNS_A_TILE));
@@ -150,7 +61,7 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a map without an expression, or for no such CPU");
     if (g->expr->n_in > g->n_in || g->expr->n_out != g->n_out)
         return tdn_fail(error, TDN_E_UNSUPPORTED, "an expression of other inputs and outputs than its map");
-    layout l;
+    tdn_layout l;
     TDN_TRY(collapse(&l, g->in, g->n_in, g->out, g->n_out, error));
     tdn_map_program *program;
     TDN_TRY(tdn_map_compile(&program, g->expr, arena, error));
@@ -169,7 +80,7 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
                         const tdn_view *out, int n_out, tdn_work *work, tdn_error *error)
 {
     (void)kernel;
-    layout l;
+    tdn_layout l;
     TDN_TRY(collapse(&l, in, n_in, out, n_out, error));
     const size_t head = head_size(l.n, l.rank);
     if (args_size < head)

@@ -9,8 +9,6 @@
 
 #include "backend/cpu/cpu.h"
 
-#define TDN_MAP_OPERANDS (TDN_EXPR_MAX_IN + TDN_EXPR_MAX_OUT)
-
 typedef struct tdn_map_args {
     int32_t rank, n_in, n_out;
     int32_t row_tiles, col_tiles, zero;

@@ -93,7 +93,8 @@ static uint64_t detect(void)
 #endif
 
 static const tdn_family *const families[] = {
-    &tdn_family_conv, &tdn_family_gemm, &tdn_family_map, NULL,
+    &tdn_family_conv,    &tdn_family_gemm, &tdn_family_map,  &tdn_family_pool, &tdn_family_reduce,
+    &tdn_family_softmax, &tdn_family_norm, &tdn_family_copy, &tdn_family_pad,  NULL,
 };
 
 const tdn_backend tdn_backend_cpu = {

@@ -161,4 +161,13 @@ TDN_INLINE float vf_max_of(vf x)
     return m;
 }
 
+/* The first n lanes of x, the others `rest`. */
+TDN_INLINE vf vf_first(vf x, int n, float rest)
+{
+    float lane[TDN_LANES];
+    for (int i = 0; i < TDN_LANES; i++)
+        lane[i] = (float)i;
+    return vf_select(vm_lt(vf_load(lane), vf_set((float)n)), x, vf_set(rest));
+}
+
 #endif
