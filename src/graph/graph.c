@@ -253,6 +253,9 @@ void tdn_graph_replace(tdn_graph *g, tdn_value *from, tdn_value *to)
     const bool moves = from->output >= 0 && to->output < 0 && to->kind == TDN_VALUE_NODE;
     if (moves) {
         g->outputs[from->output] = to;
+        for (int i = 0; i < g->n_states; i++)
+            if (g->states[i].output == from)
+                g->states[i].output = to;
         to->output = from->output;
         from->output = -1;
         to->n_uses++;
