@@ -19,6 +19,12 @@ const tdn_ref_def *tdn_op_reference(const tdn_op_def *op)
     return tdn_ref_find(op->reference ? op->reference : op->name);
 }
 
+int64_t tdn_flops_none(const tdn_node *node)
+{
+    (void)node;
+    return 0;
+}
+
 int64_t tdn_node_flops(const tdn_node *node)
 {
     if (node->op->flops)

@@ -62,6 +62,8 @@ const tdn_op_def *tdn_op_find(const char *domain, const char *name, int opset);
 const tdn_op_def *tdn_op_row(int i);
 const tdn_ref_def *tdn_op_reference(const tdn_op_def *op);
 int64_t tdn_node_flops(const tdn_node *node);
+/* A row's flops where elements are moved and nothing is computed: 0. */
+int64_t tdn_flops_none(const tdn_node *node);
 
 /*
  * Infers shapes and dtypes of all nodes in order, and folds what is constant: a node with constant inputs only (or

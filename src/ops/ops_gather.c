@@ -208,7 +208,7 @@ static tdn_status one_hot_infer(tdn_infer *io)
 
 #define ROW(name_, since_, min_in_, max_in_)                                                                           \
     .name = name_, .domain = "", .since = since_, .n_in_min = min_in_, .n_in_max = max_in_, .n_out_min = 1,            \
-    .n_out_max = 1
+    .n_out_max = 1, .flops = tdn_flops_none
 
 const tdn_op_def tdn_ops_gather[] = {
     {ROW("Gather", 1, 2, 2), .infer = gather_infer, .decompose = gather_decompose},

@@ -582,10 +582,10 @@ static tdn_status compress_infer(tdn_infer *io)
 
 #define RESHAPE(name_, since_, max_in_, rule_)                                                                         \
     {.name = name_, .domain = "", .since = since_, .n_in_min = 1, .n_in_max = max_in_, .n_out_min = 1, .n_out_max = 1, \
-     .infer = rule_, .decompose = reshape_decompose}
+     .infer = rule_, .decompose = reshape_decompose, .flops = tdn_flops_none}
 #define ONE_OUT(name_, domain_, since_, min_in_, max_in_)                                                              \
     .name = name_, .domain = domain_, .since = since_, .n_in_min = min_in_, .n_in_max = max_in_, .n_out_min = 1,       \
-    .n_out_max = 1
+    .n_out_max = 1, .flops = tdn_flops_none
 
 const tdn_op_def tdn_ops_movement[] = {
     RESHAPE("Reshape", 1, 2, reshape_infer),
@@ -603,7 +603,7 @@ const tdn_op_def tdn_ops_movement[] = {
     {ONE_OUT("Slice", "tendon", 1, 1, 1), .infer = core_slice_infer, .core = TDN_CORE_SLICE,
      .reference = "tendon.Slice"},
     {.name = "Split", .domain = "", .since = 1, .n_in_min = 1, .n_in_max = 2, .n_out_min = 1, .n_out_max = MAX_SPLIT,
-     .infer = split_infer, .decompose = split_decompose},
+     .flops = tdn_flops_none, .infer = split_infer, .decompose = split_decompose},
     {ONE_OUT("Tile", "", 6, 2, 2), .infer = tile_infer, .decompose = tile_decompose},
     {ONE_OUT("Pad", "", 2, 1, 1), .infer = pad_infer, .decompose = pad_decompose, .reference = "Pad-2"},
     {ONE_OUT("Pad", "", 11, 2, 4), .infer = pad_infer, .decompose = pad_decompose},

@@ -157,7 +157,8 @@ static tdn_status multinomial_infer(tdn_infer *io)
 }
 
 #define ROW(name_, since_, n_in_)                                                                                      \
-    .name = name_, .domain = "", .since = since_, .n_in_min = n_in_, .n_in_max = n_in_, .n_out_min = 1, .n_out_max = 1
+    .name = name_, .domain = "", .since = since_, .n_in_min = n_in_, .n_in_max = n_in_, .n_out_min = 1,         \
+    .n_out_max = 1, .flops = tdn_flops_none
 
 const tdn_op_def tdn_ops_shape[] = {
     {ROW("Shape", 1, 1), .infer = shape_infer, .of_shape = true},
