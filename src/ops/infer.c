@@ -18,9 +18,12 @@
 /* All folds of a graph: this and FOLD_GROWTH times the model's constants. */
 #define FOLD_TOTAL ((size_t)256 << 20)
 #define FOLD_SCRATCH ((size_t)64 << 20)
-/* Operations of one fold, and of all. */
-#define FOLD_FLOPS ((int64_t)2000 * 1000 * 1000)
-#define FOLD_FLOPS_TOTAL ((int64_t)20 * 1000 * 1000 * 1000)
+/* Operations of one fold: these, or FOLD_PASSES for each element it reads; and of all folds. An operation of what is
+ * not core counts FOLD_SLOW times: such references go through a conversion for each element. */
+#define FOLD_FLOPS ((int64_t)500 * 1000 * 1000)
+#define FOLD_FLOPS_TOTAL (10 * FOLD_FLOPS)
+#define FOLD_PASSES 64
+#define FOLD_SLOW 16
 
 enum { MAX_OPERANDS = 64 };
 
@@ -82,24 +85,27 @@ static bool is_foldable(const tdn_node *node)
 static bool take_budget(tdn_graph *g, const tdn_node *node)
 {
     size_t in_size = 0, out_size = 0;
-    int64_t flops = 0;
+    int64_t n_in = 0, n_out = 0, flops = 0;
     for (int i = 0; i < node->n_in; i++)
         if (node->in[i] && !node->op->of_shape) {
             in_size += value_size(node->in[i]);
-            flops += tdn_shape_count(&node->in[i]->shape);
+            n_in += tdn_shape_count(&node->in[i]->shape);
         }
     for (int i = 0; i < node->n_out; i++)
         if (node->out[i]) {
             out_size += value_size(node->out[i]);
-            flops += tdn_shape_count(&node->out[i]->shape);
+            n_out += tdn_shape_count(&node->out[i]->shape);
         }
     if (out_size > FOLD_MIN && out_size / FOLD_GROWTH > in_size)
         return false;
     if (out_size > FOLD_TOTAL + FOLD_GROWTH * g->const_size - g->fold_size)
         return false;
-    if (node->op->flops && __builtin_add_overflow(flops, node->op->flops(node), &flops))
+    if (__builtin_add_overflow(node->op->flops ? node->op->flops(node) : 0, n_in + n_out, &flops) || flops < 0)
         return false;
-    if (flops < 0 || flops > FOLD_FLOPS || flops > FOLD_FLOPS_TOTAL - g->fold_flops)
+    if (node->op->core == TDN_CORE_NONE && __builtin_mul_overflow(flops, FOLD_SLOW, &flops))
+        return false;
+    const int64_t total = FOLD_FLOPS_TOTAL + FOLD_PASSES * (int64_t)g->const_size;
+    if (flops > (n_in > FOLD_FLOPS / FOLD_PASSES ? FOLD_PASSES * n_in : FOLD_FLOPS) || flops > total - g->fold_flops)
         return false;
     g->fold_size += out_size;
     g->fold_flops += flops;
