@@ -2,6 +2,7 @@
 /* A convolution's bias becomes a map after it: one form for all that follows a convolution. The epilogue pass brings
  * it back, together with whatever else follows. */
 #include "base/status.h"
+#include "ops/emit.h"
 #include "passes/passes.h"
 
 /* The bias as (M, 1, 1): a constant over the same data, or a reshape. */
@@ -11,8 +12,7 @@ static tdn_value *as_column(tdn_infer *io, tdn_value *bias, int n_spatial)
     tdn_shape shape = tdn_shape_make(1 + n_spatial, dims);
     if (bias->kind == TDN_VALUE_CONST)
         return tdn_graph_const(io->graph, NULL, bias->dtype, &shape, bias->data);
-    tdn_value *to = tdn_graph_const_ints(io->graph, dims, 1 + n_spatial);
-    return to ? tdn_emit(io, "tendon", "Reshape", (tdn_value *[]){bias, to}, 2, NULL, 0) : NULL;
+    return tdn_emit_reshape(io, bias, &shape);
 }
 
 static tdn_status split(tdn_graph *g, tdn_node *conv, tdn_error *error)
