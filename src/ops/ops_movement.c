@@ -302,17 +302,17 @@ static tdn_status split_decompose(tdn_infer *io)
     int64_t extents[MAX_SPLIT];
     TDN_TRY(split_extents(io, &axis, extents, MAX_SPLIT));
     range r = range_all(&io->node->in[0]->shape);
+    int64_t at = 0;
     for (int i = 0; i < io->node->n_out; i++) {
         r.extents[axis] = extents[i];
+        r.starts[axis] = extents[i] ? at : 0;
         if (tdn_out(io->node, i)) {
-            if (!extents[i])
-                r.starts[axis] = 0;
             tdn_value *part = tdn_emit_slice(io, io->node->in[0], r.starts, r.steps, r.extents);
             if (!part)
                 return TDN_E_NOMEM;
             tdn_emit_replace(io, i, part);
         }
-        r.starts[axis] += extents[i];
+        at += extents[i];
     }
     return TDN_OK;
 }
