@@ -21,7 +21,8 @@ static const tdn_opt bench_opts[] = {
     {"inputs", 'i', TDN_OPT_TEXT, AT(inputs), "FILE.npz", "samples to run on (else seeded values)", 0, 0},
     {"warmup", 0, TDN_OPT_INT, AT(warmup), "N", "calls before measuring (10, 200 ms)", 0, 1e9},
     {"iterations", 0, TDN_OPT_INT, AT(iterations), "N", "measure at least N calls (10)", 1, 1e9},
-    {"duration", 0, TDN_OPT_REAL, AT(duration), "SECONDS", "and at least so long (3; with --iterations 0)", 0, 1e6},
+    {"duration", 0, TDN_OPT_REAL, AT(duration), "SECONDS", "and at least so long (3; with --iterations 0)", 0,
+     1e6},
     {"rate", 0, TDN_OPT_REAL, AT(rate), "HZ", "pace the calls; late ones are counted", 1e-3, 1e7},
     {"spin", 0, TDN_OPT_INT, AT(spin), "US", "spin: when idle (100), before paced calls (0)", 0, 1e9},
     {"profile", 0, TDN_OPT_FLAG, AT(profile), NULL, "time the steps, too, in a run of its own", 0, 0},
@@ -55,13 +56,14 @@ typedef struct results {
     tdn_profile profile;
 } results;
 
-/* ---- Words ----------------------------------------------------------------------------------------------- */
+/* ---- Words ---- */
 
 static void print_setup(const results *r)
 {
     char dims[128];
-    printf("%s: %s, %d thread%s, loaded in %.3g ms", r->path, r->engine.target, tdn_pool_threads(r->session->pool),
-           tdn_pool_threads(r->session->pool) == 1 ? "" : "s", r->session->load_s * 1e3);
+    printf("%s: %s, %d thread%s, loaded in %.3g ms", r->path, r->engine.target,
+           tdn_pool_threads(r->session->pool), tdn_pool_threads(r->session->pool) == 1 ? "" : "s",
+           r->session->load_s * 1e3);
     for (int i = 0; i < r->feed->n_inputs; i++) {
         tdn_tensor t = tdn_feed_tensor(r->feed, i, 0);
         printf(", %s %s", r->feed->inputs[i].name, tdn_tensor_text(&t, dims, sizeof dims));
@@ -71,7 +73,10 @@ static void print_setup(const results *r)
            r->m->interrupted ? " (interrupted)" : "");
 }
 
-static int64_t n_missed(const tdn_measurement *m) { return m->n_late + m->n_skipped; }
+static int64_t n_missed(const tdn_measurement *m)
+{
+    return m->n_late + m->n_skipped;
+}
 
 static void print_summary(const results *r)
 {
@@ -82,13 +87,13 @@ static void print_summary(const results *r)
         tdn_latency_print(stdout, "Response", &r->response, percents, N_PERCENTS);
         double n_due = (double)r->m->n + (double)r->m->n_skipped;
         printf("Deadlines: %lld of %.0f missed (%.3g %%) at %g Hz; %lld of these calls were skipped\n",
-               (long long)n_missed(r->m), n_due, n_due > 0 ? 100 * (double)n_missed(r->m) / n_due : 0, r->args->rate,
-               (long long)r->m->n_skipped);
+               (long long)n_missed(r->m), n_due, n_due > 0 ? 100 * (double)n_missed(r->m) / n_due : 0,
+               r->args->rate, (long long)r->m->n_skipped);
     }
     printf("Total Host Walltime: %g s\n", r->m->wall_s);
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------------------ */
+/* ---- JSON ---- */
 
 /* A name from a file may not be UTF-8, which JSON must be. */
 static json_t *json_text(const char *text)
@@ -105,8 +110,9 @@ static json_t *json_text(const char *text)
 
 static json_t *json_latency(const tdn_latency *l)
 {
-    json_t *o = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "min", l->min, "max", l->max, "mean", l->mean, "median",
-                          l->median, "deviation", l->deviation, "p50", tdn_latency_percentile(l, 50));
+    json_t *o =
+        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "min", l->min, "max", l->max, "mean", l->mean, "median",
+                  l->median, "deviation", l->deviation, "p50", tdn_latency_percentile(l, 50));
     for (int i = 0; i < N_PERCENTS; i++) {
         char key[16];
         snprintf(key, sizeof key, "p%g", percents[i]);
@@ -123,8 +129,8 @@ static json_t *json_inputs(const tdn_feed *feed)
         json_t *dims = json_array();
         for (int k = 0; k < t.rank; k++)
             json_array_append_new(dims, json_integer(t.dims[k]));
-        json_array_append_new(list, json_pack("{s:o, s:s, s:o}", "name", json_text(feed->inputs[i].name), "dtype",
-                                              tdn_dtype_name(t.dtype), "dims", dims));
+        json_array_append_new(list, json_pack("{s:o, s:s, s:o}", "name", json_text(feed->inputs[i].name),
+                                              "dtype", tdn_dtype_name(t.dtype), "dims", dims));
     }
     return list;
 }
@@ -135,11 +141,12 @@ static json_t *json_profile(const tdn_profile *p)
     for (int i = 0; i < p->n; i++) {
         const tdn_step_info *s = &p->steps[i];
         double mean = s->n_runs ? (double)s->total_ns / (double)s->n_runs * 1e-6 : 0;
-        json_array_append_new(
-            list, json_pack("{s:o, s:o, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "name", json_text(s->name), "kernel",
-                            json_text(s->kernel), "mean_ms", mean, "min_ms", (double)s->min_ns * 1e-6, "max_ms",
-                            (double)s->max_ns * 1e-6, "runs", (json_int_t)s->n_runs, "flops", (json_int_t)s->flops,
-                            "bytes", (json_int_t)s->bytes, "tiles", (json_int_t)s->n_tiles));
+        json_array_append_new(list, json_pack("{s:o, s:o, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "name",
+                                              json_text(s->name), "kernel", json_text(s->kernel), "mean_ms",
+                                              mean, "min_ms", (double)s->min_ns * 1e-6, "max_ms",
+                                              (double)s->max_ns * 1e-6, "runs", (json_int_t)s->n_runs,
+                                              "flops", (json_int_t)s->flops, "bytes", (json_int_t)s->bytes,
+                                              "tiles", (json_int_t)s->n_tiles));
     }
     return list;
 }
@@ -154,12 +161,13 @@ static json_t *json_times(const tdn_measurement *m)
 
 static json_t *json_results(const results *r)
 {
-    json_t *o = json_pack("{s:s, s:o, s:s, s:i, s:o, s:I, s:f, s:I, s:f, s:f, s:b, s:o}", "tendon", tdn_version(),
-                          "file", json_text(r->path), "target", r->engine.target, "threads", tdn_pool_threads(r->session->pool),
-                          "inputs", json_inputs(r->feed), "warmup_iterations", (json_int_t)r->m->n_warmup, "load_ms",
-                          r->session->load_s * 1e3, "iterations", (json_int_t)r->m->n, "walltime_s", r->m->wall_s,
-                          "throughput_qps", r->m->wall_s > 0 ? (double)r->m->n / r->m->wall_s : 0.0, "interrupted",
-                          r->m->interrupted, "latency_ms", json_latency(&r->latency));
+    json_t *o = json_pack(
+        "{s:s, s:o, s:s, s:i, s:o, s:I, s:f, s:I, s:f, s:f, s:b, s:o}", "tendon", tdn_version(), "file",
+        json_text(r->path), "target", r->engine.target, "threads", tdn_pool_threads(r->session->pool),
+        "inputs", json_inputs(r->feed), "warmup_iterations", (json_int_t)r->m->n_warmup, "load_ms",
+        r->session->load_s * 1e3, "iterations", (json_int_t)r->m->n, "walltime_s", r->m->wall_s,
+        "throughput_qps", r->m->wall_s > 0 ? (double)r->m->n / r->m->wall_s : 0.0, "interrupted",
+        r->m->interrupted, "latency_ms", json_latency(&r->latency));
     if (!o)
         return NULL;
     json_object_set_new(o, "plan_bytes", json_integer((json_int_t)r->engine.plan_size));
@@ -191,16 +199,18 @@ static tdn_status write_json(const results *r, tdn_error *error)
     return status;
 }
 
-/* ---- The command ----------------------------------------------------------------------------------------- */
+/* ---- The command ---- */
 
 static tdn_measure_options measure_options(const bench_args *args, tdn_term *term)
 {
     bool calls = args->iterations >= 0, time = args->duration >= 0;
+    int64_t default_calls = time ? 1 : 10;
+    double default_seconds = calls ? 0 : 3;
     return (tdn_measure_options){
         .warmup_calls = args->warmup >= 0 ? args->warmup : 10,
         .warmup_ns = args->warmup >= 0 ? 0 : 200000000u,
-        .n_calls = calls ? args->iterations : time ? 1 : 10,
-        .duration_ns = (uint64_t)(1e9 * (time ? args->duration : calls ? 0 : 3)),
+        .n_calls = calls ? args->iterations : default_calls,
+        .duration_ns = (uint64_t)(1e9 * (time ? args->duration : default_seconds)),
         .rate = args->rate,
         .spin_ns = args->spin > 0 ? (uint64_t)args->spin * 1000 : 0,
         .term = term,
@@ -214,18 +224,22 @@ static tdn_status summarise(results *r, tdn_session *session, tdn_error *error)
         return tdn_fail(error, TDN_E_CHECK, "interrupted before the first measured call");
     print_summary(r);
     if (r->args->profile && !r->m->interrupted) {
-        TDN_TRY(tdn_profile_run(&r->profile, session, r->feed, (int64_t)r->m->n < 1000 ? (int64_t)r->m->n : 1000, error));
+        int64_t n_calls = r->m->n < 1000 ? (int64_t)r->m->n : 1000;
+        TDN_TRY(tdn_profile_run(&r->profile, session, r->feed, n_calls, error));
         tdn_profile_print(stdout, &r->profile);
     }
     return r->args->json ? write_json(r, error) : TDN_OK;
 }
 
-static tdn_status bench(tdn_session *s, const char *path, const bench_args *args, tdn_arrays *arrays, tdn_error *error)
+static tdn_status bench(tdn_session *s, const char *path, const bench_args *args, tdn_arrays *arrays,
+                        tdn_error *error)
 {
     tdn_term term = tdn_term_of(stderr);
-    tdn_session_options options = {
-        .compile = &args->compile, .arrays = arrays, .allow_nan = args->allow_nan, .spin_us = (int)args->spin,
-        .log = &term};
+    tdn_session_options options = {.compile = &args->compile,
+                                   .arrays = arrays,
+                                   .allow_nan = args->allow_nan,
+                                   .spin_us = (int)args->spin,
+                                   .log = &term};
     TDN_TRY(tdn_session_open(s, path, &options, error));
     tdn_feed feed;
     TDN_TRY(tdn_session_feed(s, &feed, &options, 1, (uint64_t)args->seed, error));
@@ -262,12 +276,16 @@ static tdn_status bench_file(const char *path, const bench_args *args, tdn_error
 
 int tdn_cmd_bench(int argc, char **argv)
 {
-    bench_args args = {
-        .compile = TDN_COMPILE_ARGS_INIT, .warmup = -1, .iterations = -1, .spin = -1, .seed = 1, .duration = -1};
+    bench_args args = {.compile = TDN_COMPILE_ARGS_INIT,
+                       .warmup = -1,
+                       .iterations = -1,
+                       .spin = -1,
+                       .seed = 1,
+                       .duration = -1};
     tdn_opt_set sets[] = {{bench_opts, sizeof bench_opts / sizeof bench_opts[0], &args},
                           {tdn_compile_few_opts, tdn_n_compile_few_opts, &args.compile}};
     tdn_operands operands;
-    tdn_error error;
+    tdn_error error = {""};
     int code;
     if (tdn_cmd_begin(&usage, sets, 2, argc, argv, &operands, &code))
         code = tdn_cmd_end(bench_file(operands.items[0], &args, &error), &error);

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tendon build: a model in, a plan out, phase by phase. The compiler reports phases 2 to 4 of 5; parsing before it
- * and the summary after it are this file's. With several programs the compiler goes back to an earlier phase, so a
- * line is printed for every stretch of one phase, each with its own time.
+ * tendon build: a model in, a plan out, phase by phase. The compiler reports phases 2 to 4 of 5; parsing
+ * before it and the summary after it are this file's. With several programs the compiler goes back to an
+ * earlier phase, so a line is printed for every stretch of one phase, each with its own time.
  */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "cli/cmd.h"
+#include "cli/describe.h"
 #include "cli/session.h"
 
 typedef struct build_args {
@@ -32,7 +32,7 @@ static const tdn_usage usage = {
     .n_operands_max = 1,
 };
 
-/* ---- Phases ---------------------------------------------------------------------------------------------- */
+/* ---- Phases ---- */
 
 typedef struct phases {
     tdn_term *term; /* stderr: the bar */
@@ -84,76 +84,67 @@ static void phase_break(const phases *p)
     fflush(stdout);
 }
 
-/* ---- Engine information ---------------------------------------------------------------------------------- */
+/* ---- Engine information ---- */
 
-static void print_ports(const char *title, const tdn_io_info *infos, int n)
+static void print_size(const char *title, double bytes)
 {
-    int width = 0;
-    char dims[128];
-    for (int i = 0; i < n; i++)
-        width = (int)strlen(infos[i].name) > width ? (int)strlen(infos[i].name) : width;
-    printf("  %s:\n", title);
-    for (int i = 0; i < n; i++)
-        printf("    %-*s  %-8s  %s\n", width, infos[i].name, tdn_dtype_name(infos[i].dtype),
-               tdn_dims_text(&infos[i], dims, sizeof dims));
+    printf("  %-12s %.3f MB (%.0f bytes)\n", title, bytes * 1e-6, bytes);
 }
 
-static void print_size(const char *title, uint64_t bytes)
+static void print_program(const json_t *program, size_t number, size_t n_programs)
 {
-    printf("  %s: %.2f MB (%llu bytes)\n", title, (double)bytes * 1e-6, (unsigned long long)bytes);
+    if (n_programs > 1)
+        printf("  Program %zu of %zu\n", number + 1, n_programs);
+    tdn_described_ios("  Inputs", 14, json_object_get(program, "inputs"));
+    tdn_described_ios("  Outputs", 14, json_object_get(program, "outputs"));
+    print_size("Activations", tdn_described_number(program, "arena_size"));
 }
 
-static tdn_status print_engine(const tdn_engine *engine, tdn_arena *arena, tdn_error *error)
+static void print_section(const json_t *section)
 {
-    tdn_engine_info info = {.struct_size = sizeof info};
-    int n = tdn_engine_n_programs(engine);
-    for (int p = 0; p < n; p++) {
-        tdn_ports ports;
-        TDN_TRY(tdn_ports_of_engine(&ports, engine, p, arena, error));
-        if (n > 1)
-            printf("  Program %d of %d:\n", p + 1, n);
-        print_ports("Inputs", ports.inputs, ports.n_inputs);
-        print_ports("Outputs", ports.outputs, ports.n_outputs);
-    }
-    TDN_TRY(tdn_engine_get_info(engine, &info));
-    printf("  Target: %s\n", info.target);
-    print_size("Engine size", info.plan_size);
-    print_size("Weights", info.weights_size);
-    print_size("Memory for activations", info.arena_size);
+    const json_t *programs = json_object_get(section, "programs"), *program;
+    size_t i;
+    printf("  %-12s %s\n", "Target", tdn_described_text(section, "target"));
+    print_size("Weights", tdn_described_number(section, "weights_size"));
+    json_array_foreach(programs, i, program) print_program(program, i, json_array_size(programs));
+}
+
+static tdn_status print_plan(const char *path, tdn_error *error)
+{
+    char *text;
+    size_t i;
+    const json_t *section;
+    TDN_TRY(tdn_plan_describe(&text, path, error));
+    json_t *plan = json_loads(text, 0, NULL);
+    tdn_text_free(text);
+    if (!plan)
+        return tdn_fail(error, TDN_E_INTERNAL, "the description of %s is no JSON", path);
+    print_size("Engine size", tdn_described_number(plan, "size"));
+    json_array_foreach(json_object_get(plan, "sections"), i, section) print_section(section);
+    json_decref(plan);
     return TDN_OK;
 }
 
-/* Loads what was written, as a device would: a plan that does not load is no success. */
-static tdn_status print_information(const char *path, tdn_model *model, const tdn_build_options *options,
-                                    tdn_arena *arena, tdn_error *error)
+/* Loads what was written, as a device would: a plan that does not load is no success, unless it is for
+ * another CPU. */
+static tdn_status print_information(const char *path, tdn_error *error)
 {
     tdn_engine *engine;
     tdn_status status = tdn_engine_load(&engine, path, NULL, error);
+    tdn_engine_free(engine);
+    if (status != TDN_OK && status != TDN_E_TARGET)
+        return status;
     printf("[5/5] Engine Information\n");
-    if (status == TDN_OK) {
-        status = print_engine(engine, arena, error);
-        tdn_engine_free(engine);
-        return status;
-    }
-    if (status != TDN_E_TARGET)
-        return status;
-    tdn_ports ports;
-    struct stat file;
-    TDN_TRY(tdn_ports_of_model(&ports, model, options->states, options->n_states, arena, error));
-    print_ports("Inputs", ports.inputs, ports.n_inputs);
-    print_ports("Outputs", ports.outputs, ports.n_outputs);
-    printf("  Targets: ");
-    for (int i = 0; i < options->n_targets; i++)
-        printf("%s%s", i ? ", " : "", options->targets[i]);
-    printf(" (not this machine)\n");
-    if (stat(path, &file) == 0)
-        print_size("Engine size", (uint64_t)file.st_size);
+    TDN_TRY(print_plan(path, error));
+    if (status == TDN_E_TARGET)
+        printf("  (not for this machine)\n");
     return TDN_OK;
 }
 
-/* ---- The command ----------------------------------------------------------------------------------------- */
+/* ---- The command ---- */
 
-static tdn_status compile(tdn_model *model, const build_args *args, phases *p, tdn_arena *arena, tdn_error *error)
+static tdn_status compile(tdn_model *model, const build_args *args, phases *p, tdn_arena *arena,
+                          tdn_error *error)
 {
     tdn_build_options options;
     TDN_TRY(tdn_compile_prepare(&args->compile, model, arena, p->term, &options, error));
@@ -164,7 +155,7 @@ static tdn_status compile(tdn_model *model, const build_args *args, phases *p, t
         return tdn_session_name_file(status, args->onnx, error);
     TDN_TRY(status);
     phase_end(p);
-    return print_information(args->engine, model, &options, arena, error);
+    return print_information(args->engine, error);
 }
 
 static tdn_status build(const build_args *args, phases *p, tdn_arena *arena, tdn_error *error)
@@ -216,7 +207,7 @@ int tdn_cmd_build(int argc, char **argv)
     tdn_opt_set sets[] = {{build_opts, sizeof build_opts / sizeof build_opts[0], &args},
                           {tdn_compile_opts, tdn_n_compile_opts, &args.compile}};
     tdn_operands operands;
-    tdn_error error;
+    tdn_error error = {""};
     int code;
     if (tdn_cmd_begin(&usage, sets, 2, argc, argv, &operands, &code))
         code = tdn_cmd_end(build_checked(&args, &operands, &error), &error);

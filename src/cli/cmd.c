@@ -30,10 +30,11 @@ bool tdn_cmd_begin(const tdn_usage *usage, const tdn_opt_set *sets, int n_sets, 
         *exit_code = TDN_EXIT_DONE;
         return false;
     }
-    tdn_error error;
+    tdn_error error = {""};
     tdn_status status = tdn_opts_parse(sets, n_sets, argc - 1, argv + 1, operands, &error);
     if (status == TDN_OK && operands->n > usage->n_operands_max)
-        status = tdn_fail(&error, TDN_E_ARG, "'%s' is one argument too many", operands->items[usage->n_operands_max]);
+        status = tdn_fail(&error, TDN_E_ARG, "'%s' is one argument too many",
+                          operands->items[usage->n_operands_max]);
     if (status == TDN_OK && operands->n < usage->n_operands_min)
         status = tdn_fail(&error, TDN_E_ARG, "which file? usage: tendon %s", usage->synopsis);
     if (status == TDN_OK)

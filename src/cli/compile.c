@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define AT(field) offsetof(tdn_compile_args, field)
+/* clang-format off */
 #define THREADS                                                                                                        \
     {"threads", 0, TDN_OPT_INT, AT(threads), "N", "threads, the calling one included (all cores)", 0, 1024}
 #define SHAPES                                                                                                         \
@@ -15,14 +16,17 @@
 #define LEVEL                                                                                                          \
     {"optimization-level", 0, TDN_OPT_INT, AT(level), "0..5", "effort of the compiler (3); 0: no tuning", 0, 5}
 #define VERBOSE {"verbose", 0, TDN_OPT_FLAG, AT(verbose), NULL, "print what the compiler does", 0, 0}
+/* clang-format on */
 
 const tdn_opt tdn_compile_opts[] = {
     PRECISION,
     LEVEL,
     {"target", 0, TDN_OPT_LIST, AT(targets), "NAME", "a CPU to compile for (native); repeatable", 0, 0},
     SHAPES,
-    {"min-shapes", 0, TDN_OPT_LIST, AT(min_shapes), "NAME:1x8,...", "or a range, with --opt-shapes and", 0, 0},
-    {"max-shapes", 0, TDN_OPT_LIST, AT(max_shapes), "NAME:8x8,...", "--max-shapes: programs by powers of 2", 0, 0},
+    {"min-shapes", 0, TDN_OPT_LIST, AT(min_shapes), "NAME:1x8,...", "or a range, with --opt-shapes and", 0,
+     0},
+    {"max-shapes", 0, TDN_OPT_LIST, AT(max_shapes), "NAME:8x8,...", "--max-shapes: programs by powers of 2",
+     0, 0},
     {"opt-shapes", 0, TDN_OPT_LIST, AT(opt_shapes), NULL, NULL, 0, 0},
     {"minShapes", 0, TDN_OPT_LIST, AT(min_shapes), NULL, NULL, 0, 0},
     {"optShapes", 0, TDN_OPT_LIST, AT(opt_shapes), NULL, NULL, 0, 0},
@@ -48,7 +52,8 @@ const tdn_opt tdn_compile_few_opts[] = {
 const int tdn_n_compile_few_opts = sizeof tdn_compile_few_opts / sizeof tdn_compile_few_opts[0];
 
 /* The dims behind the last colon of text[0..length-1], whose name comes before it. */
-static tdn_status parse_spec(const char *text, size_t length, tdn_arena *arena, tdn_shape_spec *spec, tdn_error *error)
+static tdn_status parse_spec(const char *text, size_t length, tdn_arena *arena, tdn_shape_spec *spec,
+                             tdn_error *error)
 {
     const char *colon = memrchr(text, ':', length), *end = text + length;
     if (!colon || colon == text)
@@ -71,8 +76,8 @@ static tdn_status parse_spec(const char *text, size_t length, tdn_arena *arena, 
         bool digit = at < end && *at >= '0' && *at <= '9';
         long long dim = digit ? strtoll(at, &after, 10) : -1;
         if (!digit || after > end || dim > INT32_MAX || spec->rank == TDN_MAX_RANK)
-            return tdn_fail(error, TDN_E_ARG, "shape '%s:%.*s': expected at most %d numbers, as 1x3x8", spec->input,
-                            (int)left, colon + 1, TDN_MAX_RANK);
+            return tdn_fail(error, TDN_E_ARG, "shape '%s:%.*s': expected at most %d numbers, as 1x3x8",
+                            spec->input, (int)left, colon + 1, TDN_MAX_RANK);
         spec->dims[spec->rank++] = dim;
         at = after;
         if (at == end)
@@ -111,7 +116,8 @@ tdn_status tdn_shapes_parse(const char *text, tdn_arena *arena, tdn_shape_set *s
 }
 
 /* Several options that name different inputs of one set: "--min-shapes=a:1 --min-shapes=b:1". */
-static tdn_status parse_bound(const tdn_opt_list *list, tdn_arena *arena, const tdn_shape_set **out, tdn_error *error)
+static tdn_status parse_bound(const tdn_opt_list *list, tdn_arena *arena, const tdn_shape_set **out,
+                              tdn_error *error)
 {
     if (list->n == 0)
         return TDN_OK;
@@ -138,7 +144,8 @@ static tdn_status prepare_shapes(const tdn_compile_args *args, tdn_arena *arena,
     TDN_TRY(parse_bound(&args->max_shapes, arena, &o->max_shapes, error));
     const tdn_shape_set *any = o->opt_shapes ? o->opt_shapes : o->max_shapes ? o->max_shapes : o->min_shapes;
     if (any && args->shapes.n)
-        return tdn_fail(error, TDN_E_ARG, "give either --shapes or --min-shapes, --opt-shapes and --max-shapes");
+        return tdn_fail(error, TDN_E_ARG,
+                        "give either --shapes or --min-shapes, --opt-shapes and --max-shapes");
     o->max_shapes = o->max_shapes ? o->max_shapes : any;
     o->min_shapes = o->min_shapes ? o->min_shapes : any;
     o->opt_shapes = o->opt_shapes ? o->opt_shapes : o->max_shapes;
@@ -198,8 +205,9 @@ static const char *flags_text(const tdn_compile_args *args, tdn_arena *arena)
     const struct {
         const char *name;
         const tdn_opt_list *list;
-    } lists[] = {{"target", &args->targets},         {"shapes", &args->shapes},         {"min-shapes", &args->min_shapes},
-                 {"opt-shapes", &args->opt_shapes}, {"max-shapes", &args->max_shapes}, {"state", &args->states}};
+    } lists[] = {{"target", &args->targets},        {"shapes", &args->shapes},
+                 {"min-shapes", &args->min_shapes}, {"opt-shapes", &args->opt_shapes},
+                 {"max-shapes", &args->max_shapes}, {"state", &args->states}};
     char *text = tdn_arena_printf(arena, "--precision=%s --optimization-level=%lld", args->precision,
                                   (long long)args->level);
     if (args->workspace > 0 && text)
@@ -219,7 +227,8 @@ void tdn_log_line(void *user, tdn_log_level level, const char *line)
     tdn_term *term = sink->term;
     tdn_term_clear(term);
     if (level == TDN_LOG_WARNING)
-        fprintf(term->file, "tendon: %swarning:%s %s\n", tdn_term_on(term, TDN_WARN), tdn_term_off(term), line);
+        fprintf(term->file, "tendon: %swarning:%s %s\n", tdn_term_on(term, TDN_WARN), tdn_term_off(term),
+                line);
     else
         fprintf(term->file, "%s\n", line);
 }
@@ -237,8 +246,8 @@ static tdn_status prepare_precision(const char *name, tdn_build_options *o, tdn_
     return tdn_fail(error, TDN_E_ARG, "--precision=%s: expected fp32, fp16 or int8", name);
 }
 
-tdn_status tdn_compile_prepare(const tdn_compile_args *args, const tdn_model *model, tdn_arena *arena, tdn_term *log,
-                               tdn_build_options *options, tdn_error *error)
+tdn_status tdn_compile_prepare(const tdn_compile_args *args, const tdn_model *model, tdn_arena *arena,
+                               tdn_term *log, tdn_build_options *options, tdn_error *error)
 {
     *options = (tdn_build_options)TDN_BUILD_OPTIONS_INIT;
     TDN_TRY(prepare_precision(args->precision, options, error));

@@ -8,12 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-
-/* ---- Ports ----------------------------------------------------------------------------------------------- */
+/* ---- Ports ---- */
 
 typedef tdn_status engine_port_fn(const tdn_engine *engine, int program, int index, tdn_io_info *info);
 
-static tdn_io_info *engine_ports(const tdn_engine *engine, int program, int n, engine_port_fn *get, tdn_arena *arena)
+static tdn_io_info *engine_ports(const tdn_engine *engine, int program, int n, engine_port_fn *get,
+                                 tdn_arena *arena)
 {
     tdn_io_info *infos = tdn_arena_alloc(arena, (size_t)n + 1, sizeof *infos);
     for (int i = 0; i < n && infos; i++) {
@@ -43,8 +43,8 @@ static bool is_state(const tdn_state_spec *states, int n_states, const char *nam
     return false;
 }
 
-static tdn_io_info *model_ports(const tdn_model *model, int *n, model_port_fn *get, const tdn_state_spec *states,
-                                int n_states, tdn_arena *arena)
+static tdn_io_info *model_ports(const tdn_model *model, int *n, model_port_fn *get,
+                                const tdn_state_spec *states, int n_states, tdn_arena *arena)
 {
     tdn_io_info *infos = tdn_arena_alloc(arena, (size_t)*n + 1, sizeof *infos);
     int n_kept = 0;
@@ -60,8 +60,8 @@ static tdn_io_info *model_ports(const tdn_model *model, int *n, model_port_fn *g
     return infos;
 }
 
-tdn_status tdn_ports_of_model(tdn_ports *ports, const tdn_model *model, const tdn_state_spec *states, int n_states,
-                              tdn_arena *arena, tdn_error *error)
+tdn_status tdn_ports_of_model(tdn_ports *ports, const tdn_model *model, const tdn_state_spec *states,
+                              int n_states, tdn_arena *arena, tdn_error *error)
 {
     ports->n_inputs = tdn_model_n_inputs(model);
     ports->n_outputs = tdn_model_n_outputs(model);
@@ -70,7 +70,7 @@ tdn_status tdn_ports_of_model(tdn_ports *ports, const tdn_model *model, const td
     return ports->inputs && ports->outputs ? TDN_OK : tdn_fail_nomem(error, "the inputs");
 }
 
-/* ---- Words ----------------------------------------------------------------------------------------------- */
+/* ---- Words ---- */
 
 const char *tdn_dims_text(const tdn_io_info *info, char *text, size_t size)
 {
@@ -83,7 +83,8 @@ const char *tdn_dims_text(const tdn_io_info *info, char *text, size_t size)
         if (info->dims[i] < 0)
             n = snprintf(text + at, size - at, "%s?", x);
         else if ((i == info->batch_axis && info->dims[i] > 1) || (info->bounded >> i & 1))
-            n = snprintf(text + at, size - at, "%s%d..%lld", x, i == info->batch_axis, (long long)info->dims[i]);
+            n = snprintf(text + at, size - at, "%s%d..%lld", x, i == info->batch_axis,
+                         (long long)info->dims[i]);
         else
             n = snprintf(text + at, size - at, "%s%lld", x, (long long)info->dims[i]);
         at += (size_t)n;
@@ -126,8 +127,9 @@ const char *tdn_place_text(const tdn_tensor *t, int64_t index, char *text, size_
     return text;
 }
 
-__attribute__((format(printf, 4, 5))) static tdn_status fail_arrays(const tdn_arrays *arrays, const tdn_ports *ports,
-                                                                    tdn_error *error, const char *format, ...)
+__attribute__((format(printf, 4, 5))) static tdn_status fail_arrays(const tdn_arrays *arrays,
+                                                                    const tdn_ports *ports, tdn_error *error,
+                                                                    const char *format, ...)
 {
     char what[512], list[1024];
     va_list args;
@@ -141,7 +143,7 @@ __attribute__((format(printf, 4, 5))) static tdn_status fail_arrays(const tdn_ar
                     tdn_ports_text(ports->inputs, ports->n_inputs, list, sizeof list));
 }
 
-/* ---- Checking arrays ------------------------------------------------------------------------------------- */
+/* ---- Checking arrays ---- */
 
 /* N of "outN", or -1. */
 static int output_number(const char *name)
@@ -175,10 +177,22 @@ static int64_t find_nan(const tdn_tensor *t)
     const uint16_t *u16 = t->data;
     for (int64_t i = 0; i < n; i++)
         switch (t->dtype) {
-        case TDN_F32: if (isnan(f32[i])) return i; break;
-        case TDN_F64: if (isnan(f64[i])) return i; break;
-        case TDN_F16: if ((u16[i] & 0x7fff) > 0x7c00) return i; break;
-        case TDN_BF16: if ((u16[i] & 0x7fff) > 0x7f80) return i; break;
+        case TDN_F32:
+            if (isnan(f32[i]))
+                return i;
+            break;
+        case TDN_F64:
+            if (isnan(f64[i]))
+                return i;
+            break;
+        case TDN_F16:
+            if ((u16[i] & 0x7fff) > 0x7c00)
+                return i;
+            break;
+        case TDN_BF16:
+            if ((u16[i] & 0x7fff) > 0x7f80)
+                return i;
+            break;
         default: return -1;
         }
     return -1;
@@ -190,18 +204,19 @@ static tdn_status check_array(const tdn_arrays *arrays, const tdn_array *array, 
     const tdn_tensor *t = &array->tensor;
     char text[128];
     if (array->why)
-        return fail_arrays(arrays, ports, error, "'%s' has type %s: %s", want->name, array->descr, array->why);
+        return fail_arrays(arrays, ports, error, "'%s' has type %s: %s", want->name, array->descr,
+                           array->why);
     if (t->dtype != want->dtype)
         return fail_arrays(arrays, ports, error, "'%s' is %s, the model wants %s: save it with .astype('%s')",
                            want->name, tdn_dtype_name(t->dtype), tdn_dtype_name(want->dtype),
                            tdn_dtype_name(want->dtype));
     if (want->rank >= 0 && t->rank != want->rank)
-        return fail_arrays(arrays, ports, error, "'%s' has shape %s, which has %d dimensions, not %d", want->name,
-                           tdn_tensor_text(t, text, sizeof text), t->rank, want->rank);
+        return fail_arrays(arrays, ports, error, "'%s' has shape %s, which has %d dimensions, not %d",
+                           want->name, tdn_tensor_text(t, text, sizeof text), t->rank, want->rank);
     int64_t nan = allow_nan ? -1 : find_nan(t);
     if (nan >= 0)
-        return tdn_fail(error, TDN_E_FORMAT, "%s: '%s' is NaN at %s\n  --allow-nan lets NaN pass", arrays->path,
-                        want->name, tdn_place_text(t, nan, text, sizeof text));
+        return tdn_fail(error, TDN_E_FORMAT, "%s: '%s' is NaN at %s\n  --allow-nan lets NaN pass",
+                        arrays->path, want->name, tdn_place_text(t, nan, text, sizeof text));
     return TDN_OK;
 }
 
@@ -236,8 +251,8 @@ tdn_status tdn_arrays_check(tdn_arrays *arrays, const tdn_ports *ports, bool all
     return TDN_OK;
 }
 
-tdn_status tdn_arrays_shapes(const tdn_arrays *arrays, const tdn_ports *model, tdn_arena *arena, tdn_shape_set *set,
-                             tdn_error *error)
+tdn_status tdn_arrays_shapes(const tdn_arrays *arrays, const tdn_ports *model, tdn_arena *arena,
+                             tdn_shape_set *set, tdn_error *error)
 {
     tdn_shape_spec *specs = tdn_arena_alloc(arena, (size_t)model->n_inputs + 1, sizeof *specs);
     if (!specs)

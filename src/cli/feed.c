@@ -9,9 +9,10 @@
 
 #include "base/view.h"
 
-/* ---- Feeds ----------------------------------------------------------------------------------------------- */
+/* ---- Feeds ---- */
 
-/* Do tensors of these dims fit the program in one call? Along batch axes all have one count, up to the program's. */
+/* Do tensors of these dims fit the program in one call? Along batch axes all have one count, up to the
+ * program's. */
 static bool fits_once(const tdn_ports *program, const tdn_feed_input *inputs)
 {
     int64_t batch = -1;
@@ -33,7 +34,8 @@ static bool fits_once(const tdn_ports *program, const tdn_feed_input *inputs)
     return true;
 }
 
-/* Calls that the program needs when axis 0 is cut into samples; 0: it does not fit. Fills the inputs' steps. */
+/* Calls that the program needs when axis 0 is cut into samples; 0: it does not fit. Fills the inputs' steps.
+ */
 static int64_t fits_samples(const tdn_ports *program, tdn_feed_input *inputs)
 {
     int64_t n_calls = 0;
@@ -47,7 +49,8 @@ static int64_t fits_samples(const tdn_ports *program, tdn_feed_input *inputs)
         if ((rest && want->batch_axis != 0) || n == 0 || (i > 0 && n != n_calls))
             return 0;
         /* The last calls must be equally short. */
-        if (i > 0 && want->batch_axis == 0 && program->inputs[0].batch_axis == 0 && t->dims[0] != inputs[0].whole.dims[0])
+        if (i > 0 && want->batch_axis == 0 && program->inputs[0].batch_axis == 0 &&
+            t->dims[0] != inputs[0].whole.dims[0])
             return 0;
         n_calls = n;
         inputs[i].step = want->dims[0];
@@ -55,7 +58,8 @@ static int64_t fits_samples(const tdn_ports *program, tdn_feed_input *inputs)
     return n_calls;
 }
 
-static tdn_status fail_shapes(const tdn_engine *engine, const tdn_feed *feed, tdn_arena *arena, tdn_error *error)
+static tdn_status fail_shapes(const tdn_engine *engine, const tdn_feed *feed, tdn_arena *arena,
+                              tdn_error *error)
 {
     char given[512], held[1024], dims[128];
     size_t at = 0;
@@ -68,10 +72,11 @@ static tdn_status fail_shapes(const tdn_engine *engine, const tdn_feed *feed, td
         TDN_TRY(tdn_ports_of_engine(&ports, engine, p, arena, error));
         at += (size_t)snprintf(held + at, sizeof held - at, "%s", p ? "; " : "");
         for (int i = 0; i < ports.n_inputs && at < sizeof held; i++)
-            at += (size_t)snprintf(held + at, sizeof held - at, "%s%s %s", i ? ", " : "", ports.inputs[i].name,
-                                   tdn_dims_text(&ports.inputs[i], dims, sizeof dims));
+            at += (size_t)snprintf(held + at, sizeof held - at, "%s%s %s", i ? ", " : "",
+                                   ports.inputs[i].name, tdn_dims_text(&ports.inputs[i], dims, sizeof dims));
     }
-    return tdn_fail(error, TDN_E_SHAPE, "no program takes %s, nor that as samples\n  there are: %s", given, held);
+    return tdn_fail(error, TDN_E_SHAPE, "no program takes %s, nor that as samples\n  there are: %s", given,
+                    held);
 }
 
 /* Chooses the program, and how the wholes are cut. */
@@ -104,19 +109,19 @@ static tdn_status feed_begin(tdn_feed *feed, const tdn_engine *engine, tdn_ports
     return feed->inputs ? TDN_OK : tdn_fail_nomem(error, "the inputs");
 }
 
-tdn_status tdn_feed_arrays(tdn_feed *feed, const tdn_engine *engine, const tdn_arrays *arrays, tdn_arena *arena,
-                           tdn_error *error)
+tdn_status tdn_feed_arrays(tdn_feed *feed, const tdn_engine *engine, const tdn_arrays *arrays,
+                           tdn_arena *arena, tdn_error *error)
 {
     tdn_ports ports;
     TDN_TRY(feed_begin(feed, engine, &ports, arena, error));
     for (int i = 0; i < ports.n_inputs; i++)
-        feed->inputs[i] = (tdn_feed_input){
-            .name = ports.inputs[i].name, .whole = tdn_npz_find(&arrays->npz, ports.inputs[i].name)->tensor};
+        feed->inputs[i] = (tdn_feed_input){.name = ports.inputs[i].name,
+                                           .whole = tdn_npz_find(&arrays->npz, ports.inputs[i].name)->tensor};
     tdn_status status = feed_cut(feed, engine, arena, error);
     return status == TDN_OK ? TDN_OK : tdn_fail_while(error, status, "reading %s", arrays->path);
 }
 
-/* ---- Seeded values --------------------------------------------------------------------------------------- */
+/* ---- Seeded values ---- */
 
 /* Steele, Lea and Flood's SplitMix64: one addition and a mix, good for any seed. */
 static uint64_t next_random(uint64_t *state)
@@ -203,13 +208,14 @@ static tdn_status check_spec_names(const tdn_shape_set *shapes, const tdn_ports 
             i++;
         if (i == ports->n_inputs)
             return tdn_fail(error, TDN_E_ARG, "--shapes: there is no input '%s'\n  expected: %s",
-                            shapes->specs[k].input, tdn_ports_text(ports->inputs, ports->n_inputs, list, sizeof list));
+                            shapes->specs[k].input,
+                            tdn_ports_text(ports->inputs, ports->n_inputs, list, sizeof list));
     }
     return TDN_OK;
 }
 
-tdn_status tdn_feed_random(tdn_feed *feed, const tdn_engine *engine, const tdn_shape_set *shapes, int64_t n_calls,
-                           uint64_t seed, tdn_arena *arena, tdn_error *error)
+tdn_status tdn_feed_random(tdn_feed *feed, const tdn_engine *engine, const tdn_shape_set *shapes,
+                           int64_t n_calls, uint64_t seed, tdn_arena *arena, tdn_error *error)
 {
     tdn_ports ports;
     TDN_TRY(feed_begin(feed, engine, &ports, arena, error));
@@ -234,7 +240,7 @@ tdn_tensor tdn_feed_tensor(const tdn_feed *feed, int index, int64_t call)
     return t;
 }
 
-/* ---- Stacks ---------------------------------------------------------------------------------------------- */
+/* ---- Stacks ---- */
 
 static bool stackable(const tdn_tensor *a, const tdn_tensor *b)
 {
@@ -262,8 +268,9 @@ static tdn_status stack_dims(tdn_stack *stack, const tdn_tensor *tensor, const c
     }
     char was[128], is[128];
     if (!stackable(s, &element))
-        return tdn_fail(error, TDN_E_SHAPE, "output '%s' has shape %s for one sample and %s for another: run them apart",
-                        name, tdn_tensor_text(s, was, sizeof was), tdn_tensor_text(tensor, is, sizeof is));
+        return tdn_fail(error, TDN_E_SHAPE,
+                        "output '%s' has shape %s for one sample and %s for another: run them apart", name,
+                        tdn_tensor_text(s, was, sizeof was), tdn_tensor_text(tensor, is, sizeof is));
     s->dims[0] += element.dims[0];
     return TDN_OK;
 }

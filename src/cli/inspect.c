@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tendon inspect: what is in a plan or a model. The libraries describe both as JSON, which --json passes on; the
- * summary for people is made from the same text, so the two agree. A key that is not there shows as nothing: plans
- * of other versions can be looked at.
+ * tendon inspect: what is in a plan or a model. The libraries describe both as JSON, which --json passes on;
+ * the summary for people is made from the same text, so the two agree. A key that is not there shows as
+ * nothing: plans of other versions can be looked at.
  */
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/cmd.h"
+#include "cli/describe.h"
 #include "cli/session.h"
 
 typedef struct inspect_args {
@@ -20,7 +21,8 @@ typedef struct inspect_args {
 static const tdn_opt inspect_opts[] = {
     {"json", 0, TDN_OPT_FLAG, AT(json), NULL, "all of it, for tools", 0, 0},
     {"all", 0, TDN_OPT_FLAG, AT(all), NULL, "every step, buffer and node", 0, 0},
-    {"shapes", 0, TDN_OPT_LIST, AT(compile.shapes), "NAME:1x3x8,...", "of a model: count operations for these", 0, 0},
+    {"shapes", 0, TDN_OPT_LIST, AT(compile.shapes), "NAME:1x3x8,...",
+     "of a model: count operations for these", 0, 0},
 };
 
 static const tdn_usage usage = {
@@ -33,68 +35,7 @@ static const tdn_usage usage = {
     .n_operands_max = 1,
 };
 
-/* ---- Reading JSON ---------------------------------------------------------------------------------------- */
-
-static const char *text_of(const json_t *o, const char *key)
-{
-    const char *text = json_string_value(json_object_get(o, key));
-    return text ? text : "";
-}
-
-static double number_of(const json_t *o, const char *key) { return json_number_value(json_object_get(o, key)); }
-
-/* [1, "batch", 8]: "1xbatchx8"; of an axis that may be bound shorter, "1..". */
-static const char *dims_of(const json_t *dims, json_int_t batch_axis, char *text, size_t size)
-{
-    size_t i, at = 0;
-    const json_t *dim;
-    snprintf(text, size, "%s", json_is_array(dims) ? "scalar" : "of any shape");
-    json_array_foreach(dims, i, dim)
-    {
-        const char *x = i ? "x" : "";
-        if (json_is_integer(dim))
-            at += (size_t)snprintf(text + at, size - at, "%s%s%lld", x,
-                                   (json_int_t)i == batch_axis && json_integer_value(dim) > 1 ? "1.." : "",
-                                   (long long)json_integer_value(dim));
-        else
-            at += (size_t)snprintf(text + at, size - at, "%s%s", x, json_string_value(dim) ? json_string_value(dim) : "?");
-        if (at >= size)
-            break;
-    }
-    return text;
-}
-
-/* "12.3 kB" and "0.33 GFLOP": three digits and a prefix. */
-static const char *scaled(double x, const char *unit, char *text, size_t size)
-{
-    static const char *const prefixes[] = {"", "k", "M", "G", "T"};
-    int i = 0;
-    for (; x >= 1000 && i < 4; i++)
-        x /= 1000;
-    snprintf(text, size, "%.3g %s%s", x, prefixes[i], unit);
-    return text;
-}
-
-/* ---- Inputs and outputs ---------------------------------------------------------------------------------- */
-
-static void print_ios(const char *title, const json_t *list)
-{
-    size_t i;
-    const json_t *io;
-    char dims[256], shape[256];
-    json_array_foreach(list, i, io)
-    {
-        const json_t *axis = json_object_get(io, "batch_axis"), *declared = json_object_get(io, "declared");
-        const json_t *concrete = json_object_get(io, declared ? "shape" : "dims");
-        printf("%-12s %-16s %-9s %s", i ? "" : title, text_of(io, "name"), text_of(io, "dtype"),
-               dims_of(declared ? declared : concrete, axis ? json_integer_value(axis) : -1, dims, sizeof dims));
-        if (declared && concrete && strcmp(dims, dims_of(concrete, -1, shape, sizeof shape)) != 0)
-            printf("  (here %s)", shape);
-        printf("\n");
-    }
-}
-
-/* ---- Plans ----------------------------------------------------------------------------------------------- */
+/* ---- Plans ---- */
 
 static void print_steps(const json_t *program)
 {
@@ -105,12 +46,13 @@ static void print_steps(const json_t *program)
     json_array_foreach(json_object_get(program, "steps"), i, step)
     {
         printf("    %5zu  %-26s %12s %12s %6.0f  %s\n", i,
-               *text_of(step, "kernel") ? text_of(step, "kernel") : text_of(step, "kind"),
-               scaled(number_of(step, "flops"), "FLOP", flops, sizeof flops),
-               scaled(number_of(step, "bytes"), "B", bytes, sizeof bytes), number_of(step, "tiles"),
-               text_of(step, "name"));
-        if (*text_of(step, "refused"))
-            printf("           refused: %s\n", text_of(step, "refused"));
+               *tdn_described_text(step, "kernel") ? tdn_described_text(step, "kernel")
+                                                   : tdn_described_text(step, "kind"),
+               tdn_scaled(tdn_described_number(step, "flops"), "FLOP", flops, sizeof flops),
+               tdn_scaled(tdn_described_number(step, "bytes"), "B", bytes, sizeof bytes),
+               tdn_described_number(step, "tiles"), tdn_described_text(step, "name"));
+        if (*tdn_described_text(step, "refused"))
+            printf("           refused: %s\n", tdn_described_text(step, "refused"));
     }
 }
 
@@ -127,13 +69,16 @@ static void print_buffers(const json_t *program)
         char life[32] = "";
         if (first)
             snprintf(life, sizeof life, "%lld..%lld", (long long)json_integer_value(first),
-                     (long long)number_of(buffer, "last_step"));
-        printf("    %6zu  %-8s %10s %7s %4lld  %11s  %s\n", i, text_of(buffer, "class"),
-               scaled(number_of(buffer, "size"), "B", size, sizeof size), offset ? "at" : blob ? "blob" : "number",
+                     (long long)tdn_described_number(buffer, "last_step"));
+        printf("    %6zu  %-8s %10s %7s %4lld  %11s  %s\n", i, tdn_described_text(buffer, "class"),
+               tdn_scaled(tdn_described_number(buffer, "size"), "B", size, sizeof size),
+               offset ? "at"
+               : blob ? "blob"
+                      : "number",
                (long long)(offset ? json_integer_value(offset)
                            : blob ? json_integer_value(blob)
-                                  : (json_int_t)number_of(buffer, "index")),
-               life, text_of(buffer, "name"));
+                                  : (json_int_t)tdn_described_number(buffer, "index")),
+               life, tdn_described_text(buffer, "name"));
     }
 }
 
@@ -151,12 +96,12 @@ static void print_buffer_classes(const json_t *program)
         double bytes = 0;
         json_array_foreach(buffers, i, buffer)
         {
-            bool is = strcmp(text_of(buffer, "class"), classes[c]) == 0;
+            bool is = strcmp(tdn_described_text(buffer, "class"), classes[c]) == 0;
             n += is;
-            bytes += is ? number_of(buffer, "size") : 0;
+            bytes += is ? tdn_described_number(buffer, "size") : 0;
         }
         if (n > 0)
-            printf("%s %d %s %s", separator, n, classes[c], scaled(bytes, "B", size, sizeof size));
+            printf("%s %d %s %s", separator, n, classes[c], tdn_scaled(bytes, "B", size, sizeof size));
         separator = n > 0 ? "," : separator;
     }
     printf("\n");
@@ -171,14 +116,15 @@ static void print_program(const json_t *program, size_t number, bool detailed)
     json_array_foreach(json_object_get(program, "inputs"), i, io)
     {
         const json_t *axis = json_object_get(io, "batch_axis");
-        printf("%s %s %s", i ? "," : ":", text_of(io, "name"),
-               dims_of(json_object_get(io, "dims"), axis ? json_integer_value(axis) : -1, dims, sizeof dims));
+        printf("%s %s %s", i ? "," : ":", tdn_described_text(io, "name"),
+               tdn_described_dims(json_object_get(io, "dims"), axis ? json_integer_value(axis) : -1, dims,
+                                  sizeof dims));
     }
-    printf("\n    %zu steps, %s, %s of activations, %s of states\n",
-           json_array_size(json_object_get(program, "steps")),
-           scaled(number_of(program, "flops"), "FLOP", flops, sizeof flops),
-           scaled(number_of(program, "arena_size"), "B", arena, sizeof arena),
-           scaled(number_of(program, "state_size"), "B", states, sizeof states));
+    size_t n_steps = json_array_size(json_object_get(program, "steps"));
+    printf("\n    %zu step%s, %s, %s of activations, %s of states\n", n_steps, n_steps == 1 ? "" : "s",
+           tdn_scaled(tdn_described_number(program, "flops"), "FLOP", flops, sizeof flops),
+           tdn_scaled(tdn_described_number(program, "arena_size"), "B", arena, sizeof arena),
+           tdn_scaled(tdn_described_number(program, "state_size"), "B", states, sizeof states));
     print_buffer_classes(program);
     if (!detailed)
         return;
@@ -192,19 +138,21 @@ static void print_plan(const char *path, const json_t *plan, const inspect_args 
     const char *key;
     const json_t *section, *program;
     json_t *note;
-    printf("%s: %s\n", path, text_of(plan, "plan"));
+    printf("%s: %s\n", path, tdn_described_text(plan, "plan"));
     printf("%-12s %s, %s of them packed weights, %.0f program%s\n", "size",
-           scaled(number_of(plan, "size"), "B", size, sizeof size),
-           scaled(number_of(plan, "weights_size"), "B", weights, sizeof weights), number_of(plan, "n_programs"),
-           number_of(plan, "n_programs") == 1 ? "" : "s");
+           tdn_scaled(tdn_described_number(plan, "size"), "B", size, sizeof size),
+           tdn_scaled(tdn_described_number(plan, "weights_size"), "B", weights, sizeof weights),
+           tdn_described_number(plan, "n_programs"),
+           tdn_described_number(plan, "n_programs") == 1 ? "" : "s");
     json_object_foreach(json_object_get(plan, "notes"), key, note)
         printf("%-12s %s\n", key, json_string_value(note) ? json_string_value(note) : "");
-    print_ios("inputs", json_object_get(plan, "inputs"));
-    print_ios("outputs", json_object_get(plan, "outputs"));
+    tdn_described_ios("inputs", 12, json_object_get(plan, "inputs"));
+    tdn_described_ios("outputs", 12, json_object_get(plan, "outputs"));
     json_array_foreach(json_object_get(plan, "sections"), s, section)
     {
-        printf("target %s (%s), %s of weights\n", text_of(section, "target"), text_of(section, "arch"),
-               scaled(number_of(section, "weights_size"), "B", weights, sizeof weights));
+        printf("target %s (%s), %s of weights\n", tdn_described_text(section, "target"),
+               tdn_described_text(section, "arch"),
+               tdn_scaled(tdn_described_number(section, "weights_size"), "B", weights, sizeof weights));
         json_array_foreach(json_object_get(section, "programs"), p, program)
         {
             print_program(program, p, args->all || (s == 0 && p == 0));
@@ -214,7 +162,7 @@ static void print_plan(const char *path, const json_t *plan, const inspect_args 
     }
 }
 
-/* ---- Models ---------------------------------------------------------------------------------------------- */
+/* ---- Models ---- */
 
 static void print_nodes(const json_t *model)
 {
@@ -224,11 +172,12 @@ static void print_nodes(const json_t *model)
     printf("nodes\n");
     json_array_foreach(json_object_get(model, "nodes"), i, node)
     {
-        printf("  %-18s %12s  %s ->", text_of(node, "op"), scaled(number_of(node, "flops"), "FLOP", flops, sizeof flops),
-               text_of(node, "name"));
+        printf("  %-18s %12s  %s ->", tdn_described_text(node, "op"),
+               tdn_scaled(tdn_described_number(node, "flops"), "FLOP", flops, sizeof flops),
+               tdn_described_text(node, "name"));
         json_array_foreach(json_object_get(node, "outputs"), k, value)
-            printf(" %s %s %s", text_of(value, "name"), text_of(value, "dtype"),
-                   dims_of(json_object_get(value, "shape"), -1, dims, sizeof dims));
+            printf(" %s %s %s", tdn_described_text(value, "name"), tdn_described_text(value, "dtype"),
+                   tdn_described_dims(json_object_get(value, "shape"), -1, dims, sizeof dims));
         printf("\n");
     }
 }
@@ -241,9 +190,10 @@ static void print_operators(const json_t *model)
     printf("%-12s %-18s %7s %14s\n", "operators", "", "nodes", "operations");
     json_array_foreach(json_object_get(model, "operators"), i, op)
     {
-        const char *domain = text_of(op, "domain");
-        printf("%-12s %s%s%-18s %7.0f %14s\n", "", domain, *domain ? "." : "", text_of(op, "op"), number_of(op, "nodes"),
-               scaled(number_of(op, "flops"), "FLOP", flops, sizeof flops));
+        const char *domain = tdn_described_text(op, "domain");
+        printf("%-12s %s%s%-18s %7.0f %14s\n", "", domain, *domain ? "." : "", tdn_described_text(op, "op"),
+               tdn_described_number(op, "nodes"),
+               tdn_scaled(tdn_described_number(op, "flops"), "FLOP", flops, sizeof flops));
     }
 }
 
@@ -256,9 +206,9 @@ static void print_unsupported(const json_t *list)
            json_array_size(list) == 1 ? "" : "s", tdn_term_off(&out));
     json_array_foreach(list, i, node)
     {
-        const char *domain = text_of(node, "domain");
-        printf("  %s%s%s '%s': %s\n", domain, *domain ? "." : "", text_of(node, "op"), text_of(node, "node"),
-               text_of(node, "reason"));
+        const char *domain = tdn_described_text(node, "domain");
+        printf("  %s%s%s '%s': %s\n", domain, *domain ? "." : "", tdn_described_text(node, "op"),
+               tdn_described_text(node, "node"), tdn_described_text(node, "reason"));
     }
 }
 
@@ -267,20 +217,23 @@ static void print_model(const char *path, const json_t *model, const inspect_arg
     size_t i;
     const json_t *opset;
     char size[32], parameters[32], flops[32];
-    printf("%s: ONNX model '%s' by %s %s\n", path, text_of(model, "graph"), text_of(model, "producer"),
-           text_of(model, "producer_version"));
-    printf("%-12s %s\n", "size", scaled(number_of(model, "size"), "B", size, sizeof size));
-    printf("%-12s %s\n", "sha256", text_of(model, "sha256"));
+    printf("%s: ONNX model '%s' by %s %s\n", path, tdn_described_text(model, "graph"),
+           tdn_described_text(model, "producer"), tdn_described_text(model, "producer_version"));
+    printf("%-12s %s\n", "size", tdn_scaled(tdn_described_number(model, "size"), "B", size, sizeof size));
+    printf("%-12s %s\n", "sha256", tdn_described_text(model, "sha256"));
     printf("%-12s", "opsets");
     json_array_foreach(json_object_get(model, "opsets"), i, opset)
-        printf("%s %s %.0f", i ? "," : "", *text_of(opset, "domain") ? text_of(opset, "domain") : "ai.onnx",
-               number_of(opset, "version"));
+        printf("%s %s %.0f", i ? "," : "",
+               *tdn_described_text(opset, "domain") ? tdn_described_text(opset, "domain") : "ai.onnx",
+               tdn_described_number(opset, "version"));
     printf("\n");
-    print_ios("inputs", json_object_get(model, "inputs"));
-    print_ios("outputs", json_object_get(model, "outputs"));
+    tdn_described_ios("inputs", 12, json_object_get(model, "inputs"));
+    tdn_described_ios("outputs", 12, json_object_get(model, "outputs"));
     printf("%-12s %s in %.0f initializers\n", "parameters",
-           scaled(number_of(model, "parameters"), "", parameters, sizeof parameters), number_of(model, "initializers"));
-    printf("%-12s %s a run\n", "operations", scaled(number_of(model, "flops"), "FLOP", flops, sizeof flops));
+           tdn_scaled(tdn_described_number(model, "parameters"), "", parameters, sizeof parameters),
+           tdn_described_number(model, "initializers"));
+    printf("%-12s %s a run\n", "operations",
+           tdn_scaled(tdn_described_number(model, "flops"), "FLOP", flops, sizeof flops));
     print_operators(model);
     if (args->all)
         print_nodes(model);
@@ -288,7 +241,7 @@ static void print_model(const char *path, const json_t *model, const inspect_arg
         print_unsupported(json_object_get(model, "unsupported"));
 }
 
-/* ---- The command ----------------------------------------------------------------------------------------- */
+/* ---- The command ---- */
 
 static tdn_status describe_model(char **json, const char *path, const inspect_args *args, tdn_error *error)
 {
@@ -321,8 +274,8 @@ static tdn_status check_supported(const json_t *description, const char *path, t
                     n == 1 ? "is" : "are");
 }
 
-static tdn_status print_description(const char *text, const char *path, bool is_plan, const inspect_args *args,
-                                    tdn_error *error)
+static tdn_status print_description(const char *text, const char *path, bool is_plan,
+                                    const inspect_args *args, tdn_error *error)
 {
     json_error_t why;
     json_t *o = json_loads(text, 0, &why);
@@ -359,7 +312,7 @@ int tdn_cmd_inspect(int argc, char **argv)
     inspect_args args = {.json = false};
     tdn_opt_set sets[] = {{inspect_opts, sizeof inspect_opts / sizeof inspect_opts[0], &args}};
     tdn_operands operands;
-    tdn_error error;
+    tdn_error error = {""};
     int code;
     if (tdn_cmd_begin(&usage, sets, 1, argc, argv, &operands, &code))
         code = tdn_cmd_end(inspect(operands.items[0], &args, &error), &error);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Taps hand out what a step wrote, in the layout it chose; the reference has the dense value by the model's name.
- * A value that the compiler made up has no such name and is passed over: its consumers are compared. A value may be
- * stored in another shape than the model's (a reshape that vanished): equal counts are compared in row-major order.
+ * Taps hand out what a step wrote, in the layout it chose; the reference has the dense value by the model's
+ * name. A value that the compiler made up has no such name and is passed over: its consumers are compared. A
+ * value may be stored in another shape than the model's (a reshape that vanished): equal counts are compared
+ * in row-major order.
  */
 #include "cli/layers.h"
 
@@ -117,7 +118,8 @@ static void print_layer(const layer *l, const tdn_term *out)
         return;
     }
     printf("%5d  %s%-7s%s  %9.3g %9.3g %9.1f  %s\n", l->step, tdn_term_on(out, holds ? TDN_GOOD : TDN_BAD),
-           holds ? "ok" : "DIFFERS", tdn_term_off(out), d->max, tdn_difference_mean(d), tdn_difference_sqnr(d), l->name);
+           holds ? "ok" : "DIFFERS", tdn_term_off(out), d->max, tdn_difference_mean(d),
+           tdn_difference_sqnr(d), l->name);
 }
 
 bool tdn_layers_print(const tdn_layers *layers)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Measuring. A paced call is due at a fixed time, start + k / rate, not some time after the last one: a late call
- * does not shift those after it, and dues that pass while a call runs are counted as missed and skipped, as a
- * sensor's samples would be.
+ * Measuring. A paced call is due at a fixed time, start + k / rate, not some time after the last one: a late
+ * call does not shift those after it, and dues that pass while a call runs are counted as missed and skipped,
+ * as a sensor's samples would be.
  */
 #include "cli/measure.h"
 
@@ -56,7 +56,8 @@ static tdn_status add_call(tdn_measurement *m, tdn_call_time time, tdn_error *er
 }
 
 /* One call; with a feed of one call nothing needs to be bound again. */
-static tdn_status timed_call(tdn_session *s, const tdn_feed *feed, int64_t call, tdn_call_time *time, tdn_error *error)
+static tdn_status timed_call(tdn_session *s, const tdn_feed *feed, int64_t call, tdn_call_time *time,
+                             tdn_error *error)
 {
     if (feed->n_calls > 1)
         TDN_TRY(tdn_session_bind(s, feed, call % feed->n_calls, error));
@@ -66,8 +67,8 @@ static tdn_status timed_call(tdn_session *s, const tdn_feed *feed, int64_t call,
     return status == TDN_OK ? TDN_OK : tdn_fail(error, status, "%s", tdn_context_error(s->context));
 }
 
-static tdn_status warm_up(tdn_measurement *m, tdn_session *s, const tdn_feed *feed, const tdn_measure_options *o,
-                          tdn_error *error)
+static tdn_status warm_up(tdn_measurement *m, tdn_session *s, const tdn_feed *feed,
+                          const tdn_measure_options *o, tdn_error *error)
 {
     uint64_t begin = tdn_now_ns(), now = begin;
     while (!interrupted && (m->n_warmup < o->warmup_calls || now - begin < o->warmup_ns)) {
@@ -98,8 +99,8 @@ static uint64_t next_due(tdn_measurement *m, uint64_t start, uint64_t *k, double
     return start + (uint64_t)((double)*k * period);
 }
 
-static tdn_status measure(tdn_measurement *m, tdn_session *s, const tdn_feed *feed, const tdn_measure_options *o,
-                          tdn_error *error)
+static tdn_status measure(tdn_measurement *m, tdn_session *s, const tdn_feed *feed,
+                          const tdn_measure_options *o, tdn_error *error)
 {
     double period = o->rate > 0 ? 1e9 / o->rate : 0;
     uint64_t start = tdn_now_ns() + (uint64_t)period, due = start, now = start, k = 0;
@@ -144,7 +145,8 @@ void tdn_measurement_free(tdn_measurement *m)
     *m = (tdn_measurement){.n = 0};
 }
 
-tdn_status tdn_measurement_latency(const tdn_measurement *m, bool from_due, tdn_latency *latency, tdn_error *error)
+tdn_status tdn_measurement_latency(const tdn_measurement *m, bool from_due, tdn_latency *latency,
+                                   tdn_error *error)
 {
     double *ms = calloc(m->n + 1, sizeof *ms);
     if (!ms)
@@ -155,16 +157,17 @@ tdn_status tdn_measurement_latency(const tdn_measurement *m, bool from_due, tdn_
     return TDN_OK;
 }
 
-void tdn_latency_print(FILE *out, const char *title, const tdn_latency *latency, const double *percents, int n)
+void tdn_latency_print(FILE *out, const char *title, const tdn_latency *latency, const double *percents,
+                       int n)
 {
-    fprintf(out, "%s: min = %g ms, max = %g ms, mean = %g ms, median = %g ms", title, latency->min, latency->max,
-            latency->mean, latency->median);
+    fprintf(out, "%s: min = %g ms, max = %g ms, mean = %g ms, median = %g ms", title, latency->min,
+            latency->max, latency->mean, latency->median);
     for (int i = 0; i < n; i++)
         fprintf(out, ", percentile(%g%%) = %g ms", percents[i], tdn_latency_percentile(latency, percents[i]));
     fputc('\n', out);
 }
 
-/* ---- Profile --------------------------------------------------------------------------------------------- */
+/* ---- Profile ---- */
 
 static tdn_status profile_calls(tdn_session *s, const tdn_feed *feed, int64_t n_calls, tdn_error *error)
 {
@@ -228,16 +231,16 @@ void tdn_profile_print(FILE *out, const tdn_profile *profile)
     char kernel[32], name[64];
     fprintf(out, "\n=== Profile by step (separate run, %llu calls) ===\n",
             profile->n > 0 ? (unsigned long long)profile->steps[0].n_runs : 0ull);
-    fprintf(out, "%5s %10s %6s %9s %8s %6s  %-26s %s\n", "step", "time (ms)", "%", "GFLOP/s", "GB/s", "tiles", "kernel",
-            "nodes");
+    fprintf(out, "%5s %10s %6s %9s %8s %6s  %-26s %s\n", "step", "time (ms)", "%", "GFLOP/s", "GB/s", "tiles",
+            "kernel", "nodes");
     for (int i = 0; i < profile->n; i++) {
         const tdn_step_info *step = &profile->steps[i];
         double ns = step->n_runs ? (double)step->total_ns / (double)step->n_runs : 0;
         double per_ns = ns > 0 ? 1 / ns : 0;
         fprintf(out, "%5d %10.4f %6.2f %9.2f %8.2f %6lld  %-26s %s\n", i, ns * 1e-6,
                 profile->mean_ms > 0 ? ns * 1e-4 / profile->mean_ms : 0, (double)step->flops * per_ns,
-                (double)step->bytes * per_ns, (long long)step->n_tiles, cut(step->kernel, 26, kernel, sizeof kernel),
-                cut(step->name, 60, name, sizeof name));
+                (double)step->bytes * per_ns, (long long)step->n_tiles,
+                cut(step->kernel, 26, kernel, sizeof kernel), cut(step->name, 60, name, sizeof name));
     }
     fprintf(out, "%5s %10.4f %6.2f\n", "total", profile->mean_ms, profile->n > 0 ? 100.0 : 0.0);
 }

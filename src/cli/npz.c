@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An .npz file is a zip archive of .npy members; a .npy member is a magic, a version, the length of a header, the
- * header (a Python dict literal with descr, fortran_order and shape) and the elements. libzip does the archive;
- * the header is read by a parser for just these dicts.
+ * An .npz file is a zip archive of .npy members; a .npy member is a magic, a version, the length of a header,
+ * the header (a Python dict literal with descr, fortran_order and shape) and the elements. libzip does the
+ * archive; the header is read by a parser for just these dicts.
  *
- * All members together cannot be larger than DEFLATE can make of the file's bytes (1032:1), so a small hostile file
- * cannot ask for much memory; the header's shape must then match the member's size to the byte before it is allocated.
+ * All members together cannot be larger than DEFLATE can make of the file's bytes (1032:1), so a small
+ * hostile file cannot ask for much memory; the header's shape must then match the member's size to the byte
+ * before it is allocated.
  */
 #include "cli/npz.h"
 
@@ -30,8 +31,8 @@ typedef struct dtype_row {
 
 /* V2 is what the ml_dtypes package writes for bfloat16. */
 static const dtype_row dtypes[] = {
-    {"<f4", TDN_F32}, {"<f2", TDN_F16}, {"<f8", TDN_F64}, {"|i1", TDN_S8},  {"|u1", TDN_U8},
-    {"<i2", TDN_S16}, {"<u2", TDN_U16}, {"<i4", TDN_S32}, {"<u4", TDN_U32}, {"<i8", TDN_S64},
+    {"<f4", TDN_F32}, {"<f2", TDN_F16},  {"<f8", TDN_F64},  {"|i1", TDN_S8},   {"|u1", TDN_U8},
+    {"<i2", TDN_S16}, {"<u2", TDN_U16},  {"<i4", TDN_S32},  {"<u4", TDN_U32},  {"<i8", TDN_S64},
     {"<u8", TDN_U64}, {"|b1", TDN_BOOL}, {"<V2", TDN_BF16}, {"|V2", TDN_BF16},
 };
 #define N_DTYPES (sizeof dtypes / sizeof dtypes[0])
@@ -62,10 +63,10 @@ static const char *refusal(const char *descr)
     return "Tendon has no such type";
 }
 
-/* ---- The header's dict ----------------------------------------------------------------------------------- */
+/* ---- The header's dict ---- */
 
 typedef struct npy_header {
-    char descr[sizeof ((tdn_array *)0)->descr];
+    char descr[sizeof((tdn_array *)0)->descr];
     bool fortran, too_deep;
     bool has_descr, has_order, has_shape;
     int rank;
@@ -202,7 +203,7 @@ static bool parse_header(text t, npy_header *h)
     return t.at == t.end && h->has_descr && h->has_order && h->has_shape;
 }
 
-/* ---- One array ------------------------------------------------------------------------------------------- */
+/* ---- One array ---- */
 
 /* Where the bytes of a member come from: memory, or libzip. */
 typedef struct source {
@@ -275,7 +276,8 @@ static tdn_status read_elements(source *s, const npy_header *h, tdn_tensor *tens
 {
     size_t item = tdn_dtype_size(tensor->dtype, 1), size;
     int64_t count;
-    if (!tdn_dims_count(h->dims, h->rank, &count) || !tdn_size_mul((size_t)count, item, &size) || size != s->left)
+    if (!tdn_dims_count(h->dims, h->rank, &count) || !tdn_size_mul((size_t)count, item, &size) ||
+        size != s->left)
         return tdn_fail(error, TDN_E_FORMAT, "%llu bytes of elements are not what the header's shape needs",
                         (unsigned long long)s->left);
     tensor->data = tdn_alloc(NULL, size, TDN_ALIGN);
@@ -314,7 +316,7 @@ static tdn_status read_array(source *s, tdn_array *array, tdn_error *error)
     return TDN_OK;
 }
 
-/* ---- Files ----------------------------------------------------------------------------------------------- */
+/* ---- Files ---- */
 
 /* The new, empty array, named after a member. */
 static tdn_array *add_array(tdn_npz *npz, const char *member, tdn_error *error)
@@ -340,15 +342,18 @@ static tdn_status fail_zip(zip_t *zip, const char *what, tdn_error *error)
     return tdn_fail(error, TDN_E_FORMAT, "%s: %s", what, zip_strerror(zip));
 }
 
-/* budget: how many bytes this and all further members may still claim; several may share the same compressed bytes. */
-static tdn_status read_member(tdn_npz *npz, zip_t *zip, zip_uint64_t index, uint64_t *budget, tdn_error *error)
+/* budget: how many bytes this and all further members may still claim; several may share the same compressed
+ * bytes. */
+static tdn_status read_member(tdn_npz *npz, zip_t *zip, zip_uint64_t index, uint64_t *budget,
+                              tdn_error *error)
 {
     zip_stat_t stat;
-    if (zip_stat_index(zip, index, 0, &stat) != 0 || !(stat.valid & ZIP_STAT_NAME) || !(stat.valid & ZIP_STAT_SIZE))
+    if (zip_stat_index(zip, index, 0, &stat) != 0 || !(stat.valid & ZIP_STAT_NAME) ||
+        !(stat.valid & ZIP_STAT_SIZE))
         return fail_zip(zip, "a member of the archive is damaged", error);
     if (stat.size > *budget)
-        return tdn_fail(error, TDN_E_FORMAT, "member '%s' claims %llu bytes, more than the file can hold", stat.name,
-                        (unsigned long long)stat.size);
+        return tdn_fail(error, TDN_E_FORMAT, "member '%s' claims %llu bytes, more than the file can hold",
+                        stat.name, (unsigned long long)stat.size);
     *budget -= stat.size;
     if (tdn_npz_find(npz, stat.name))
         return tdn_fail(error, TDN_E_FORMAT, "member '%s' appears twice", stat.name);
@@ -444,7 +449,7 @@ const tdn_array *tdn_npz_find(const tdn_npz *npz, const char *name)
     return NULL;
 }
 
-/* ---- Writing --------------------------------------------------------------------------------------------- */
+/* ---- Writing ---- */
 
 static const char *descr_of(tdn_dtype dtype)
 {
@@ -454,7 +459,8 @@ static const char *descr_of(tdn_dtype dtype)
     return NULL;
 }
 
-/* A version 1 header for the tensor, padded so that elements begin at a multiple of 64. malloc'ed; NULL: no memory. */
+/* A version 1 header for the tensor, padded so that elements begin at a multiple of 64. malloc'ed; NULL: no
+ * memory. */
 static char *make_header(const tdn_tensor *t, const char *descr, size_t *size)
 {
     char dict[512];
@@ -477,7 +483,8 @@ static char *make_header(const tdn_tensor *t, const char *descr, size_t *size)
 }
 
 /* libzip reads tensor and header only when the archive is closed: both must live until then. */
-static tdn_status add_member(zip_t *zip, const char *name, const tdn_tensor *t, char **header, tdn_error *error)
+static tdn_status add_member(zip_t *zip, const char *name, const tdn_tensor *t, char **header,
+                             tdn_error *error)
 {
     const char *descr = descr_of(t->dtype);
     int64_t count;

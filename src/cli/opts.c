@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Parsing of table-driven options. getopt_long is not used: it cannot say which option was nearly meant, accepts
- * abbreviations that break when an option is added, and leaves numbers and their ranges to each command.
+ * Parsing of table-driven options. getopt_long is not used: it cannot say which option was nearly meant,
+ * accepts abbreviations that break when an option is added, and leaves numbers and their ranges to each
+ * command.
  */
 #include "cli/opts.h"
 
@@ -92,8 +93,8 @@ static tdn_status store_number(const tdn_opt *opt, void *field, const char *valu
     long long i = whole ? strtoll(value, &end, 10) : 0;
     double x = whole ? (double)i : strtod(value, &end);
     if (end == value || *end || errno || !(x >= opt->min && x <= opt->max))
-        return tdn_fail(error, TDN_E_ARG, "--%s=%s: expected a %snumber from %.10g to %.10g", opt->name, value,
-                        whole ? "whole " : "", opt->min, opt->max);
+        return tdn_fail(error, TDN_E_ARG, "--%s=%s: expected a %snumber from %.10g to %.10g", opt->name,
+                        value, whole ? "whole " : "", opt->min, opt->max);
     if (whole)
         *(int64_t *)field = i;
     else
@@ -128,7 +129,8 @@ static tdn_status store(found f, const char *value, tdn_error *error)
 }
 
 /* One option at argv[*at], with its value, which may be the next word. */
-static tdn_status parse_option(const tdn_opt_set *sets, int n_sets, int argc, char **argv, int *at, tdn_error *error)
+static tdn_status parse_option(const tdn_opt_set *sets, int n_sets, int argc, char **argv, int *at,
+                               tdn_error *error)
 {
     const char *arg = argv[*at], *value = NULL;
     found f;
@@ -150,7 +152,8 @@ static tdn_status parse_option(const tdn_opt_set *sets, int n_sets, int argc, ch
             return tdn_fail(error, TDN_E_ARG, "%s: --%s takes no value", arg, f.opt->name);
     } else if (!value) {
         if (*at + 1 >= argc)
-            return tdn_fail(error, TDN_E_ARG, "%s needs a value: %s=%s", arg, arg, f.opt->value ? f.opt->value : "...");
+            return tdn_fail(error, TDN_E_ARG, "%s needs a value: %s=%s", arg, arg,
+                            f.opt->value ? f.opt->value : "...");
         value = argv[++*at];
     }
     if (f.opt->kind != TDN_OPT_FLAG && !*value)

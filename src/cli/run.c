@@ -35,8 +35,8 @@ static const tdn_usage usage = {
 };
 
 /* All outputs of all calls. */
-static tdn_status run_all(tdn_session *s, const tdn_feed *feed, const run_args *args, tdn_stack *stacks, tdn_term *term,
-                          tdn_error *error)
+static tdn_status run_all(tdn_session *s, const tdn_feed *feed, const run_args *args, tdn_stack *stacks,
+                          tdn_term *term, tdn_error *error)
 {
     for (int64_t call = 0; call < feed->n_calls; call++) {
         TDN_TRY(tdn_session_bind(s, feed, call, error));
@@ -64,7 +64,8 @@ static void print_output(const char *name, const tdn_tensor *t)
     printf("%s\n", n > 16 ? " ..." : "");
 }
 
-static tdn_status write_outputs(const tdn_session *s, const tdn_stack *stacks, const char *path, tdn_error *error)
+static tdn_status write_outputs(const tdn_session *s, const tdn_stack *stacks, const char *path,
+                                tdn_error *error)
 {
     const char **names = tdn_arena_alloc(s->arena, (size_t)s->n_outputs + 1, sizeof *names);
     tdn_tensor *tensors = tdn_arena_alloc(s->arena, (size_t)s->n_outputs + 1, sizeof *tensors);
@@ -77,8 +78,8 @@ static tdn_status write_outputs(const tdn_session *s, const tdn_stack *stacks, c
     return tdn_npz_write(path, names, tensors, s->n_outputs, error);
 }
 
-static tdn_status report(const tdn_session *s, const tdn_feed *feed, const tdn_stack *stacks, const run_args *args,
-                         double seconds, tdn_error *error)
+static tdn_status report(const tdn_session *s, const tdn_feed *feed, const tdn_stack *stacks,
+                         const run_args *args, double seconds, tdn_error *error)
 {
     if (!args->outputs) {
         for (int i = 0; i < s->n_outputs; i++)
@@ -86,7 +87,8 @@ static tdn_status report(const tdn_session *s, const tdn_feed *feed, const tdn_s
         return TDN_OK;
     }
     TDN_TRY(write_outputs(s, stacks, args->outputs, error));
-    printf("%lld %s in %.3g s; wrote", (long long)feed->n_calls, feed->n_calls == 1 ? "call" : "calls", seconds);
+    printf("%lld %s in %.3g s; wrote", (long long)feed->n_calls, feed->n_calls == 1 ? "call" : "calls",
+           seconds);
     for (int i = 0; i < s->n_outputs; i++) {
         char dims[128];
         printf("%s %s %s", i ? "," : "", s->outputs[i].name,
@@ -100,9 +102,11 @@ static tdn_status run_session(tdn_session *s, const char *path, const run_args *
                               tdn_error *error)
 {
     tdn_term term = tdn_term_of(stderr);
-    tdn_session_options options = {
-        .compile = &args->compile, .arrays = arrays, .allow_nan = args->allow_nan, .spin_us = (int)args->spin,
-        .log = &term};
+    tdn_session_options options = {.compile = &args->compile,
+                                   .arrays = arrays,
+                                   .allow_nan = args->allow_nan,
+                                   .spin_us = (int)args->spin,
+                                   .log = &term};
     TDN_TRY(tdn_session_open(s, path, &options, error));
     tdn_feed feed;
     TDN_TRY(tdn_session_feed(s, &feed, &options, 1, 0, error));
@@ -137,7 +141,7 @@ int tdn_cmd_run(int argc, char **argv)
     tdn_opt_set sets[] = {{run_opts, sizeof run_opts / sizeof run_opts[0], &args},
                           {tdn_compile_few_opts, tdn_n_compile_few_opts, &args.compile}};
     tdn_operands operands;
-    tdn_error error;
+    tdn_error error = {""};
     int code;
     if (tdn_cmd_begin(&usage, sets, 2, argc, argv, &operands, &code))
         code = tdn_cmd_end(run_file(operands.items[0], &args, &error), &error);

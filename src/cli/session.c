@@ -7,8 +7,10 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "cli/cmd.h"
 
-/* A plan's first bytes are a line of text, then eight that are no text, so that one damaged byte does not hide it. */
+/* A plan's first bytes are a line of text, then eight that are no text, so that one damaged byte does not
+ * hide it. */
 #define PLAN_TEXT "tendon plan "
 #define PLAN_MAGIC "\x89tdnplan"
 #define PLAN_MAGIC_AT 64
@@ -18,8 +20,9 @@ tdn_status tdn_file_is_plan(const char *path, bool *is_plan, tdn_error *error)
     tdn_map map;
     TDN_TRY(tdn_map_open(&map, path, error));
     size_t text = strlen(PLAN_TEXT), magic = strlen(PLAN_MAGIC);
-    *is_plan = (map.size >= text && memcmp(map.data, PLAN_TEXT, text) == 0) ||
-               (map.size >= PLAN_MAGIC_AT + magic && memcmp(map.data + PLAN_MAGIC_AT, PLAN_MAGIC, magic) == 0);
+    *is_plan =
+        (map.size >= text && memcmp(map.data, PLAN_TEXT, text) == 0) ||
+        (map.size >= PLAN_MAGIC_AT + magic && memcmp(map.data + PLAN_MAGIC_AT, PLAN_MAGIC, magic) == 0);
     tdn_map_close(&map);
     return TDN_OK;
 }
@@ -30,9 +33,10 @@ tdn_status tdn_session_load_model(tdn_model **model, const char *path, tdn_log_s
     options.log = tdn_log_line;
     options.log_user = sink;
     tdn_status status = tdn_model_load(model, path, &options, error);
-    if (status == TDN_E_MODEL || status == TDN_E_FORMAT)
-        return tdn_fail_while(error, status, "reading %s, which does not begin as a plan and so should be an ONNX model",
-                              path);
+    const char *suffix = strrchr(path, '.');
+    bool is_named_so = suffix && strcmp(suffix, ".onnx") == 0;
+    if ((status == TDN_E_MODEL || status == TDN_E_FORMAT) && !is_named_so)
+        tdn_cmd_hint(error, "the file does not begin as a plan does, so it was read as an ONNX model");
     return status;
 }
 
@@ -44,17 +48,17 @@ tdn_status tdn_session_name_file(tdn_status status, const char *path, tdn_error 
     return tdn_fail_while(error, status, "compiling %s", path);
 }
 
-/* ---- Opening --------------------------------------------------------------------------------------------- */
+/* ---- Opening ---- */
 
 static bool is_default(const tdn_compile_args *args)
 {
     const tdn_compile_args plain = TDN_COMPILE_ARGS_INIT;
-    return strcmp(args->precision, plain.precision) == 0 && args->level == plain.level && args->targets.n == 0 &&
-           args->states.n == 0 && !args->dump;
+    return strcmp(args->precision, plain.precision) == 0 && args->level == plain.level &&
+           args->targets.n == 0 && args->states.n == 0 && !args->dump;
 }
 
-static tdn_status load_engine(tdn_session *s, const char *path, size_t size, const tdn_session_options *options,
-                              tdn_error *error)
+static tdn_status load_engine(tdn_session *s, const char *path, size_t size,
+                              const tdn_session_options *options, tdn_error *error)
 {
     tdn_engine_options engine_options = TDN_ENGINE_OPTIONS_INIT;
     tdn_log_sink *sink = tdn_arena_alloc(s->arena, 1, sizeof *sink);
@@ -92,8 +96,8 @@ static void show_progress(void *user, int phase, int n_phases, const char *what,
     tdn_term_bar(user, what, fraction);
 }
 
-static tdn_status compile(tdn_session *s, tdn_model *model, const char *path, const tdn_session_options *options,
-                          tdn_error *error)
+static tdn_status compile(tdn_session *s, tdn_model *model, const char *path,
+                          const tdn_session_options *options, tdn_error *error)
 {
     tdn_build_options build;
     TDN_TRY(tdn_compile_prepare(options->compile, model, s->arena, options->log, &build, error));
@@ -112,15 +116,18 @@ static tdn_status compile(tdn_session *s, tdn_model *model, const char *path, co
     return tdn_session_name_file(status, path, error);
 }
 
-static tdn_status load_plan(tdn_session *s, const char *path, const tdn_session_options *options, tdn_error *error)
+static tdn_status load_plan(tdn_session *s, const char *path, const tdn_session_options *options,
+                            tdn_error *error)
 {
     if (!is_default(options->compile))
-        return tdn_fail(error, TDN_E_ARG,
-                        "%s is compiled already: --precision, --optimization-level, --target, --state and --dump are "
-                        "for models",
-                        path);
+        return tdn_fail(
+            error, TDN_E_ARG,
+            "%s is compiled already: --precision, --optimization-level, --target, --state and --dump are "
+            "for models",
+            path);
     if (options->arrays && options->compile->shapes.n)
-        return tdn_fail(error, TDN_E_ARG, "%s is compiled already, and the arrays have their shapes: drop --shapes", path);
+        return tdn_fail(error, TDN_E_ARG,
+                        "%s is compiled already, and the arrays have their shapes: drop --shapes", path);
     TDN_TRY(load_engine(s, path, 0, options, error));
     tdn_ports ports;
     /* The last program is the largest, so that words about it tell the most. */
@@ -189,8 +196,8 @@ void tdn_session_close(tdn_session *session)
     *session = (tdn_session){.arena = NULL};
 }
 
-tdn_status tdn_session_feed(tdn_session *session, tdn_feed *feed, const tdn_session_options *options, int64_t n_calls,
-                            uint64_t seed, tdn_error *error)
+tdn_status tdn_session_feed(tdn_session *session, tdn_feed *feed, const tdn_session_options *options,
+                            int64_t n_calls, uint64_t seed, tdn_error *error)
 {
     if (options->arrays)
         return tdn_feed_arrays(feed, session->engine, options->arrays, session->arena, error);
@@ -198,10 +205,11 @@ tdn_status tdn_session_feed(tdn_session *session, tdn_feed *feed, const tdn_sess
     tdn_shape_set shapes;
     if (given->n > 0)
         TDN_TRY(tdn_shapes_parse(given->items[0], session->arena, &shapes, error));
-    return tdn_feed_random(feed, session->engine, given->n > 0 ? &shapes : NULL, n_calls, seed, session->arena, error);
+    return tdn_feed_random(feed, session->engine, given->n > 0 ? &shapes : NULL, n_calls, seed,
+                           session->arena, error);
 }
 
-/* ---- Calling --------------------------------------------------------------------------------------------- */
+/* ---- Calling ---- */
 
 tdn_status tdn_session_new_context(tdn_session *session, bool profile, tdn_error *error)
 {
@@ -219,7 +227,8 @@ static tdn_status fail_context(const tdn_session *s, tdn_status status, tdn_erro
 }
 
 /* The tensor for an output of the program in use, in memory that grows when it must. */
-static tdn_status size_output(tdn_session_output *out, const tdn_io_info *info, int64_t batch, tdn_error *error)
+static tdn_status size_output(tdn_session_output *out, const tdn_io_info *info, int64_t batch,
+                              tdn_error *error)
 {
     void *data = out->tensor.data;
     out->name = info->name;

@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-
 static int by_value(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -101,7 +100,10 @@ void tdn_difference_add(tdn_difference *d, const tdn_view *a, const tdn_view *b,
     }
 }
 
-double tdn_difference_mean(const tdn_difference *d) { return d->n ? d->sum / (double)d->n : 0; }
+double tdn_difference_mean(const tdn_difference *d)
+{
+    return d->n ? d->sum / (double)d->n : 0;
+}
 
 double tdn_difference_cosine(const tdn_difference *d)
 {

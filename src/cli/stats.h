@@ -5,7 +5,7 @@
 
 #include "base/view.h"
 
-/* ---- Latencies ------------------------------------------------------------------------------------------- */
+/* ---- Latencies ---- */
 
 typedef struct tdn_latency {
     size_t n;
@@ -15,10 +15,11 @@ typedef struct tdn_latency {
 
 /* Sorts `values` in place and keeps pointing at them. All numbers are 0 where n is 0. */
 tdn_latency tdn_latency_of(double *values, size_t n);
-/* The value that p percent do not exceed: number max(n - 1 - floor((1 - p/100) n), 0) of the sorted values. */
+/* The value that p percent do not exceed: number max(n - 1 - floor((1 - p/100) n), 0) of the sorted values.
+ */
 double tdn_latency_percentile(const tdn_latency *latency, double p);
 
-/* ---- Differences ----------------------------------------------------------------------------------------- */
+/* ---- Differences ---- */
 
 typedef struct tdn_tolerance {
     double atol, rtol;
@@ -26,8 +27,8 @@ typedef struct tdn_tolerance {
 
 /* Sums over pairs a (judged) and b (right). Zeroed to begin with. */
 typedef struct tdn_difference {
-    int64_t n, n_outside; /* elements; those where not |a - b| <= atol + rtol |b| */
-    double max, sum;      /* of |a - b| */
+    int64_t n, n_outside;  /* elements; those where not |a - b| <= atol + rtol |b| */
+    double max, sum;       /* of |a - b| */
     double aa, bb, ab, dd; /* sums of products; dd of (a - b)^2 */
     /* The element that is farthest outside, or nearest to it: its number among the n, and both values. */
     int64_t worst;
@@ -35,8 +36,8 @@ typedef struct tdn_difference {
 } tdn_difference;
 
 /*
- * Adds all elements of two tensors of equal dims, in row-major order. Equal infinities are equal; a NaN equals a NaN
- * and nothing else. Integers are compared as such.
+ * Adds all elements of two tensors of equal dims, in row-major order. Equal infinities are equal; a NaN
+ * equals a NaN and nothing else. Integers are compared as such.
  */
 void tdn_difference_add(tdn_difference *d, const tdn_view *a, const tdn_view *b, tdn_tolerance tolerance);
 double tdn_difference_mean(const tdn_difference *d);

@@ -21,13 +21,16 @@ tdn_term tdn_term_of(FILE *file)
 const char *tdn_term_on(const tdn_term *term, tdn_style style)
 {
     static const char *const codes[] = {
-        [TDN_PLAIN] = "",         [TDN_BOLD] = "\033[1m", [TDN_DIM] = "\033[2m",
+        [TDN_PLAIN] = "",        [TDN_BOLD] = "\033[1m", [TDN_DIM] = "\033[2m",
         [TDN_GOOD] = "\033[32m", [TDN_BAD] = "\033[31m", [TDN_WARN] = "\033[33m",
     };
     return term->colour ? codes[style] : "";
 }
 
-const char *tdn_term_off(const tdn_term *term) { return term->colour ? "\033[0m" : ""; }
+const char *tdn_term_off(const tdn_term *term)
+{
+    return term->colour ? "\033[0m" : "";
+}
 
 void tdn_term_bar(tdn_term *term, const char *title, double fraction)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tendon validate: an engine against the reference, which evaluates the same model plainly and shares no code with
- * it; and against expected outputs and labels where the data has them. Every call of the engine is followed by the
- * reference's on the same inputs, so memory does not grow with the samples.
+ * tendon validate: an engine against the reference, which evaluates the same model plainly and shares no code
+ * with it; and against expected outputs and labels where the data has them. Every call of the engine is
+ * followed by the reference's on the same inputs, so memory does not grow with the samples.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -70,11 +70,17 @@ typedef struct validation {
     bool holds;
 } validation;
 
-static tdn_tolerance tolerance_of(const validation *v) { return (tdn_tolerance){v->args->atol, v->args->rtol}; }
+static tdn_tolerance tolerance_of(const validation *v)
+{
+    return (tdn_tolerance){v->args->atol, v->args->rtol};
+}
 
-static tdn_view view_of(const tdn_tensor *t) { return tdn_view_make(t->data, t->dtype, t->rank, t->dims); }
+static tdn_view view_of(const tdn_tensor *t)
+{
+    return tdn_view_make(t->data, t->dtype, t->rank, t->dims);
+}
 
-/* ---- The reference's inputs and states ------------------------------------------------------------------- */
+/* ---- The reference's inputs and states ---- */
 
 static int state_of(const validation *v, const char *input)
 {
@@ -131,8 +137,8 @@ static tdn_status model_input(const validation *v, int index, int64_t call, tdn_
             *t = tdn_feed_tensor(&v->feed, i, call);
             return TDN_OK;
         }
-    return tdn_fail(error, TDN_E_ARG, "the plan has no input '%s': if it is a state there, say --state=%s:OUTPUT", name,
-                    name);
+    return tdn_fail(error, TDN_E_ARG,
+                    "the plan has no input '%s': if it is a state there, say --state=%s:OUTPUT", name, name);
 }
 
 /* The reference for the shapes of v->inputs: the last call of a batch may be shorter. */
@@ -155,6 +161,14 @@ static tdn_status prepare_reference(validation *v, tdn_error *error)
     return tdn_reference_create(&v->reference, v->model, &set, (int)v->args->compile.threads, error);
 }
 
+static tdn_status reference_value(const validation *v, const char *name, tdn_tensor *t, tdn_error *error)
+{
+    tdn_status status = tdn_reference_value(v->reference, name, t);
+    if (status == TDN_OK)
+        return TDN_OK;
+    return tdn_fail(error, status, "the model has no value '%s': is the plan of another model?", name);
+}
+
 static tdn_status run_reference(validation *v, int64_t call, tdn_error *error)
 {
     for (int i = 0; i < v->model_ports.n_inputs; i++)
@@ -164,7 +178,7 @@ static tdn_status run_reference(validation *v, int64_t call, tdn_error *error)
     for (int i = 0; i < v->n_states; i++) {
         tdn_tensor t = {.struct_size = sizeof t};
         tdn_view from, to = view_of(&v->state_values[i]);
-        TDN_TRY(tdn_reference_value(v->reference, v->states[i].output, &t));
+        TDN_TRY(reference_value(v, v->states[i].output, &t, error));
         from = view_of(&t);
         if (!tdn_view_same_dims(&from, &to) || from.dtype != to.dtype)
             return tdn_fail(error, TDN_E_SHAPE, "state '%s' and output '%s' differ in shape or type",
@@ -174,7 +188,7 @@ static tdn_status run_reference(validation *v, int64_t call, tdn_error *error)
     return TDN_OK;
 }
 
-/* ---- Comparing ------------------------------------------------------------------------------------------- */
+/* ---- Comparing ---- */
 
 static tdn_status compare_outputs(validation *v, tdn_error *error)
 {
@@ -182,7 +196,7 @@ static tdn_status compare_outputs(validation *v, tdn_error *error)
         compared *c = &v->outputs[i];
         const tdn_tensor *a = &v->session->outputs[i].tensor;
         tdn_tensor b = {.struct_size = sizeof b};
-        TDN_TRY(tdn_reference_value(v->reference, c->name, &b));
+        TDN_TRY(reference_value(v, c->name, &b, error));
         tdn_view va = view_of(a), vb = view_of(&b);
         char is[128], should[128];
         if (!tdn_view_same_dims(&va, &vb))
@@ -224,7 +238,7 @@ static tdn_status compare_call(validation *v, int64_t call, tdn_error *error)
     return v->evaluated[call] ? compare_outputs(v, error) : TDN_OK;
 }
 
-/* ---- Report ---------------------------------------------------------------------------------------------- */
+/* ---- Report ---- */
 
 /* The element among all calls that is number `element` among the evaluated ones. */
 static int64_t element_of_all(const validation *v, const compared *c, int64_t element)
@@ -240,11 +254,12 @@ static int64_t element_of_all(const validation *v, const compared *c, int64_t el
     return call * size + element % size;
 }
 
-static const char *worst_text(const tdn_difference *d, int64_t element, const tdn_tensor *stack, char *text, size_t size)
+static const char *worst_text(const tdn_difference *d, int64_t element, const tdn_tensor *stack, char *text,
+                              size_t size)
 {
     char place[128];
-    snprintf(text, size, "%s: %.9g, not %.9g", tdn_place_text(stack, element, place, sizeof place), d->worst_a,
-             d->worst_b);
+    snprintf(text, size, "%s: %.9g, not %.9g", tdn_place_text(stack, element, place, sizeof place),
+             d->worst_a, d->worst_b);
     return text;
 }
 
@@ -259,8 +274,8 @@ static void print_difference(validation *v, const char *what, const char *name, 
     if (d->n > 0)
         worst_text(d, element, stack, worst, sizeof worst);
     printf("%-20s %-9s  %s%-7s%s  max %.3g  mean %.3g  cosine %.9f  SQNR %.1f dB\n", name, what,
-           tdn_term_on(&out, holds ? TDN_GOOD : TDN_BAD), holds ? "ok" : "DIFFERS", tdn_term_off(&out), d->max,
-           tdn_difference_mean(d), tdn_difference_cosine(d), tdn_difference_sqnr(d));
+           tdn_term_on(&out, holds ? TDN_GOOD : TDN_BAD), holds ? "ok" : "DIFFERS", tdn_term_off(&out),
+           d->max, tdn_difference_mean(d), tdn_difference_cosine(d), tdn_difference_sqnr(d));
     printf("%-20s %-9s           %s %s", "", "", holds ? "nearest to the limit" : "worst", worst);
     if (!holds)
         printf("; %lld of %lld elements differ", (long long)d->n_outside, (long long)d->n);
@@ -281,7 +296,8 @@ static tdn_status compare_expected(validation *v, tdn_error *error)
                             array->name, array->descr, array->why);
         if (!tdn_view_same_dims(&a, &b))
             return tdn_fail(error, TDN_E_FORMAT, "%s: expected output '%s' has shape %s; the engine gives %s",
-                            v->arrays->path, array->name, tdn_tensor_text(should, text_should, sizeof text_should),
+                            v->arrays->path, array->name,
+                            tdn_tensor_text(should, text_should, sizeof text_should),
                             tdn_tensor_text(is, text_is, sizeof text_is));
         tdn_difference d = {0};
         tdn_difference_add(&d, &a, &b, tolerance_of(v));
@@ -295,7 +311,8 @@ static int64_t decision(const tdn_tensor *t, int64_t row, int64_t n_rows)
 {
     tdn_view view = view_of(t);
     int64_t width = tdn_view_count(&view) / n_rows;
-    return width == 1 ? tdn_view_get_int(&view, tdn_view_offset(&view, row)) : tdn_argmax(&view, row * width, width);
+    return width == 1 ? tdn_view_get_int(&view, tdn_view_offset(&view, row))
+                      : tdn_argmax(&view, row * width, width);
 }
 
 /* The first output with a row for each label. */
@@ -329,10 +346,10 @@ static void print_accuracy(const validation *v, const compared *c, const tdn_vie
     if (n_both == 0)
         return;
     if (n_both < n_labels)
-        printf("  on the reference's       %6.2f %%  (%lld of %lld)\n", 100.0 * (double)right_engine / (double)n_both,
-               (long long)right_engine, (long long)n_both);
-    printf("accuracy of the reference  %6.2f %%  (%lld of %lld)\n", 100.0 * (double)right_reference / (double)n_both,
-           (long long)right_reference, (long long)n_both);
+        printf("  on the reference's       %6.2f %%  (%lld of %lld)\n",
+               100.0 * (double)right_engine / (double)n_both, (long long)right_engine, (long long)n_both);
+    printf("accuracy of the reference  %6.2f %%  (%lld of %lld)\n",
+           100.0 * (double)right_reference / (double)n_both, (long long)right_reference, (long long)n_both);
     printf("same decisions             %6.2f %%  (%lld of %lld)\n", 100.0 * (double)agree / (double)n_both,
            (long long)agree, (long long)n_both);
 }
@@ -347,8 +364,8 @@ static tdn_status report_labels(const validation *v, tdn_error *error)
         return tdn_fail(error, TDN_E_FORMAT, "%s: 'label' has type %s", v->arrays->path, label->descr);
     const compared *c = classifier(v, n);
     if (!c)
-        return tdn_fail(error, TDN_E_FORMAT, "%s: no output has a row for each of the %lld labels", v->arrays->path,
-                        (long long)n);
+        return tdn_fail(error, TDN_E_FORMAT, "%s: no output has a row for each of the %lld labels",
+                        v->arrays->path, (long long)n);
     tdn_view labels = tdn_view_make(label->tensor.data, label->tensor.dtype, 1, &n);
     print_accuracy(v, c, &labels, n);
     return TDN_OK;
@@ -359,8 +376,9 @@ static tdn_status report(validation *v, tdn_error *error)
     int64_t n = 0;
     for (int64_t call = 0; call < v->feed.n_calls; call++)
         n += v->evaluated[call];
-    printf("%lld call%s of the engine, %lld of the reference; |a - b| <= %g + %g |b|\n", (long long)v->feed.n_calls,
-           v->feed.n_calls == 1 ? "" : "s", (long long)n, v->args->atol, v->args->rtol);
+    printf("%lld call%s of the engine, %lld of the reference; |a - b| <= %g + %g |b|\n",
+           (long long)v->feed.n_calls, v->feed.n_calls == 1 ? "" : "s", (long long)n, v->args->atol,
+           v->args->rtol);
     if (v->layers)
         v->holds = tdn_layers_print(v->layers) && v->holds;
     for (int i = 0; i < v->session->n_outputs; i++) {
@@ -371,12 +389,12 @@ static tdn_status report(validation *v, tdn_error *error)
     TDN_TRY(compare_expected(v, error));
     TDN_TRY(report_labels(v, error));
     if (!v->holds)
-        return tdn_fail(error, TDN_E_CHECK, "the engine differs by more than atol %g + rtol %g", v->args->atol,
-                        v->args->rtol);
+        return tdn_fail(error, TDN_E_CHECK, "the engine differs by more than atol %g + rtol %g",
+                        v->args->atol, v->args->rtol);
     return TDN_OK;
 }
 
-/* ---- The command ----------------------------------------------------------------------------------------- */
+/* ---- The command ---- */
 
 static tdn_status prepare(validation *v, const tdn_session_options *options, tdn_error *error)
 {
@@ -409,14 +427,18 @@ static tdn_status compare_all(validation *v, const tdn_session_options *options,
     return report(v, error);
 }
 
-static tdn_status validate(validation *v, const char *path, const char *plan, tdn_arrays *arrays, tdn_error *error)
+static tdn_status validate(validation *v, const char *path, const char *plan, tdn_arrays *arrays,
+                           tdn_error *error)
 {
     tdn_compile_args compile = v->args->compile;
     /* Of a plan's states only the reference must be told. */
     if (plan)
         compile.states = (tdn_opt_list){NULL, 0};
-    tdn_session_options options = {
-        .compile = &compile, .arrays = arrays, .allow_nan = v->args->allow_nan, .spin_us = -1, .log = v->term};
+    tdn_session_options options = {.compile = &compile,
+                                   .arrays = arrays,
+                                   .allow_nan = v->args->allow_nan,
+                                   .spin_us = -1,
+                                   .log = v->term};
     TDN_TRY(tdn_session_open_model(v->session, v->model, path, plan, &options, error));
     tdn_status status = compare_all(v, &options, error);
     for (int i = 0; v->outputs && i < v->session->n_outputs; i++) {
@@ -438,14 +460,19 @@ static tdn_status validate_files(const tdn_operands *operands, const validate_ar
     bool is_plan;
     TDN_TRY(tdn_file_is_plan(path, &is_plan, error));
     if (is_plan)
-        return tdn_fail(error, TDN_E_ARG, "%s is a plan; the model comes first: tendon %s", path, usage.synopsis);
+        return tdn_fail(error, TDN_E_ARG, "%s is a plan; the model comes first: tendon %s", path,
+                        usage.synopsis);
     if (args->data)
         TDN_TRY(tdn_npz_read(&arrays.npz, args->data, error));
-    validation v = {.args = args, .session = &session, .arrays = args->data ? &arrays : NULL, .term = &term,
+    validation v = {.args = args,
+                    .session = &session,
+                    .arrays = args->data ? &arrays : NULL,
+                    .term = &term,
                     .holds = true};
     tdn_status status = tdn_session_load_model(&v.model, path, &sink, error);
     if (status == TDN_OK)
-        status = validate(&v, path, operands->n > 1 ? operands->items[1] : NULL, args->data ? &arrays : NULL, error);
+        status = validate(&v, path, operands->n > 1 ? operands->items[1] : NULL, args->data ? &arrays : NULL,
+                          error);
     tdn_session_close(&session);
     tdn_model_free(v.model);
     tdn_npz_free(&arrays.npz);
@@ -458,7 +485,7 @@ int tdn_cmd_validate(int argc, char **argv)
     tdn_opt_set sets[] = {{validate_opts, sizeof validate_opts / sizeof validate_opts[0], &args},
                           {tdn_compile_few_opts, tdn_n_compile_few_opts, &args.compile}};
     tdn_operands operands;
-    tdn_error error;
+    tdn_error error = {""};
     int code;
     if (tdn_cmd_begin(&usage, sets, 2, argc, argv, &operands, &code))
         code = tdn_cmd_end(validate_files(&operands, &args, &error), &error);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* numpy's files: what is written is read back, hand-made .npy headers of all kinds, and damage of every byte. */
+/* numpy's files: what is written is read back, hand-made .npy headers of all kinds, and damage of every byte.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -157,7 +158,8 @@ static void lists_what_is_no_tensor(void **state)
         {"{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", "objects"},
         {"{'descr': '<c8', 'fortran_order': False, 'shape': (1,)}", "complex"},
         {"{'descr': '<M8[ns]', 'fortran_order': False, 'shape': (1,)}", "no such type"},
-        {"{'descr': [('a', '<f4'), ('b', '<i4', (2,))], 'fortran_order': False, 'shape': (1,)}", "no such type"},
+        {"{'descr': [('a', '<f4'), ('b', '<i4', (2,))], 'fortran_order': False, 'shape': (1,)}",
+         "no such type"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1)}", "dimensions"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -213,7 +215,8 @@ static tdn_map make_archive(const char *path)
         x[i] = (float)i;
     int64_t y = 3;
     const char *names[] = {"x", "y"};
-    const tdn_tensor tensors[] = {tdn_tensor_make(x, TDN_F32, 2, (int64_t[]){8, 5}), tdn_tensor_make(&y, TDN_S64, 0, NULL)};
+    const tdn_tensor tensors[] = {tdn_tensor_make(x, TDN_F32, 2, (int64_t[]){8, 5}),
+                                  tdn_tensor_make(&y, TDN_S64, 0, NULL)};
     tdn_map map;
     assert_int_equal(tdn_npz_write(path, names, tensors, 2, NULL), TDN_OK);
     assert_int_equal(tdn_map_open(&map, path, NULL), TDN_OK);
