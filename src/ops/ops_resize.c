@@ -173,7 +173,8 @@ static int64_t resize_flops(const tdn_node *node)
 
 #define ROW(name_, since_, max_in_, reference_)                                                                        \
     {.name = name_, .domain = "", .since = since_, .n_in_min = 1, .n_in_max = max_in_, .n_out_min = 1, .n_out_max = 1, \
-     .infer = resize_infer, .decompose = resize_decompose, .reference = reference_, .flops = resize_flops}
+     .infer = resize_infer, .decompose = resize_decompose, .reference = reference_, .flops = resize_flops,             \
+     .unfolded = true}
 
 const tdn_op_def tdn_ops_resize[] = {
     ROW("Upsample", 7, 1, NULL),
