@@ -23,7 +23,6 @@ pytestmark = pytest.mark.small
 
 ROOT = Path(__file__).resolve().parents[2]
 TENDON = os.environ.get("TENDON", str(ROOT / "build" / "tendon"))
-EMG = ROOT / "examples" / "emg"
 DONE, FAILED, USAGE, INPUT = 0, 1, 2, 3
 F32, I64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 COMMANDS = ["build", "run", "bench", "validate", "inspect"]
@@ -703,18 +702,3 @@ def test_colour_and_progress_on_a_terminal_only(models, plan, tmp_path):
     assert "\033[" in on_a_terminal("inspect", models / "odd.onnx")
     for run in (tendon(*line), tendon("inspect", models / "odd.onnx", code=FAILED)):
         assert "\033" not in run.stdout + run.stderr and "\r" not in run.stdout + run.stderr
-
-
-# --- The example's model
-
-
-@pytest.mark.skipif(not (EMG / "emg_tcn.onnx").exists(), reason="examples/emg is not there")
-def test_emg_decisions_are_onnxruntimes(tmp_path):
-    data, out = np.load(EMG / "test.npz"), tmp_path / "out.npz"
-    emg = data["emg"][::10]
-    tendon("run", EMG / "emg_tcn.onnx", "-i", npz(tmp_path / "in.npz", emg=emg, label=data["label"][::10]), "-o", out)
-    session = ort.InferenceSession(EMG / "emg_tcn.onnx", providers=["CPUExecutionProvider"])
-    want = np.concatenate([session.run(None, {"emg": e[None]})[0] for e in emg])
-    got = np.load(out)["logits"]
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
-    assert (got.argmax(1) == want.argmax(1)).all()
