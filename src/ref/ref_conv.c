@@ -5,7 +5,7 @@
  * Conv: up to four output channels share each row of the input, which is what makes it bearably fast: the inner loop
  * adds w * x to four rows of sums in scratch, and the widening of x to double is paid once. A row is a piece of the
  * innermost output axis; axes that the kernel does not look along (extent 1, stride 1, no padding) are joined with the
- * one before them first, so that a 1x1 or a 9x1 kernel has long rows. Sums run over channel, then kernel position, in
+ * one before them first, so that a 1x1 or a 9x1 kernel has long rows. Sums run over kernel position, then channel, in
  * order, whatever the parts.
  */
 #include "ref/ref_util.h"
@@ -14,7 +14,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHANNELS = 4, ROW = 512 };
+enum { CHANNELS = TDN_REF_ROWS, ROW = 512 };
 
 /* Views as (n, c, d, h, w), with leading spatial axes of extent 1. */
 typedef struct geometry {
@@ -123,58 +123,70 @@ typedef struct piece {
     int rows;
 } piece;
 
-static void add_row(const tdn_view *x, int64_t at, int64_t step, const double *w, int rows, double *acc, int64_t n)
-{
-    if (x->dtype == TDN_F32 && rows == CHANNELS) {
-        tdn_ref_axpy4(acc, ROW, (const float *)x->data + at, step, w, n);
-        return;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        const double v = tdn_ref_get(x, at + i * step);
-        for (int r = 0; r < rows; r++)
-            acc[r * ROW + i] += w[r] * v;
-    }
-}
+/* One kernel position: where its input row begins in channel 0 of the group, and its weights. */
+typedef struct tap {
+    int64_t x_at, x_step; /* of the row's elements */
+    int64_t w_at;         /* of input channel 0 and output channel p->m */
+    int64_t shift, n;     /* which outputs of the piece see it */
+} tap;
 
-/* Adds what one input channel gives. */
-static void add_channel(const tdn_ref_call *call, const geometry *g, const piece *p, int64_t c, double *acc)
+/* Adds what input channels [c, c + n_c) give through one kernel position. */
+static void add_channels(const tdn_ref_call *call, const geometry *g, const piece *p, const tap *t, int64_t c, int n_c,
+                         double *acc)
 {
     const tdn_view *x = &call->in[0], *w = &call->in[1];
-    const int64_t first = p->m / (g->m / g->group) * (g->c / g->group); /* of the group */
-    for (int64_t kd = 0; kd < g->kernel[0]; kd++)
-        for (int64_t kh = 0; kh < g->kernel[1]; kh++) {
-            int64_t d, h;
-            if (!look(g, 0, p->d, kd, &d) || !look(g, 1, p->h, kh, &h))
-                continue;
-            const int64_t row = p->n * g->x_stride[0] + (first + c) * g->x_stride[1] + d * g->x_stride[2] +
-                                h * g->x_stride[3];
-            const int64_t tap = c * g->w_stride[1] + kd * g->w_stride[2] + kh * g->w_stride[3];
-            for (int64_t kw = 0; kw < g->kernel[2]; kw++) {
-                int64_t begin = p->begin, end = p->end;
-                inside(g, 2, kw, &begin, &end);
-                if (begin >= end)
-                    continue;
-                double weights[CHANNELS] = {0};
-                for (int r = 0; r < p->rows; r++)
-                    weights[r] = tdn_ref_get(w, (p->m + r) * g->w_stride[0] + tap + kw * g->w_stride[4]);
-                const int64_t at = begin * g->stride[2] + kw * g->dilation[2] - g->before[2];
-                add_row(x, row + at * g->x_stride[4], g->stride[2] * g->x_stride[4], weights, p->rows,
-                        acc + (begin - p->begin), end - begin);
-            }
+    double weights[TDN_REF_TERMS][CHANNELS] = {{0}};
+    const float *rows[TDN_REF_TERMS];
+    for (int k = 0; k < n_c; k++)
+        for (int r = 0; r < p->rows; r++)
+            weights[k][r] = tdn_ref_get(w, t->w_at + r * g->w_stride[0] + (c + k) * g->w_stride[1]);
+    if (x->dtype == TDN_F32 && p->rows > 1) {
+        for (int k = 0; k < n_c; k++)
+            rows[k] = (const float *)x->data + t->x_at + (c + k) * g->x_stride[1];
+        tdn_ref_add_rows(acc + t->shift, ROW, rows, n_c, t->x_step, (const double(*)[CHANNELS])weights, t->n);
+        return;
+    }
+    for (int k = 0; k < n_c; k++)
+        for (int64_t i = 0; i < t->n; i++) {
+            const double v = tdn_ref_get(x, t->x_at + (c + k) * g->x_stride[1] + i * t->x_step);
+            for (int r = 0; r < p->rows; r++)
+                acc[r * ROW + t->shift + i] += weights[k][r] * v;
         }
+}
+
+static void add_tap(const tdn_ref_call *call, const geometry *g, const piece *p, const int64_t *k, double *acc)
+{
+    const int64_t per_in = g->c / g->group, first = p->m / (g->m / g->group) * per_in;
+    int64_t d, h, begin = p->begin, end = p->end;
+    if (!look(g, 0, p->d, k[0], &d) || !look(g, 1, p->h, k[1], &h))
+        return;
+    inside(g, 2, k[2], &begin, &end);
+    if (begin >= end)
+        return;
+    const int64_t at = begin * g->stride[2] + k[2] * g->dilation[2] - g->before[2];
+    const tap t = {
+        .x_at = p->n * g->x_stride[0] + first * g->x_stride[1] + d * g->x_stride[2] + h * g->x_stride[3] +
+                at * g->x_stride[4],
+        .x_step = g->stride[2] * g->x_stride[4],
+        .w_at = p->m * g->w_stride[0] + k[0] * g->w_stride[2] + k[1] * g->w_stride[3] + k[2] * g->w_stride[4],
+        .shift = begin - p->begin,
+        .n = end - begin,
+    };
+    for (int64_t c = 0; c < per_in; c += TDN_REF_TERMS)
+        add_channels(call, g, p, &t, c, (int)(per_in - c < TDN_REF_TERMS ? per_in - c : TDN_REF_TERMS), acc);
 }
 
 static void do_piece(const tdn_ref_call *call, const geometry *g, const piece *p, double *acc)
 {
     const tdn_view *b = tdn_ref_in(call, 2), *y = &call->out[0];
     const int64_t n = p->end - p->begin;
-    for (int r = 0; r < p->rows; r++) {
-        const double bias = b ? tdn_ref_get(b, (p->m + r) * b->strides[0]) : 0;
+    for (int r = 0; r < CHANNELS; r++) {
+        const double bias = b && r < p->rows ? tdn_ref_get(b, (p->m + r) * b->strides[0]) : 0;
         for (int64_t i = 0; i < n; i++)
             acc[r * ROW + i] = bias;
     }
-    for (int64_t c = 0; c < g->c / g->group; c++)
-        add_channel(call, g, p, c, acc);
+    for (tdn_walk k = tdn_walk_begin(3, g->kernel); k.more; tdn_walk_next(&k))
+        add_tap(call, g, p, k.index, acc);
     for (int r = 0; r < p->rows; r++) {
         const int64_t at = p->n * g->y_stride[0] + (p->m + r) * g->y_stride[1] + p->d * g->y_stride[2] +
                            p->h * g->y_stride[3] + p->begin * g->y_stride[4];
@@ -270,11 +282,11 @@ static double transposed_sum(const tdn_ref_call *call, const geometry *g, int64_
             for (int64_t kw = 0; look_back(g, 1, o[1], kh, &h) && kw < g->kernel[2]; kw++) {
                 if (!look_back(g, 2, o[2], kw, &i))
                     continue;
-                const int64_t at = n * g->x_stride[0] + d * g->x_stride[2] + h * g->x_stride[3] + i * g->x_stride[4];
-                const int64_t tap = m % per_out * g->w_stride[1] + kd * g->w_stride[2] + kh * g->w_stride[3] +
+                const int64_t x_at = n * g->x_stride[0] + d * g->x_stride[2] + h * g->x_stride[3] + i * g->x_stride[4];
+                const int64_t w_at = m % per_out * g->w_stride[1] + kd * g->w_stride[2] + kh * g->w_stride[3] +
                                     kw * g->w_stride[4];
                 for (int64_t c = first; c < first + per_in; c++)
-                    sum += tdn_ref_get(x, at + c * g->x_stride[1]) * tdn_ref_get(w, tap + c * g->w_stride[0]);
+                    sum += tdn_ref_get(x, x_at + c * g->x_stride[1]) * tdn_ref_get(w, w_at + c * g->w_stride[0]);
             }
     return sum;
 }

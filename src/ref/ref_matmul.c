@@ -4,7 +4,7 @@
  *
  * MatMul in fp32: four rows of a share each row of b, whose products are added to sums in double, in blocks of columns
  * that stay in L1; k runs in order, so the result does not depend on the parts. Integers are summed modulo 2^64, other
- * types in double. Gemm is a plain triple loop over its operands' views, turned where the attributes say so.
+ * types in double. Gemm is the same over its operands' views, turned where the attributes say so.
  */
 #include <math.h>
 #include <string.h>
@@ -12,28 +12,44 @@
 #include "ref/einsum.h"
 #include "ref/ref_util.h"
 
-enum { ROWS = 4, COLUMNS = 256 };
+enum { ROWS = TDN_REF_ROWS, COLUMNS = 256 };
 
 /* One matrix product: views of rank 2. */
 typedef struct product {
     tdn_view a, b, y; /* (m, k), (k, n), (m, n) */
     int64_t a_at, b_at, y_at;
+    tdn_view c; /* broadcast to (m, n); dtype NONE: none */
+    double alpha, beta;
 } product;
+
+/* How a sum becomes an element: alpha * sum + beta * c; c of dtype NONE: none. */
+static void finish(const product *p, int64_t i, int64_t j, double sum)
+{
+    sum *= p->alpha;
+    if (p->c.dtype != TDN_DTYPE_NONE)
+        sum += p->beta * tdn_ref_get(&p->c, i * p->c.strides[0] + j * p->c.strides[1]);
+    tdn_ref_set(&p->y, p->y_at + i * p->y.strides[0] + j * p->y.strides[1], sum);
+}
 
 static void block_f32(const product *p, int64_t row, int rows, int64_t column, int64_t columns, double *acc)
 {
     const float *a = (const float *)p->a.data + p->a_at, *b = (const float *)p->b.data + p->b_at;
-    float *y = (float *)p->y.data + p->y_at;
+    const int64_t depth = p->a.dims[1];
     memset(acc, 0, ROWS * COLUMNS * sizeof *acc);
-    for (int64_t k = 0; k < p->a.dims[1]; k++) {
-        double w[ROWS] = {0};
-        for (int r = 0; r < rows; r++)
-            w[r] = (double)a[(row + r) * p->a.strides[0] + k * p->a.strides[1]];
-        tdn_ref_axpy4(acc, COLUMNS, b + k * p->b.strides[0] + column * p->b.strides[1], p->b.strides[1], w, columns);
+    for (int64_t k = 0; k < depth; k += TDN_REF_TERMS) {
+        const int n = (int)(depth - k < TDN_REF_TERMS ? depth - k : TDN_REF_TERMS);
+        double w[TDN_REF_TERMS][ROWS] = {{0}};
+        const float *x[TDN_REF_TERMS];
+        for (int t = 0; t < n; t++) {
+            x[t] = b + (k + t) * p->b.strides[0] + column * p->b.strides[1];
+            for (int r = 0; r < rows; r++)
+                w[t][r] = (double)a[(row + r) * p->a.strides[0] + (k + t) * p->a.strides[1]];
+        }
+        tdn_ref_add_rows(acc, COLUMNS, x, n, p->b.strides[1], (const double(*)[ROWS])w, columns);
     }
     for (int r = 0; r < rows; r++)
         for (int64_t j = 0; j < columns; j++)
-            y[(row + r) * p->y.strides[0] + (column + j) * p->y.strides[1]] = (float)acc[r * COLUMNS + j];
+            finish(p, row + r, column + j, acc[r * COLUMNS + j]);
 }
 
 static void block_float(const product *p, int64_t row, int rows, int64_t column, int64_t columns)
@@ -44,7 +60,7 @@ static void block_float(const product *p, int64_t row, int rows, int64_t column,
             for (int64_t k = 0; k < p->a.dims[1]; k++)
                 sum += tdn_ref_get(&p->a, p->a_at + i * p->a.strides[0] + k * p->a.strides[1]) *
                        tdn_ref_get(&p->b, p->b_at + k * p->b.strides[0] + j * p->b.strides[1]);
-            tdn_ref_set(&p->y, p->y_at + i * p->y.strides[0] + j * p->y.strides[1], sum);
+            finish(p, i, j, sum);
         }
 }
 
@@ -78,7 +94,7 @@ static void do_blocks(const product *p, int64_t begin, int64_t end, double *acc)
         const int64_t columns = columns_left < COLUMNS ? columns_left : COLUMNS;
         if (p->y.dtype == TDN_F32 && p->a.dtype == TDN_F32 && p->b.dtype == TDN_F32)
             block_f32(p, row, rows, column, columns, acc);
-        else if (tdn_ref_is_float(p->y.dtype))
+        else if (tdn_ref_is_float(p->y.dtype) || p->c.dtype != TDN_DTYPE_NONE || p->alpha != 1)
             block_float(p, row, rows, column, columns);
         else
             block_int(p, row, rows, column, columns);
@@ -161,7 +177,7 @@ static tdn_status matmul(const tdn_ref_call *call)
 {
     tdn_view a, b, y;
     TDN_REF_NEED(call, matmul_views(call, &a, &b, &y));
-    product p = {.a = matrix_of(&a), .b = matrix_of(&b), .y = matrix_of(&y)};
+    product p = {.a = matrix_of(&a), .b = matrix_of(&b), .y = matrix_of(&y), .alpha = 1};
     const int64_t per_matrix = n_blocks(&p.y), n_batch = tdn_ref_product(&y, 0, y.rank - 2);
     int64_t begin, end;
     tdn_ref_share(n_batch * per_matrix, call->part, call->n_parts, &begin, &end);
@@ -213,24 +229,13 @@ static tdn_status gemm(const tdn_ref_call *call)
     if (tdn_attr_int(call->attrs, "transB", 0))
         turn(&p.b);
     TDN_REF_NEED(call, p.a.dims[1] == p.b.dims[0] && p.a.dims[0] == p.y.dims[0] && p.b.dims[1] == p.y.dims[1]);
-    const double alpha = (double)tdn_attr_float(call->attrs, "alpha", 1);
-    const double beta = (double)tdn_attr_float(call->attrs, "beta", 1);
-    tdn_view c = {0};
+    p.alpha = (double)tdn_attr_float(call->attrs, "alpha", 1);
+    p.beta = (double)tdn_attr_float(call->attrs, "beta", 1);
     if (tdn_ref_in(call, 2))
-        TDN_REF_NEED(call, tdn_view_broadcast(&call->in[2], 2, p.y.dims, &c));
+        TDN_REF_NEED(call, tdn_view_broadcast(&call->in[2], 2, p.y.dims, &p.c));
     int64_t begin, end;
-    tdn_ref_share(p.y.dims[0], call->part, call->n_parts, &begin, &end);
-    for (int64_t i = begin; i < end; i++)
-        for (int64_t j = 0; j < p.y.dims[1]; j++) {
-            double sum = 0;
-            for (int64_t k = 0; k < p.a.dims[1]; k++)
-                sum += tdn_ref_get(&p.a, i * p.a.strides[0] + k * p.a.strides[1]) *
-                       tdn_ref_get(&p.b, k * p.b.strides[0] + j * p.b.strides[1]);
-            sum *= alpha;
-            if (c.dtype != TDN_DTYPE_NONE)
-                sum += beta * tdn_ref_get(&c, i * c.strides[0] + j * c.strides[1]);
-            tdn_ref_set(&p.y, i * p.y.strides[0] + j * p.y.strides[1], sum);
-        }
+    tdn_ref_share(n_blocks(&p.y), call->part, call->n_parts, &begin, &end);
+    do_blocks(&p, begin, end, call->scratch);
     return TDN_OK;
 }
 
@@ -238,9 +243,9 @@ static int gemm_parts(const tdn_ref_call *call)
 {
     if (call->n_in < 2 || call->n_out < 1 || call->in[0].rank != 2 || call->out[0].rank != 2)
         return 1;
-    const int64_t k = call->in[0].dims[!tdn_attr_int(call->attrs, "transA", 0)], rows = call->out[0].dims[0];
-    const int n = tdn_ref_parts_of(&call->out[0], k);
-    return rows < n ? (rows < 1 ? 1 : (int)rows) : n;
+    const int64_t k = call->in[0].dims[!tdn_attr_int(call->attrs, "transA", 0)], n = n_blocks(&call->out[0]);
+    const int work = tdn_ref_parts_of(&call->out[0], k);
+    return n < work ? (n < 1 ? 1 : (int)n) : work;
 }
 
 /* ---- Determinant ---------------------------------------------------------------------------------------------- */
@@ -300,7 +305,7 @@ static size_t det_scratch(const tdn_ref_call *call)
 
 const tdn_ref_def tdn_refs_matmul[] = {
     {"MatMul", matmul, scratch, matmul_parts},
-    {"Gemm", gemm, NULL, gemm_parts},
+    {"Gemm", gemm, scratch, gemm_parts},
     {"Einsum", tdn_ref_einsum, NULL, tdn_ref_einsum_parts},
     {"Det", det, det_scratch, NULL},
     {0},

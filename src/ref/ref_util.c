@@ -265,25 +265,50 @@ double tdn_ref_dot(const float *x, int64_t dx, const float *y, int64_t dy, int64
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-void tdn_ref_axpy4(double *acc, int64_t ld, const float *x, int64_t step, const double w[4], int64_t n)
+/* Two doubles, in any level of instructions: with vectors spelled out, the loop does not depend on what the compiler's
+ * vectoriser thinks of it. */
+typedef double pair_of_doubles __attribute__((vector_size(16)));
+typedef float pair_of_floats __attribute__((vector_size(8)));
+
+static pair_of_doubles widen(const float *x, int64_t step)
 {
-    double *restrict a0 = acc, *restrict a1 = acc + ld, *restrict a2 = acc + 2 * ld, *restrict a3 = acc + 3 * ld;
-    const double w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3];
-    if (step == 1) {
-        for (int64_t i = 0; i < n; i++) {
-            const double v = (double)x[i];
-            a0[i] += w0 * v;
-            a1[i] += w1 * v;
-            a2[i] += w2 * v;
-            a3[i] += w3 * v;
-        }
-        return;
+    pair_of_floats f = {x[0], x[step]};
+    if (step == 1)
+        memcpy(&f, x, sizeof f);
+    return __builtin_convertvector(f, pair_of_doubles);
+}
+
+static void add_pair(double *acc, const pair_of_doubles *x, int n_x, const double (*w)[TDN_REF_ROWS], int row)
+{
+    pair_of_doubles sum;
+    memcpy(&sum, acc, sizeof sum);
+    for (int t = 0; t < n_x; t++)
+        sum += x[t] * w[t][row];
+    memcpy(acc, &sum, sizeof sum);
+}
+
+/* Four terms: the sums are read and written once for all of them. */
+static int64_t add_four(double *acc, int64_t ld, const float *const *x, int64_t step, const double (*w)[TDN_REF_ROWS],
+                        int64_t n)
+{
+    int64_t i = 0;
+    for (; i + 2 <= n; i += 2) {
+        const pair_of_doubles v[TDN_REF_TERMS] = {widen(x[0] + i * step, step), widen(x[1] + i * step, step),
+                                                  widen(x[2] + i * step, step), widen(x[3] + i * step, step)};
+        for (int r = 0; r < TDN_REF_ROWS; r++)
+            add_pair(acc + r * ld + i, v, TDN_REF_TERMS, w, r);
     }
-    for (int64_t i = 0; i < n; i++) {
-        const double v = (double)x[i * step];
-        a0[i] += w0 * v;
-        a1[i] += w1 * v;
-        a2[i] += w2 * v;
-        a3[i] += w3 * v;
-    }
+    return i;
+}
+
+void tdn_ref_add_rows(double *acc, int64_t ld, const float *const *x, int n_x, int64_t step,
+                      const double (*w)[TDN_REF_ROWS], int64_t n)
+{
+    int64_t i = 0;
+    if (n_x == TDN_REF_TERMS)
+        i = step == 1 ? add_four(acc, ld, x, 1, w, n) : add_four(acc, ld, x, step, w, n);
+    for (; i < n; i++)
+        for (int r = 0; r < TDN_REF_ROWS; r++)
+            for (int t = 0; t < n_x; t++)
+                acc[r * ld + i] += w[t][r] * (double)x[t][i * step];
 }

@@ -91,7 +91,15 @@ void tdn_ref_sort(tdn_ref_item *items, tdn_ref_item *temp, int64_t n, bool desce
 /* Sum of x[i * dx] * y[i * dy], in double. */
 double tdn_ref_dot(const float *x, int64_t dx, const float *y, int64_t dy, int64_t n);
 
-/* acc[r * ld + i] += w[r] * x[i * step], r in 0..3: the inner loop of conv and matmul, sums in double. */
-void tdn_ref_axpy4(double *acc, int64_t ld, const float *x, int64_t step, const double w[4], int64_t n);
+/* acc[r * ld + i] += sum over t of w[t][r] * x[t][i * step], r in 0..3, t in 0..n_x-1: the inner loop of conv and
+ * matmul. Products are added one by one in the order of t, in double. */
+enum { TDN_REF_TERMS = 4, TDN_REF_ROWS = 4 };
+void tdn_ref_add_rows(double *acc, int64_t ld, const float *const *x, int n_x, int64_t step,
+                      const double (*w)[TDN_REF_ROWS], int64_t n);
+/* The same for one term. */
+static inline void tdn_ref_axpy4(double *acc, int64_t ld, const float *x, int64_t step, const double w[4], int64_t n)
+{
+    tdn_ref_add_rows(acc, ld, &x, 1, step, (const double(*)[TDN_REF_ROWS])w, n);
+}
 
 #endif
