@@ -42,6 +42,7 @@ typedef struct import {
     tdn_error *error;  /* never NULL: reasons of issues pass through it */
     tdn_value unknown; /* only its address matters */
     int nesting, n_nodes;
+    bool has_named; /* the error names a node */
 } import;
 
 static tdn_status nomem(const import *im) { return tdn_fail_nomem(im->error, "the graph"); }
@@ -537,6 +538,17 @@ static tdn_status import_node(import *im, const scope *s, const onnx_node *node,
     return import_operator(im, s, node, name);
 }
 
+/* Names the node itself and the outermost ones around it: a chain of calls may be long, the text is not. */
+static tdn_status fail_in_node(import *im, tdn_status status, const onnx_node *node, int32_t number)
+{
+    const bool worth_it = im->nesting < 2 || !im->has_named;
+    im->has_named = true;
+    if (!worth_it)
+        return status;
+    return tdn_fail_while(im->error, status, "importing node %d '%s' (%s)%s%s", number, node->name, node->op,
+                          im->nesting ? "" : " of ", im->nesting ? "" : im->model->name);
+}
+
 static tdn_status import_body(import *im, const scope *s, const onnx_body *body)
 {
     for (int32_t k = 0; k < body->n_nodes; k++) {
@@ -544,8 +556,7 @@ static tdn_status import_body(import *im, const scope *s, const onnx_body *body)
         const onnx_node *node = &body->nodes[i];
         const tdn_status status = import_node(im, s, node, i);
         if (status != TDN_OK)
-            return tdn_fail_while(im->error, status, "importing node %d '%s' (%s)%s%s", i, node->name, node->op,
-                                  im->nesting ? "" : " of ", im->nesting ? "" : im->model->name);
+            return fail_in_node(im, status, node, i);
     }
     return TDN_OK;
 }

@@ -640,6 +640,7 @@ static void a_function_that_calls_itself(void **state)
     assert_int_equal(tdn_onnx_parse(&f->model, f->bytes.data, f->bytes.n, "m.onnx", NULL, NULL, &f->error), TDN_OK);
     assert_int_equal(build(f, NULL, 0), TDN_E_MODEL);
     assert_words(f, "does it call itself?");
+    assert_words(f, "importing node 0 'c' (F) of m.onnx");
 }
 
 static pb branch(const char *op)
