@@ -19,6 +19,7 @@ typedef struct parser {
     tdn_error *error;
     int depth;
     int32_t n_parts;
+    bool has_named; /* the error names a node */
 } parser;
 
 #define FAIL(p, ...) tdn_fail((p)->error, TDN_E_MODEL, __VA_ARGS__)
@@ -479,8 +480,11 @@ static tdn_status push_node(parser *p, const tdn_wire_field *f, onnx_body *body)
     PUSH(p, body->nodes, body->n_nodes, node);
     *node = (onnx_node){.name = "", .op = "", .domain = "", .overload = ""};
     const tdn_status status = walk(p, f->bytes, "NodeProto", node_field, node);
-    if (status != TDN_OK)
-        return tdn_fail_while(p->error, status, "reading node %d '%s' (%s)", body->n_nodes - 1, node->name, node->op);
+    if (status != TDN_OK && !p->has_named) {
+        p->has_named = true; /* the innermost is enough: a hundred would leave no room for the file */
+        tdn_fail_while(p->error, status, "reading node %d '%s' (%s)", body->n_nodes - 1, node->name, node->op);
+    }
+    TDN_TRY(status);
     node->domain = plain_domain(node->domain);
     return TDN_OK;
 }
