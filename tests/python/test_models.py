@@ -62,8 +62,10 @@ def test_emg_decisions_are_onnxruntimes(tmp_path):
     test, out = np.load(EMG / "test.npz"), tmp_path / "out.npz"
     plan = tmp_path / "emg.plan"
     tendon("build", EMG / "emg_tcn.onnx", "-o", plan)
-    tendon("run", plan, "--inputs", EMG / "test.npz", "--outputs", out)
-    session = ort.InferenceSession(EMG / "emg_tcn.onnx", providers=["CPUExecutionProvider"])
+    tendon("run", plan, "--inputs", EMG / "test.npz", "--outputs", out, "--threads=1")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(EMG / "emg_tcn.onnx", options, providers=["CPUExecutionProvider"])
     want = np.concatenate([session.run(None, {"emg": window[None]})[0] for window in test["emg"]])
     got = np.load(out)["logits"]
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
