@@ -252,20 +252,20 @@ static tdn_status describe_sections(tdn_text *t, const tdn_plan *plan, tdn_error
 }
 
 /* All checksums were right, or the plan would not be described. */
-static tdn_status describe(tdn_text *t, const tdn_plan *plan, const tdn_map *map, tdn_error *error)
+static tdn_status describe(tdn_text *t, const tdn_plan *plan, const void *bytes, size_t size, tdn_error *error)
 {
     uint64_t weights_size = 0;
     for (uint32_t i = 0; i < plan->n_blobs; i++) {
-        TDN_TRY(tdn_plan_check_blob(plan, map->data, i, error));
+        TDN_TRY(tdn_plan_check_blob(plan, bytes, i, error));
         weights_size += plan->blobs[i].size;
     }
-    const char *line_end = memchr(map->data, '\n', 64);
+    const char *line_end = memchr(bytes, '\n', 64);
     tdn_text line = {0};
-    tdn_text_put_bytes(&line, (const char *)map->data, line_end ? (size_t)(line_end - (const char *)map->data) : 0);
+    tdn_text_put_bytes(&line, bytes, line_end ? (size_t)(line_end - (const char *)bytes) : 0);
     tdn_json_begin(t, NULL, '{');
     tdn_json_string(t, "plan", line.data);
     tdn_text_discard(&line);
-    tdn_json_uint(t, "size", map->size);
+    tdn_json_uint(t, "size", size);
     tdn_json_uint(t, "weights_size", weights_size);
     tdn_json_uint(t, "n_blobs", plan->n_blobs);
     tdn_json_uint(t, "n_programs", plan->n_programs);
@@ -277,16 +277,17 @@ static tdn_status describe(tdn_text *t, const tdn_plan *plan, const tdn_map *map
     return status;
 }
 
-static tdn_status describe_map(char **json, const tdn_map *map, tdn_error *error)
+tdn_status tdn_plan_describe_bytes(char **json, const void *bytes, size_t size, tdn_error *error)
 {
+    *json = NULL;
     tdn_arena *arena = tdn_arena_create(NULL);
     if (!arena)
         return tdn_fail_nomem(error, "the description of a plan");
     const tdn_plan *plan;
     tdn_text t = {0};
-    tdn_status status = tdn_plan_read(&plan, map->data, map->size, arena, error);
+    tdn_status status = tdn_plan_read(&plan, bytes, size, arena, error);
     if (status == TDN_OK)
-        status = describe(&t, plan, map, error);
+        status = describe(&t, plan, bytes, size, error);
     if (status == TDN_OK)
         *json = tdn_text_take(&t);
     if (status == TDN_OK && !*json)
@@ -303,7 +304,7 @@ tdn_status tdn_plan_describe(char **json, const char *path, tdn_error *error)
     *json = NULL;
     tdn_map map;
     TDN_TRY(tdn_map_open(&map, path, error));
-    const tdn_status status = describe_map(json, &map, error);
+    const tdn_status status = tdn_plan_describe_bytes(json, map.data, map.size, error);
     tdn_map_close(&map);
     return status == TDN_OK ? TDN_OK : tdn_fail_while(error, status, "describing '%.200s'", path);
 }
