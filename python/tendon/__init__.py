@@ -225,7 +225,7 @@ def _feed(inputs, given):
     for i, array in zip(inputs, arrays):
         if array.dtype != i.dtype:
             raise DtypeError(f"'{i.name}' is {i.dtype}, not {array.dtype}: convert it with .astype")
-    return [np.require(array, requirements=("C", "A")) for array in arrays]
+    return [a if a.flags.c_contiguous and a.flags.aligned else np.require(a, None, ["C", "A"]) for a in arrays]
 
 
 class _Engine(Handle):
@@ -298,17 +298,21 @@ class _Context(Handle):
         self.busy = True
         try:
             results = self._bind_all(arrays, out)
-            with _c.callback(_c.TapFn, tap and _tap_to(tap)) as tap_fn:
-                if tap:
-                    _c.runtime.tdn_context_set_tap(self, tap_fn, None)
-                try:
-                    self.check(_c.runtime.tdn_context_run(self))
-                finally:
-                    if tap:
-                        _c.runtime.tdn_context_set_tap(self, _c.TapFn(), None)
+            if tap:
+                self._run_tapped(tap)
+            else:
+                self.check(_c.runtime.tdn_context_run(self))
         finally:
             self.busy = False
         return [self._trim(o, r) if o.bounded else r for o, r in zip(self.results, results)]
+
+    def _run_tapped(self, tap):
+        with _c.callback(_c.TapFn, _tap_to(tap)) as tap_fn:
+            _c.runtime.tdn_context_set_tap(self, tap_fn, None)
+            try:
+                self.check(_c.runtime.tdn_context_run(self))
+            finally:
+                _c.runtime.tdn_context_set_tap(self, _c.TapFn(), None)
 
     def _bind_all(self, arrays, out):
         shapes = [array.shape for array in arrays]
