@@ -8,6 +8,8 @@
  * The inner loop counts up to zero with the row pointers moved to the end of the block: that saves the register which
  * 12 row pointers, the index and the panel leave none of.
  */
+#include <math.h>
+
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/vec.h"
 
@@ -25,61 +27,65 @@ typedef struct micro {
 
 typedef void micro_fn(const micro *m);
 
-/* What follows the sum, for row i, vector j. */
-TDN_INLINE void finish(const micro *m, int i, int j, vf sum)
+#define EACH_ROW TDN_UNROLL for (int i = 0; i < rows; i++)
+#define EACH_VECTOR TDN_UNROLL for (int j = 0; j < vectors; j++)
+
+/* What follows the sum: stage by stage over all registers, so that each question is asked once. */
+TDN_INLINE void finish(const micro *m, vf acc[TDN_MR_MAX][2], const int rows, const int vectors)
 {
-    float *c = m->c[i] + m->col + j * TDN_LANES;
     if (!m->first)
-        sum += vf_load(c);
-    if (m->last) {
-        if (m->bias)
-            sum += vf_load(m->bias + j * TDN_LANES);
-        if (m->residual)
-            sum += vf_load(m->residual[i] + m->col + j * TDN_LANES);
-        sum = vf_min(vf_set(m->hi), vf_max(vf_set(m->lo), sum));
+        EACH_ROW EACH_VECTOR acc[i][j] += vf_load(m->c[i] + m->col + j * TDN_LANES);
+    if (m->last && m->bias) {
+        vf bias[2];
+        EACH_VECTOR bias[j] = vf_load(m->bias + j * TDN_LANES);
+        EACH_ROW EACH_VECTOR acc[i][j] += bias[j];
     }
-    vf_store(c, sum);
+    if (m->last && m->residual)
+        EACH_ROW EACH_VECTOR acc[i][j] += vf_load(m->residual[i] + m->col + j * TDN_LANES);
+    if (m->last && m->lo > -INFINITY) {
+        const vf lo = vf_set(m->lo);
+        EACH_ROW EACH_VECTOR acc[i][j] = vf_max(lo, acc[i][j]);
+    }
+    if (m->last && m->hi < INFINITY) {
+        const vf hi = vf_set(m->hi);
+        EACH_ROW EACH_VECTOR acc[i][j] = vf_min(hi, acc[i][j]);
+    }
+    EACH_ROW EACH_VECTOR vf_store(m->c[i] + m->col + j * TDN_LANES, acc[i][j]);
 }
 
-/* rows <= TDN_MR, vectors 1 or 2, lanes of k `wide` at once: constants. */
+/* rows <= TDN_MR, vectors 1 or 2, terms of k `wide` side by side: constants. */
 TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, const int wide)
 {
-    vf acc[TDN_MR_MAX][2];
-    TDN_UNROLL for (int i = 0; i < rows * wide; i++)
-        TDN_UNROLL for (int j = 0; j < vectors; j++)
-            acc[i][j] = (vf){0};
+    vf acc[TDN_MR_MAX][2], more[TDN_MR_MAX][2]; /* `more`: the chains beside the first of few rows */
+    TDN_UNROLL for (int i = 0; i < TDN_MR_MAX; i++)
+        EACH_VECTOR acc[i][j] = more[i][j] = (vf){0};
     const float **list = m->a, *b = m->b;
     const int64_t end = m->k0 + m->k;
     for (int64_t tap = 0; tap < m->n_taps; tap++, list += rows) {
         const float *a[TDN_MR_MAX];
-        TDN_UNROLL for (int i = 0; i < rows; i++)
-            a[i] = list[i] + end;
+        EACH_ROW a[i] = list[i] + end;
         int64_t k = -m->k;
-        for (; k + wide <= 0; k += wide) {
-            TDN_UNROLL for (int w = 0; w < wide; w++, b += TDN_NR) {
-                vf bv[2];
-                TDN_UNROLL for (int j = 0; j < vectors; j++)
-                    bv[j] = vf_load(b + j * TDN_LANES);
-                TDN_UNROLL for (int i = 0; i < rows; i++) {
-                    const vf av = vf_set(a[i][k + w]);
-                    TDN_UNROLL for (int j = 0; j < vectors; j++)
-                        acc[i * wide + w][j] += av * bv[j];
+        for (; wide > 1 && k + wide <= 0; k += wide) {
+            TDN_UNROLL for (int w = 0; w < wide; w++, b += TDN_NR)
+                EACH_ROW EACH_VECTOR
+                {
+                    vf *sum = w ? &more[i * (wide - 1) + w - 1][j] : &acc[i][j];
+                    *sum += vf_set(a[i][k + w]) * vf_load(b + j * TDN_LANES);
                 }
+        }
+        for (; k != 0; k++, b += TDN_NR) {
+            vf bv[2];
+            EACH_VECTOR bv[j] = vf_load(b + j * TDN_LANES);
+            EACH_ROW
+            {
+                const vf av = vf_set(a[i][k]);
+                EACH_VECTOR acc[i][j] += av * bv[j];
             }
         }
-        for (; wide > 1 && k < 0; k++, b += TDN_NR) {
-            TDN_UNROLL for (int i = 0; i < rows; i++)
-                TDN_UNROLL for (int j = 0; j < vectors; j++)
-                    acc[i * wide][j] += vf_set(a[i][k]) * vf_load(b + j * TDN_LANES);
-        }
     }
-    TDN_UNROLL for (int i = 0; i < rows; i++)
-        TDN_UNROLL for (int j = 0; j < vectors; j++) {
-            vf sum = acc[i * wide][j];
-            TDN_UNROLL for (int w = 1; w < wide; w++)
-                sum += acc[i * wide + w][j];
-            finish(m, i, j, sum);
-        }
+    EACH_ROW TDN_UNROLL for (int w = 0; w < wide - 1; w++)
+        EACH_VECTOR acc[i][j] += more[i * (wide - 1) + w][j];
+    finish(m, acc, rows, vectors);
 }
 
 #define INSTANCE(rows, wide)                                                                                           \
@@ -156,15 +162,14 @@ void TDN_KERNEL(tdn_block_f32)(const tdn_block *t, int64_t tap0, int64_t n_taps,
                                bool last)
 {
     micro m = {.n_taps = n_taps, .k0 = k0, .k = k, .lo = t->lo, .hi = t->hi, .first = first, .last = last};
+    const int64_t each = t->rows / t->n_blocks, rest = t->rows % t->n_blocks; /* the share of tdn_cpu_share */
     for (int64_t panel = 0, col = 0; col < t->cols; panel++, col += TDN_NR) {
         const int n_cols = (int)tdn_cpu_min(TDN_NR, t->cols - col);
         m.b = t->b + panel * t->b_panel;
         m.col = col;
         m.bias = t->bias ? t->bias + col : NULL;
-        for (int64_t block = 0; block < t->n_blocks; block++) {
-            int64_t row0, row1;
-            tdn_cpu_share(t->rows, block, t->n_blocks, &row0, &row1);
-            const int64_t rows = row1 - row0;
+        for (int64_t block = 0, row0 = 0; block < t->n_blocks; block++) {
+            const int64_t rows = each + (block < rest);
             m.a = t->a + row0 * t->a_taps + tap0 * rows;
             m.c = t->c + row0;
             m.residual = t->residual ? t->residual + row0 : NULL;
@@ -172,6 +177,7 @@ void TDN_KERNEL(tdn_block_f32)(const tdn_block *t, int64_t tap0, int64_t n_taps,
                 instances[rows - 1][n_cols / TDN_LANES - 1](&m);
             else
                 multiply_narrow(&m, rows, n_cols, t->spare);
+            row0 += rows;
         }
     }
 }

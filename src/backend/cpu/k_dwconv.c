@@ -7,69 +7,91 @@
 #include "backend/cpu/vec.h"
 #include "backend/cpu/window.h"
 
-enum { PIXELS = 4 };
+enum { PIXELS = 4, VECTORS = 2 };
 
 typedef struct line {
     const tdn_call *call;
     const tdn_dwconv_args *args;
     int64_t at[4];    /* of the line's first pixel */
     int64_t first[2]; /* where its window begins in x along d and h */
+    int64_t taps[2][2]; /* which of its taps are inside */
 } line;
 
-/* n lanes of channel c of `pixels` (a constant) outputs from column w, taps [t0, t1) along w being inside for all. */
-TDN_INLINE void pixels_of(const line *l, int64_t w, int64_t c, int n, int64_t t0, int64_t t1, const int pixels)
+/* The epilogue of vector v of each pixel, and its store. */
+TDN_INLINE void finish(const line *l, int64_t w, int64_t c, int n, const int vectors, vf acc[PIXELS][VECTORS],
+                       const int pixels)
 {
-    const tdn_view *x = &l->call->in[0], *out = &l->call->out[0];
-    const tdn_dwconv_args *a = l->args;
-    const tdn_conv_desc *d = &a->desc;
-    const int64_t channels = x->dims[4];
-    const float *weights = (const float *)l->call->in[1].data + c;
-    const int64_t first = w * d->stride[2] - d->pad[2];
-    const bool whole = n == TDN_LANES;
-    int64_t i0, i1, j0, j1;
-    tdn_taps_inside(l->first[0], a->kernel[0], d->dilation[0], x->dims[1], &i0, &i1);
-    tdn_taps_inside(l->first[1], a->kernel[1], d->dilation[1], x->dims[2], &j0, &j1);
-    vf acc[PIXELS];
-    TDN_UNROLL for (int p = 0; p < pixels; p++)
-        acc[p] = (vf){0};
-    for (int64_t i = i0; i < i1; i++)
-        for (int64_t j = j0; j < j1; j++) {
-            const float *q = (const float *)x->data + l->at[0] * x->strides[0] +
-                             (l->first[0] + i * d->dilation[0]) * x->strides[1] +
-                             (l->first[1] + j * d->dilation[1]) * x->strides[2] + c;
-            for (int64_t k = t0; k < t1; k++) {
-                const float *v = weights + ((i * a->kernel[1] + j) * a->kernel[2] + k) * channels;
-                const vf weight = whole ? vf_load(v) : vf_load_n(v, n);
-                const float *from = q + (first + k * d->dilation[2]) * x->strides[3];
-                TDN_UNROLL for (int p = 0; p < pixels; p++, from += d->stride[2] * x->strides[3])
-                    acc[p] += weight * (whole ? vf_load(from) : vf_load_n(from, n));
-            }
+    const tdn_epilogue *ep = &l->args->epilogue;
+    const tdn_view *out = &l->call->out[0], *r = ep->residual >= 0 ? &l->call->in[ep->residual] : NULL;
+    const int64_t at[4] = {l->at[0], l->at[1], l->at[2], w};
+    const float *bias = ep->bias >= 0 ? (const float *)l->call->in[ep->bias].data + c : NULL;
+    const float *residual = r ? (const float *)r->data + tdn_matrix_offset(r, at, c) : NULL;
+    float *to = (float *)out->data + tdn_matrix_offset(out, at, c);
+    const vf lo = vf_set(ep->lo), hi = vf_set(ep->hi);
+    const int n_acc = vectors ? vectors : 1;
+    TDN_UNROLL for (int v = 0; v < n_acc; v++) {
+        const vf b = !bias ? (vf){0} : vectors ? vf_load(bias + v * TDN_LANES) : vf_load_n(bias, n);
+        TDN_UNROLL for (int p = 0; p < pixels; p++) {
+            vf y = acc[p][v] + b;
+            const float *q = r ? residual + p * r->strides[3] + v * TDN_LANES : NULL;
+            if (q)
+                y += vectors ? vf_load(q) : vf_load_n(q, n);
+            y = vf_min(hi, vf_max(lo, y));
+            if (vectors)
+                vf_store(to + p * out->strides[3] + v * TDN_LANES, y);
+            else
+                vf_store_n(to + p * out->strides[3], y, n);
         }
-    const tdn_epilogue *ep = &a->epilogue;
-    int64_t at[4] = {l->at[0], l->at[1], l->at[2], w};
-    TDN_UNROLL for (int p = 0; p < pixels; p++, at[3]++) {
-        vf sum = acc[p];
-        if (ep->bias >= 0)
-            sum += vf_load_n((const float *)l->call->in[ep->bias].data + c, n);
-        if (ep->residual >= 0) {
-            const tdn_view *r = &l->call->in[ep->residual];
-            sum += vf_load_n((const float *)r->data + tdn_matrix_offset(r, at, c), n);
-        }
-        sum = vf_min(vf_set(ep->hi), vf_max(vf_set(ep->lo), sum));
-        vf_store_n((float *)out->data + tdn_matrix_offset(out, at, c), sum, n);
     }
 }
 
-static void channels_of(const line *l, int64_t w, bool four, int64_t t0, int64_t t1)
+/*
+ * `pixels` outputs from column w, `vectors` vectors of channels from c (both constants; n lanes where vectors is 0),
+ * taps [t0, t1) along w being inside for all of them.
+ */
+TDN_INLINE void multiply(const line *l, int64_t w, int64_t c, int n, const int vectors, int64_t t0, int64_t t1,
+                         const int pixels)
+{
+    const tdn_view *x = &l->call->in[0];
+    const tdn_dwconv_args *a = l->args;
+    const tdn_conv_desc *d = &a->desc;
+    const int64_t channels = x->dims[4], pixel_step = d->stride[2] * x->strides[3];
+    const int64_t tap_step = d->dilation[2] * x->strides[3];
+    const int n_acc = vectors ? vectors : 1;
+    const float *image = (const float *)x->data + l->at[0] * x->strides[0] + c +
+                         (w * d->stride[2] - d->pad[2] + t0 * d->dilation[2]) * x->strides[3];
+    vf acc[PIXELS][VECTORS];
+    TDN_UNROLL for (int p = 0; p < pixels; p++)
+        TDN_UNROLL for (int v = 0; v < n_acc; v++)
+            acc[p][v] = (vf){0};
+    for (int64_t i = l->taps[0][0]; i < l->taps[0][1]; i++)
+        for (int64_t j = l->taps[1][0]; j < l->taps[1][1]; j++) {
+            const float *from = image + (l->first[0] + i * d->dilation[0]) * x->strides[1] +
+                                (l->first[1] + j * d->dilation[1]) * x->strides[2];
+            const float *weight = (const float *)l->call->in[1].data + c +
+                                  ((i * a->kernel[1] + j) * a->kernel[2] + t0) * channels;
+            for (int64_t k = t0; k < t1; k++, from += tap_step, weight += channels)
+                TDN_UNROLL for (int v = 0; v < n_acc; v++) {
+                    const vf wv = vectors ? vf_load(weight + v * TDN_LANES) : vf_load_n(weight, n);
+                    const float *q = from + v * TDN_LANES;
+                    TDN_UNROLL for (int p = 0; p < pixels; p++, q += pixel_step)
+                        acc[p][v] += wv * (vectors ? vf_load(q) : vf_load_n(q, n));
+                }
+        }
+    finish(l, w, c, n, vectors, acc, pixels);
+}
+
+/* Of all channels, for four pixels or one. */
+TDN_INLINE void multiply_channels(const line *l, int64_t w, int64_t t0, int64_t t1, const int pixels)
 {
     const int64_t channels = l->call->out[0].dims[4];
-    for (int64_t c = 0; c < channels; c += TDN_LANES) {
-        const int n = (int)tdn_cpu_min(TDN_LANES, channels - c);
-        if (four)
-            pixels_of(l, w, c, n, t0, t1, PIXELS);
-        else
-            pixels_of(l, w, c, n, t0, t1, 1);
-    }
+    int64_t c = 0;
+    for (; c + VECTORS * TDN_LANES <= channels; c += VECTORS * TDN_LANES)
+        multiply(l, w, c, TDN_LANES, VECTORS, t0, t1, pixels);
+    for (; c + TDN_LANES <= channels; c += TDN_LANES)
+        multiply(l, w, c, TDN_LANES, 1, t0, t1, pixels);
+    if (c < channels)
+        multiply(l, w, c, (int)(channels - c), 0, t0, t1, pixels);
 }
 
 static void run_line(const line *l)
@@ -83,7 +105,10 @@ static void run_line(const line *l)
         const bool four = w + PIXELS <= width && first >= 0 && last < extent;
         int64_t t0, t1;
         tdn_taps_inside(first, kernel, d->dilation[2], extent, &t0, &t1);
-        channels_of(l, w, four, t0, t1);
+        if (four)
+            multiply_channels(l, w, t0, t1, PIXELS);
+        else
+            multiply_channels(l, w, t0, t1, 1);
         w += four ? PIXELS : 1;
     }
 }
@@ -101,6 +126,9 @@ void TDN_KERNEL(tdn_dwconv_f32)(const tdn_call *call, size_t tile)
         l.at[0] = row / out->dims[2] / out->dims[1];
         l.first[0] = l.at[1] * args->desc.stride[0] - args->desc.pad[0];
         l.first[1] = l.at[2] * args->desc.stride[1] - args->desc.pad[1];
+        for (int i = 0; i < 2; i++)
+            tdn_taps_inside(l.first[i], args->kernel[i], args->desc.dilation[i], call->in[0].dims[i + 1],
+                            &l.taps[i][0], &l.taps[i][1]);
         run_line(&l);
         if (args->epilogue.has_program)
             tdn_epilogue_run(call, &args->epilogue, l.at, out->dims[3], 0, out->dims[4], TDN_KERNEL(tdn_map_region),

@@ -52,7 +52,6 @@ static void pack_rows(float *to, const float *from, int64_t k_stride, int64_t k,
         }
 }
 
-typedef float vf4 __attribute__((vector_size(16)));
 typedef float vf4_unaligned __attribute__((vector_size(16), aligned(4), may_alias));
 
 /* Each column is contiguous along k: 4 x 4 squares are turned in registers. */

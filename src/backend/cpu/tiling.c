@@ -32,20 +32,28 @@ static void choose_blocks(tdn_tiling *t)
     }
 }
 
+/*
+ * Few enough rows for L2, and about as many tiles as wanted. Splitting rows makes more tiles read the right operand,
+ * splitting columns more tiles read the left one: of all splits, the one that reads least.
+ */
 static void choose_tiles(tdn_tiling *t, int64_t flops)
 {
     const int64_t n_blocks = tdn_cpu_div_up(t->rows, t->mr);
     const int64_t sum = (int64_t)t->k_block * t->tap_block;
-    int64_t most = tdn_cpu_min(ROW_BLOCK_FLOATS / sum, ROW_POINTERS / t->n_taps) / t->mr;
-    most = tdn_cpu_max(1, most);
-    int64_t wanted = tdn_cpu_min(TILES_WANTED, flops / TILE_FLOPS);
-    wanted = tdn_cpu_max(1, wanted / t->outer);
-    int64_t by_rows = tdn_cpu_div_up(n_blocks, most);
-    /* Two blocks of rows share what a panel costs to fetch; splitting columns instead costs nothing but pointers. */
-    by_rows = tdn_cpu_max(by_rows, tdn_cpu_min(wanted, n_blocks / 2));
-    int64_t by_cols = 1;
-    if (by_rows < wanted)
-        by_cols = tdn_cpu_min(t->n_panels, tdn_cpu_div_up(wanted, by_rows));
+    const int64_t most = tdn_cpu_min(ROW_BLOCK_FLOATS / sum, ROW_POINTERS / t->n_taps) / t->mr;
+    const int64_t wanted = tdn_cpu_max(1, tdn_cpu_min(TILES_WANTED, flops / TILE_FLOPS) / t->outer);
+    const int64_t fewest = tdn_cpu_div_up(n_blocks, tdn_cpu_max(1, most));
+    const int64_t first = tdn_cpu_max(fewest, tdn_cpu_min(n_blocks, tdn_cpu_div_up(wanted, t->n_panels)));
+    int64_t best = INT64_MAX, by_rows = first, by_cols = 1;
+    for (int64_t r = first; r == first || (r <= wanted && r <= n_blocks); r++) {
+        const int64_t c = tdn_cpu_min(t->n_panels, tdn_cpu_div_up(wanted, r));
+        const int64_t reads = r * t->n_taps * t->cols + c * t->rows;
+        if (reads < best) {
+            best = reads;
+            by_rows = r;
+            by_cols = c;
+        }
+    }
     t->n_row_tiles = (int32_t)by_rows;
     t->n_col_tiles = (int32_t)by_cols;
     t->max_rows = (int32_t)tdn_cpu_min(t->rows, tdn_cpu_div_up(n_blocks, by_rows) * t->mr);

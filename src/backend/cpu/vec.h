@@ -67,9 +67,10 @@ TDN_INLINE vf vf_select(vm m, vf a, vf b) { return (vf)_mm512_mask_blend_ps(m, (
 TDN_INLINE vf vf_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
 TDN_INLINE vf vf_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
 TDN_INLINE vf vf_sqrt(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); }
+TDN_INLINE vm vm_first(int n) { return (vm)((1u << n) - 1); }
 /* The first n lanes, the others 0; n in 0..TDN_LANES. */
-TDN_INLINE vf vf_load_n(const float *p, int n) { return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
-TDN_INLINE void vf_store_n(float *p, vf x, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)x); }
+TDN_INLINE vf vf_load_n(const float *p, int n) { return (vf)_mm512_maskz_loadu_ps(vm_first(n), p); }
+TDN_INLINE void vf_store_n(float *p, vf x, int n) { _mm512_mask_storeu_ps(p, vm_first(n), (__m512)x); }
 
 #else
 
@@ -90,13 +91,14 @@ TDN_INLINE vf vf_select(vm m, vf a, vf b) { return (vf)_mm256_blendv_ps((__m256)
 TDN_INLINE vf vf_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 TDN_INLINE vf vf_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
 TDN_INLINE vf vf_sqrt(vf x) { return (vf)_mm256_sqrt_ps((__m256)x); }
-TDN_INLINE vi vi_first(int n) { return vi_set(n) > (vi){0, 1, 2, 3, 4, 5, 6, 7}; }
-TDN_INLINE vf vf_load_n(const float *p, int n) { return (vf)_mm256_maskload_ps(p, (__m256i)vi_first(n)); }
-TDN_INLINE void vf_store_n(float *p, vf x, int n) { _mm256_maskstore_ps(p, (__m256i)vi_first(n), (__m256)x); }
+TDN_INLINE vm vm_first(int n) { return vi_set(n) > (vi){0, 1, 2, 3, 4, 5, 6, 7}; }
+TDN_INLINE vf vf_load_n(const float *p, int n) { return (vf)_mm256_maskload_ps(p, (__m256i)vm_first(n)); }
+TDN_INLINE void vf_store_n(float *p, vf x, int n) { _mm256_maskstore_ps(p, (__m256i)vm_first(n), (__m256)x); }
 
 #else
 
 TDN_INLINE vf vf_select(vm m, vf a, vf b) { return (vf)((m & (vi)a) | (~m & (vi)b)); }
+TDN_INLINE vm vm_first(int n) { return vi_set(n) > (vi){0, 1, 2, 3}; }
 #if defined(__SSE2__)
 TDN_INLINE bool vm_any(vm a) { return _mm_movemask_ps((__m128)a) != 0; }
 TDN_INLINE vf vf_max(vf a, vf b) { return (vf)_mm_max_ps((__m128)a, (__m128)b); }
@@ -144,15 +146,29 @@ TDN_INLINE vf vf_min_nan(vf a, vf b) { return vf_select(vm_ne(a, a), a, vf_min(a
 TDN_INLINE vf vf_from_mask(vm m) { return vf_select(m, vf_set(1), vf_set(0)); }
 
 /* Sums and extremes over lanes, halving: a fixed order. */
+typedef float vf4 __attribute__((vector_size(16)));
+#if TDN_LANES == 16
+typedef float vf8 __attribute__((vector_size(32)));
+TDN_INLINE vf4 vf_fold_sum(vf x)
+{
+    const vf8 a = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
+                  __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+    return __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+}
+#elif TDN_LANES == 8
+TDN_INLINE vf4 vf_fold_sum(vf x)
+{
+    return __builtin_shufflevector(x, x, 0, 1, 2, 3) + __builtin_shufflevector(x, x, 4, 5, 6, 7);
+}
+#else
+TDN_INLINE vf4 vf_fold_sum(vf x) { return x; }
+#endif
 TDN_INLINE float vf_sum(vf x)
 {
-    float t[TDN_LANES];
-    vf_store(t, x);
-    for (int n = TDN_LANES / 2; n; n /= 2)
-        for (int i = 0; i < n; i++)
-            t[i] += t[i + n];
-    return t[0];
+    const vf4 a = vf_fold_sum(x);
+    return (a[0] + a[2]) + (a[1] + a[3]);
 }
+/* NaN where any is. */
 TDN_INLINE float vf_max_of(vf x)
 {
     float m = x[0];
@@ -162,12 +178,6 @@ TDN_INLINE float vf_max_of(vf x)
 }
 
 /* The first n lanes of x, the others `rest`. */
-TDN_INLINE vf vf_first(vf x, int n, float rest)
-{
-    float lane[TDN_LANES];
-    for (int i = 0; i < TDN_LANES; i++)
-        lane[i] = (float)i;
-    return vf_select(vm_lt(vf_load(lane), vf_set((float)n)), x, vf_set(rest));
-}
+TDN_INLINE vf vf_first(vf x, int n, float rest) { return vf_select(vm_first(n), x, vf_set(rest)); }
 
 #endif

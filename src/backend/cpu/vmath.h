@@ -15,8 +15,23 @@
 /* 2^n for n in -126..127. */
 TDN_INLINE vf vf_exp2_int(vi n) { return (vf)((n + vi_set(127)) << 23); }
 
-/* exp(x) = 2^n * exp(r), n = round(x / ln 2). The power is applied in two factors, so that results overflow to
- * infinity and underflow through denormals by themselves. */
+/* p * 2^n; fn is n. */
+#if TDN_LANES == 16
+TDN_INLINE vf vf_scale(vf p, vf fn, vi n)
+{
+    (void)n;
+    return (vf)_mm512_scalef_ps((__m512)p, (__m512)fn);
+}
+#else
+TDN_INLINE vf vf_scale(vf p, vf fn, vi n)
+{
+    (void)fn;
+    const vi half = n >> 1; /* two factors, so that results overflow to infinity and underflow through denormals */
+    return p * vf_exp2_int(half) * vf_exp2_int(n - half);
+}
+#endif
+
+/* exp(x) = 2^n * exp(r), n = round(x / ln 2). */
 TDN_INLINE vf vf_exp(vf x)
 {
     x = vf_min(vf_set(89.0f), vf_max(vf_set(-104.0f), x));
@@ -33,8 +48,7 @@ TDN_INLINE vf vf_exp(vf x)
     p = p * r + vf_set(1.6666665459e-1f);
     p = p * r + vf_set(5.0000001201e-1f);
     p = p * (r * r) + r + vf_set(1.0f);
-    const vi half = n >> 1;
-    return p * vf_exp2_int(half) * vf_exp2_int(n - half);
+    return vf_scale(p, fn, n);
 }
 
 /* log(x) = e * ln 2 + log(m), m in [sqrt(1/2), sqrt(2)). */
