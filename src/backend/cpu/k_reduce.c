@@ -43,19 +43,9 @@ TDN_INLINE float neutral(const join j)
     return j == SUM_EXP || j == MAX ? -INFINITY : j == MIN ? INFINITY : j == PROD ? 1 : 0;
 }
 
-static float over_lanes(const join j, vf x)
+TDN_INLINE float over_lanes(const join j, vf x)
 {
-    float lane[TDN_LANES];
-    vf_store(lane, x);
-    for (int n = TDN_LANES / 2; n; n /= 2)
-        for (int i = 0; i < n; i++) {
-            const float a = lane[i], b = lane[i + n];
-            lane[i] = j == MAX   ? (a > b || a != a ? a : b)
-                      : j == MIN ? (a < b || a != a ? a : b)
-                      : j == PROD ? a * b
-                                  : a + b;
-        }
-    return lane[0];
+    return j == MAX ? vf_max_of(x) : j == MIN ? vf_min_of(x) : j == PROD ? vf_product_of(x) : vf_sum(x);
 }
 
 /* Row number `row` of the reduced axes but the last: its offset in the input. */

@@ -145,36 +145,53 @@ TDN_INLINE vf vf_min_nan(vf a, vf b) { return vf_select(vm_ne(a, a), a, vf_min(a
 /* 1 where set. */
 TDN_INLINE vf vf_from_mask(vm m) { return vf_select(m, vf_set(1), vf_set(0)); }
 
-/* Sums and extremes over lanes, halving: a fixed order. */
 typedef float vf4 __attribute__((vector_size(16)));
+
+/* join(a, b) over all lanes, halving: a fixed order. The result is in every lane. */
 #if TDN_LANES == 16
-typedef float vf8 __attribute__((vector_size(32)));
-TDN_INLINE vf4 vf_fold_sum(vf x)
-{
-    const vf8 a = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
-                  __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
-    return __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
-}
+#define TDN_FOLD(join, x)                                                                                              \
+    do {                                                                                                               \
+        x = join(x, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));              \
+        x = join(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));              \
+        x = join(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));              \
+        x = join(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));              \
+    } while (0)
 #elif TDN_LANES == 8
-TDN_INLINE vf4 vf_fold_sum(vf x)
-{
-    return __builtin_shufflevector(x, x, 0, 1, 2, 3) + __builtin_shufflevector(x, x, 4, 5, 6, 7);
-}
+#define TDN_FOLD(join, x)                                                                                              \
+    do {                                                                                                               \
+        x = join(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3));                                            \
+        x = join(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5));                                            \
+        x = join(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6));                                            \
+    } while (0)
 #else
-TDN_INLINE vf4 vf_fold_sum(vf x) { return x; }
+#define TDN_FOLD(join, x)                                                                                              \
+    do {                                                                                                               \
+        x = join(x, __builtin_shufflevector(x, x, 2, 3, 0, 1));                                                        \
+        x = join(x, __builtin_shufflevector(x, x, 1, 0, 3, 2));                                                        \
+    } while (0)
 #endif
+TDN_INLINE vf vf_add(vf a, vf b) { return a + b; }
+TDN_INLINE vf vf_mul(vf a, vf b) { return a * b; }
 TDN_INLINE float vf_sum(vf x)
 {
-    const vf4 a = vf_fold_sum(x);
-    return (a[0] + a[2]) + (a[1] + a[3]);
+    TDN_FOLD(vf_add, x);
+    return x[0];
 }
 /* NaN where any is. */
 TDN_INLINE float vf_max_of(vf x)
 {
-    float m = x[0];
-    for (int i = 1; i < TDN_LANES; i++)
-        m = x[i] > m || x[i] != x[i] ? x[i] : m;
-    return m;
+    TDN_FOLD(vf_max_nan, x);
+    return x[0];
+}
+TDN_INLINE float vf_min_of(vf x)
+{
+    TDN_FOLD(vf_min_nan, x);
+    return x[0];
+}
+TDN_INLINE float vf_product_of(vf x)
+{
+    TDN_FOLD(vf_mul, x);
+    return x[0];
 }
 
 /* The first n lanes of x, the others `rest`. */
