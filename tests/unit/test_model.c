@@ -337,6 +337,67 @@ static void data_out_of_range(void **state)
     free(bytes.data);
 }
 
+/* ---- Failing allocations ---- */
+
+typedef struct faulty {
+    int left, live; /* allocations until one fails; blocks that are out */
+} faulty;
+
+static void *faulty_alloc(void *user, size_t size, size_t align)
+{
+    faulty *a = user;
+    if (a->left-- <= 0)
+        return NULL;
+    a->live++;
+    return tdn_alloc(NULL, size, align);
+}
+
+static void faulty_free(void *user, void *memory)
+{
+    if (memory)
+        ((faulty *)user)->live--;
+    tdn_free(NULL, memory);
+}
+
+static tdn_status load_and_run(pb bytes, const tdn_allocator *allocator)
+{
+    const tdn_model_options options = {sizeof options, allocator, NULL, NULL};
+    const float data[] = {-3, 4};
+    const tdn_tensor x = tensor(data, 1, dims_2);
+    tdn_model *model;
+    tdn_reference *r = NULL;
+    tdn_error error;
+    char *json = NULL;
+    tdn_status status = tdn_model_load_memory(&model, bytes.data, bytes.n, NULL, &options, &error);
+    if (status == TDN_OK)
+        status = tdn_model_describe(&json, model, NULL, &error);
+    tdn_text_free(json);
+    if (status == TDN_OK)
+        status = tdn_reference_create(&r, model, NULL, 2, &error);
+    if (status == TDN_OK)
+        status = tdn_reference_run(r, &x, 1, &error);
+    tdn_reference_free(r);
+    tdn_model_free(model);
+    return status;
+}
+
+static void every_allocation_may_fail(void **state)
+{
+    (void)state;
+    const pb bytes = small_model();
+    tdn_status status = TDN_E_NOMEM;
+    int n = 0;
+    for (; status != TDN_OK; n++) {
+        faulty faults = {n, 0};
+        const tdn_allocator allocator = {faulty_alloc, faulty_free, &faults};
+        status = load_and_run(bytes, &allocator);
+        assert_true(status == TDN_OK || status == TDN_E_NOMEM);
+        assert_int_equal(faults.live, 0);
+    }
+    assert_true(n > 10);
+    free(bytes.data);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -350,6 +411,7 @@ int main(void)
         cmocka_unit_test(the_same_on_any_number_of_threads),
         cmocka_unit_test(extents_that_the_data_decides),
         cmocka_unit_test(data_out_of_range),
+        cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
