@@ -49,12 +49,15 @@ void tdn_text_put(tdn_text *t, const char *format, ...)
     va_start(args, format);
     va_list again;
     va_copy(again, args);
-    const int n = vsnprintf(NULL, 0, format, args);
-    va_end(args);
-    if (n >= 0 && reserve(t, (size_t)n)) {
-        vsnprintf(t->data + t->n, (size_t)n + 1, format, again);
-        t->n += (size_t)n;
+    if (reserve(t, 64)) { /* most pieces fit: one pass */
+        const size_t room = t->room - t->n;
+        const int n = vsnprintf(t->data + t->n, room, format, args);
+        t->data[t->n] = n < 0 ? 0 : t->data[t->n];
+        if (n >= 0 && (size_t)n >= room && reserve(t, (size_t)n))
+            vsnprintf(t->data + t->n, (size_t)n + 1, format, again);
+        t->n += n < 0 || t->failed ? 0 : (size_t)n;
     }
+    va_end(args);
     va_end(again);
 }
 
@@ -78,11 +81,25 @@ static size_t sequence(const unsigned char *s)
     return n;
 }
 
+/* How many bytes from s on stand for themselves. */
+static size_t plain_run(const unsigned char *s)
+{
+    size_t n = 0;
+    while (s[n] >= 0x20 && s[n] < 0x7f && s[n] != '"' && s[n] != '\\')
+        n++;
+    return n;
+}
+
 static void put_escaped(tdn_text *t, const char *string)
 {
     const unsigned char *s = (const unsigned char *)string;
     tdn_text_put_bytes(t, "\"", 1);
     while (*s) {
+        const size_t plain = plain_run(s);
+        tdn_text_put_bytes(t, (const char *)s, plain);
+        s += plain;
+        if (!*s)
+            break;
         const size_t n = sequence(s);
         if (n == 0)
             tdn_text_put(t, "\\ufffd");
@@ -97,17 +114,27 @@ static void put_escaped(tdn_text *t, const char *string)
     tdn_text_put_bytes(t, "\"", 1);
 }
 
+static void put_indent(tdn_text *t)
+{
+    static const char blanks[] = "                                                                                "
+                                 "                                                ";
+    _Static_assert(sizeof blanks > 2 * 60, "as deep as it goes");
+    tdn_text_put_bytes(t, blanks, 2 * (size_t)t->depth);
+}
+
 /* What stands before a value: comma, new line, indent, key. */
 static void lead(tdn_text *t, const char *key)
 {
     if (t->depth > 0) {
         const uint64_t bit = (uint64_t)1 << t->depth;
-        tdn_text_put(t, "%s\n%*s", t->started & bit ? "," : "", 2 * t->depth, "");
+        const bool is_first = !(t->started & bit);
+        tdn_text_put_bytes(t, is_first ? "\n" : ",\n", is_first ? 1 : 2);
+        put_indent(t);
         t->started |= bit;
     }
     if (key) {
         put_escaped(t, key);
-        tdn_text_put(t, ": ");
+        tdn_text_put_bytes(t, ": ", 2);
     }
 }
 
@@ -126,10 +153,13 @@ void tdn_json_end(tdn_text *t, char close)
 {
     const bool empty = !(t->started >> t->depth & 1);
     t->depth -= t->depth > 0;
-    if (empty)
+    if (empty) {
         tdn_text_put(t, "%c", close);
-    else
-        tdn_text_put(t, "\n%*s%c", 2 * t->depth, "", close);
+    } else {
+        tdn_text_put_bytes(t, "\n", 1);
+        put_indent(t);
+        tdn_text_put(t, "%c", close);
+    }
     if (t->depth == 0)
         tdn_text_put(t, "\n");
 }

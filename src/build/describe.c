@@ -81,30 +81,55 @@ static void put_nodes(tdn_text *t, const tdn_graph *g)
     tdn_json_end(t, ']');
 }
 
-/* Nodes and operations of one operator. Counted over the rows of the table, which are few. */
+/* Nodes and operations of one operator. */
+typedef struct tally {
+    const tdn_op_def *op;
+    int64_t n, flops;
+} tally;
+
+static void add_saturated(int64_t *sum, int64_t x)
+{
+    if (__builtin_add_overflow(*sum, x, sum))
+        *sum = INT64_MAX;
+}
+
+/* Fills in the operators of the graph, in the order they are met, and returns their count. A model uses few. */
+static int count_operators(const tdn_graph *g, tally *tallies)
+{
+    int n = 0;
+    for (const tdn_node *node = g->first; node; node = node->next) {
+        int i = 0;
+        while (i < n && tallies[i].op != node->op)
+            i++;
+        if (i == n)
+            tallies[n++] = (tally){.op = node->op};
+        tallies[i].n++;
+        add_saturated(&tallies[i].flops, tdn_node_flops(node));
+    }
+    return n;
+}
+
 static int64_t put_operators(tdn_text *t, const tdn_graph *g)
 {
+    int n_rows = 0;
+    while (tdn_op_row(n_rows))
+        n_rows++;
     int64_t total = 0;
+    tally *tallies = tdn_arena_alloc(g->arena, (size_t)n_rows, sizeof *tallies);
+    if (!tallies) {
+        t->failed = true;
+        return 0;
+    }
+    const int n = count_operators(g, tallies);
     tdn_json_begin(t, "operators", '[');
-    for (int i = 0; tdn_op_row(i); i++) {
-        const tdn_op_def *op = tdn_op_row(i);
-        int64_t n = 0, flops = 0;
-        for (const tdn_node *node = g->first; node; node = node->next)
-            if (node->op == op) {
-                n++;
-                if (__builtin_add_overflow(flops, tdn_node_flops(node), &flops))
-                    flops = INT64_MAX;
-            }
-        if (n == 0)
-            continue;
+    for (int i = 0; i < n; i++) {
         tdn_json_begin(t, NULL, '{');
-        tdn_json_string(t, "op", op->name);
-        tdn_json_string(t, "domain", op->domain ? op->domain : "");
-        tdn_json_int(t, "nodes", n);
-        tdn_json_int(t, "flops", flops);
+        tdn_json_string(t, "op", tallies[i].op->name);
+        tdn_json_string(t, "domain", tallies[i].op->domain ? tallies[i].op->domain : "");
+        tdn_json_int(t, "nodes", tallies[i].n);
+        tdn_json_int(t, "flops", tallies[i].flops);
         tdn_json_end(t, '}');
-        if (__builtin_add_overflow(total, flops, &total))
-            total = INT64_MAX;
+        add_saturated(&total, tallies[i].flops);
     }
     tdn_json_end(t, ']');
     return total;
