@@ -25,8 +25,6 @@
 #define FOLD_PASSES 64
 #define FOLD_SLOW 16
 
-enum { MAX_OPERANDS = 64 };
-
 static size_t value_size(const tdn_value *v)
 {
     return tdn_dtype_size(v->dtype, (size_t)tdn_shape_count(&v->shape));
@@ -61,7 +59,7 @@ static tdn_status check_results(const tdn_node *node, tdn_error *error)
 
 static bool is_foldable(const tdn_node *node)
 {
-    if (node->op->random || node->op->unfolded || node->n_in > MAX_OPERANDS || node->n_out > MAX_OPERANDS)
+    if (node->op->random || node->op->unfolded)
         return false;
     for (int i = 0; i < node->n_in; i++) {
         const tdn_value *v = node->in[i];
@@ -112,51 +110,46 @@ static bool take_budget(tdn_graph *g, const tdn_node *node)
     return true;
 }
 
-typedef struct operands {
-    tdn_view in[MAX_OPERANDS], out[MAX_OPERANDS];
-} operands;
-
-static bool make_operands(tdn_graph *g, const tdn_node *node, operands *o)
+static bool make_operands(tdn_graph *g, const tdn_node *node, tdn_view *in, tdn_view *out)
 {
-    memset(o, 0, sizeof *o);
     for (int i = 0; i < node->n_in; i++)
-        if (node->in[i])
-            o->in[i] = tdn_value_view(node->in[i]);
+        in[i] = node->in[i] ? tdn_value_view(node->in[i]) : (tdn_view){0};
     for (int i = 0; i < node->n_out; i++) {
+        out[i] = (tdn_view){0};
         if (!node->out[i])
             continue;
-        o->out[i] = tdn_value_view(node->out[i]);
-        o->out[i].data = tdn_arena_alloc_data(g->arena, value_size(node->out[i]));
-        if (!o->out[i].data)
+        out[i] = tdn_value_view(node->out[i]);
+        out[i].data = tdn_arena_alloc_data(g->arena, value_size(node->out[i]));
+        if (!out[i].data)
             return false;
     }
     return true;
 }
 
-static void become_constants(tdn_graph *g, tdn_node *node, const operands *o)
+static void become_constants(tdn_graph *g, tdn_node *node, const tdn_view *out)
 {
     for (int i = 0; i < node->n_out; i++) {
         tdn_value *v = node->out[i];
         if (!v)
             continue;
         v->kind = TDN_VALUE_CONST;
-        v->shape = tdn_shape_make(o->out[i].rank, o->out[i].dims); /* the true extents, no longer bounds */
-        v->data = o->out[i].data;
+        v->shape = tdn_shape_make(out[i].rank, out[i].dims); /* the true extents, no longer bounds */
+        v->data = out[i].data;
         node->out[i] = NULL;
         v->producer = NULL;
     }
     tdn_graph_remove(g, node);
 }
 
-static tdn_status evaluate(tdn_graph *g, tdn_node *node, const tdn_ref_def *ref, tdn_error *error)
+static tdn_status evaluate_on(tdn_graph *g, tdn_node *node, const tdn_ref_def *ref, tdn_view *views, tdn_error *error)
 {
-    operands o;
-    if (!make_operands(g, node, &o))
+    tdn_view *out = views + node->n_in;
+    if (!make_operands(g, node, views, out))
         return tdn_fail_nomem(error, "a folded constant");
     tdn_ref_call call = {
-        .in = o.in,
+        .in = views,
         .n_in = node->n_in,
-        .out = o.out,
+        .out = out,
         .n_out = node->n_out,
         .attrs = &node->attrs,
         .expr = node->expr,
@@ -172,7 +165,17 @@ static tdn_status evaluate(tdn_graph *g, tdn_node *node, const tdn_ref_def *ref,
     const tdn_status status = ref->run(&call);
     tdn_free(NULL, call.scratch);
     if (status == TDN_OK)
-        become_constants(g, node, &o);
+        become_constants(g, node, out);
+    return status;
+}
+
+static tdn_status evaluate(tdn_graph *g, tdn_node *node, const tdn_ref_def *ref, tdn_error *error)
+{
+    tdn_view *views = tdn_alloc(NULL, ((size_t)node->n_in + (size_t)node->n_out) * sizeof *views, TDN_ALIGN);
+    if (!views)
+        return tdn_fail_nomem(error, "folding a constant");
+    const tdn_status status = evaluate_on(g, node, ref, views, error);
+    tdn_free(NULL, views);
     return status;
 }
 
