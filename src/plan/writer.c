@@ -83,9 +83,11 @@ static void *add(writer *w, tdn_format_id id, size_t size)
         t->bytes = bytes;
         t->capacity = capacity;
     }
+    if (!size)
+        return t->bytes;
     uint8_t *at = t->bytes + t->size;
     t->size = need;
-    return size ? memset(at, 0, size) : at;
+    return memset(at, 0, size);
 }
 
 static void append(writer *w, tdn_format_id id, const void *record, size_t size)
@@ -525,10 +527,10 @@ void tdn_plan_seal(void *bytes, size_t size)
     uint8_t *base = bytes;
     if (size < sizeof *h)
         return;
-    const tdn_format_table *t = &h->tables[TDN_FORMAT_BLOBS];
-    if (t->offset <= size && t->size <= size - t->offset && t->offset % _Alignof(tdn_format_blob) == 0) {
-        tdn_format_blob *blobs = (tdn_format_blob *)(base + t->offset);
-        for (size_t i = 0; i < t->size / sizeof *blobs; i++)
+    const tdn_format_table t = h->tables[TDN_FORMAT_BLOBS]; /* a copy: damaged, it may lie over the header */
+    if (t.offset <= size && t.size <= size - t.offset && t.offset % _Alignof(tdn_format_blob) == 0) {
+        tdn_format_blob *blobs = (tdn_format_blob *)(base + t.offset);
+        for (size_t i = 0; i < t.size / sizeof *blobs; i++)
             crc_of(base, size, blobs[i].offset, blobs[i].size, &blobs[i].crc);
     }
     for (int i = 0; i < TDN_FORMAT_N_TABLES; i++)
