@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 DEPS = $(if $(SKIP_DEPS),@true,@tools/deps.sh)
 BUILD = @JOBS=$(JOBS) tools/build.sh
 
-.PHONY: all demo test test-asan test-tsan test-clang fuzz venv format install clean
+.PHONY: all demo test test-asan test-tsan test-clang fuzz bench-kernels bench-footprint venv format install clean
 
 all: # the command and the libraries, in build/
 	$(DEPS) build
@@ -44,6 +44,13 @@ fuzz: # FUZZ_SECONDS for each target; what is found lands in build-fuzz/
 	$(DEPS) build clang
 	$(BUILD) build-fuzz -DTDN_FUZZ=ON -DTDN_SANITIZE=address,undefined -DCMAKE_C_COMPILER=clang
 	@tools/fuzz.sh build-fuzz $(FUZZ_SECONDS)
+
+bench-kernels: all # each kernel on the shapes of networks, beside the core's peak
+	@cmake --build build --target bench_kernels -j $(JOBS) >/dev/null
+	@build/bench/bench_kernels $(KERNEL)
+
+bench-footprint: all venv # the library's size, start to first result, memory, time of builds
+	@build/venv/bin/python bench/footprint.py
 
 venv: # the Python of tests and tools, in build/venv
 	$(DEPS) test
