@@ -30,9 +30,10 @@
 #define TDN_LANES 4
 #endif
 
-/* Complete unrolling of a loop whose bounds are constants after inlining. */
+/* Complete unrolling of a loop whose bounds are constants after inlining, so that arrays of vectors become registers.
+ * Clang does it by itself, before it places arrays; told to, it does it too late. */
 #if defined(__clang__)
-#define TDN_UNROLL _Pragma("unroll")
+#define TDN_UNROLL
 #else
 #define TDN_UNROLL _Pragma("GCC unroll 32")
 #endif
