@@ -124,14 +124,20 @@ tdn_status tdn_infer_need(tdn_infer *io, bool holds, const char *what)
     return holds ? TDN_OK : tdn_fail(io->error, TDN_E_MODEL, "%s", what);
 }
 
-tdn_status tdn_infer_rank(tdn_infer *io, int input, int min, int max)
+tdn_status tdn_infer_rank_open(tdn_infer *io, int input, int min, int max)
 {
     const tdn_value *v = tdn_in(io->node, input);
     if (!v)
         return tdn_fail(io->error, TDN_E_MODEL, "input %d is missing", input);
-    if (v->shape.bounded)
-        return tdn_fail(io->error, TDN_E_UNSUPPORTED, "input %d has an extent that is known at run time only", input);
     if (v->shape.rank < min || v->shape.rank > max)
         return tdn_fail(io->error, TDN_E_MODEL, "input %d has rank %d, outside %d..%d", input, v->shape.rank, min, max);
+    return TDN_OK;
+}
+
+tdn_status tdn_infer_rank(tdn_infer *io, int input, int min, int max)
+{
+    TDN_TRY(tdn_infer_rank_open(io, input, min, max));
+    if (io->node->in[input]->shape.bounded)
+        return tdn_fail(io->error, TDN_E_UNSUPPORTED, "input %d has an extent that is known at run time only", input);
     return TDN_OK;
 }

@@ -53,5 +53,8 @@ tdn_status tdn_infer_need(tdn_infer *io, bool holds, const char *what);
 #define TDN_NEED(io, holds, what) TDN_TRY(tdn_infer_need(io, holds, what))
 /* Requires input i with a known shape of a rank in [min, max] and no bounded extent. */
 tdn_status tdn_infer_rank(tdn_infer *io, int input, int min, int max);
+/* The same, bounded extents allowed: the rule says which extents of the result they bound, and the reference the true
+ * ones. */
+tdn_status tdn_infer_rank_open(tdn_infer *io, int input, int min, int max);
 
 #endif

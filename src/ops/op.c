@@ -255,6 +255,21 @@ static void become_constant(tdn_node *node, int out, tdn_value *from, const tdn_
     from->quant = v->quant;
 }
 
+/* The output's value stays, made by a copy of v: a graph output has a node of its own, even where v is a constant (the
+ * copy is not inferred here, or it would fold). */
+static void make_by_copy(tdn_infer *io, int out, tdn_value *v)
+{
+    tdn_graph *g = io->graph;
+    tdn_value *to = io->node->out[out];
+    const tdn_op_def *op = tdn_op_find("", "Identity", INT_MAX);
+    const char *name = tdn_arena_printf(g->arena, "%s/Identity", io->node->name);
+    tdn_node *node = op && name ? tdn_graph_node(g, io->node, op, name, &v, 1, &to, 1) : NULL;
+    if (!node)
+        return; /* the old node still makes the output */
+    node->origin = io->node->origin;
+    io->node->out[out] = NULL;
+}
+
 void tdn_emit_replace(tdn_infer *io, int out, tdn_value *v)
 {
     tdn_value *from = tdn_out(io->node, out);
@@ -264,10 +279,8 @@ void tdn_emit_replace(tdn_infer *io, int out, tdn_value *v)
         become_constant(io->node, out, from, v);
         return;
     }
-    if (from->output >= 0 && (v->kind != TDN_VALUE_NODE || v->output >= 0)) {
-        v = tdn_emit(io, "", "Identity", &v, 1, NULL, 0); /* an output has a node of its own */
-        if (!v)
-            return;
-    }
-    tdn_graph_replace(io->graph, from, v);
+    if (from->output >= 0 && (v->kind != TDN_VALUE_NODE || v->output >= 0))
+        make_by_copy(io, out, v);
+    else
+        tdn_graph_replace(io->graph, from, v);
 }

@@ -13,8 +13,8 @@ static const tdn_dtype index_dtypes[] = {TDN_S64, TDN_S32, TDN_DTYPE_NONE};
 /* Data of any rank from `min` on, and integer indices. */
 static tdn_status check_operands(tdn_infer *io, int min, int min_indices)
 {
-    TDN_TRY(tdn_infer_rank(io, 0, min, TDN_MAX_RANK));
-    TDN_TRY(tdn_infer_rank(io, 1, min_indices, TDN_MAX_RANK));
+    TDN_TRY(tdn_infer_rank_open(io, 0, min, TDN_MAX_RANK));
+    TDN_TRY(tdn_infer_rank_open(io, 1, min_indices, TDN_MAX_RANK));
     TDN_TRY(tdn_infer_dtype(io, 0, tdn_dtypes_all));
     return tdn_infer_dtype(io, 1, index_dtypes);
 }
@@ -36,9 +36,11 @@ static tdn_status gather_infer(tdn_infer *io)
     TDN_NEED(io, y.rank <= TDN_MAX_RANK, "the result has too many axes");
     for (int i = 0, at = 0; i < x->rank; i++) {
         if (i != axis) {
+            y.bounded |= (x->bounded >> i & 1) << at;
             y.dims[at++] = x->dims[i];
             continue;
         }
+        y.bounded |= indices->bounded << at;
         for (int k = 0; k < indices->rank; k++)
             y.dims[at++] = indices->dims[k];
     }
@@ -78,6 +80,8 @@ static tdn_status gather_decompose(tdn_infer *io)
     int axis;
     bool is;
     int64_t start = 0, step, n, starts[TDN_MAX_RANK] = {0}, steps[TDN_MAX_RANK], extents[TDN_MAX_RANK];
+    if (io->node->in[0]->shape.bounded)
+        return TDN_OK;
     TDN_TRY(axis_of(io, &axis));
     const tdn_shape *x = &io->node->in[0]->shape;
     TDN_TRY(progression(io, x->dims[axis], &start, &step, &n, &is));
@@ -115,12 +119,15 @@ static tdn_status gather_nd_infer(tdn_infer *io)
     TDN_NEED(io, depth <= x->rank - batch, "index tuples longer than the data has axes");
     for (int64_t i = 0; i < batch; i++)
         TDN_NEED(io, x->dims[i] == indices->dims[i], "data and indices have different batches");
-    tdn_shape y = {0};
+    TDN_NEED(io, !(indices->bounded >> lead & 1), "index tuples of a length that is known at run time only");
+    tdn_shape y = {.bounded = indices->bounded};
     TDN_NEED(io, lead + x->rank - batch - depth <= TDN_MAX_RANK, "the result has too many axes");
     for (int i = 0; i < lead; i++)
         y.dims[y.rank++] = indices->dims[i];
-    for (int64_t i = batch + depth; i < x->rank; i++)
+    for (int64_t i = batch + depth; i < x->rank; i++) {
+        y.bounded |= (x->bounded >> i & 1) << y.rank;
         y.dims[y.rank++] = x->dims[i];
+    }
     return tdn_infer_set(io, 0, io->node->in[0]->dtype, &y);
 }
 
@@ -134,7 +141,7 @@ static tdn_status check_updates(tdn_infer *io, int input)
     for (int i = 0; i < 5; i++)
         found = found || !strcmp(known[i], reduction);
     TDN_NEED(io, found, "attribute 'reduction' is unknown");
-    TDN_TRY(tdn_infer_rank(io, input, 0, TDN_MAX_RANK));
+    TDN_TRY(tdn_infer_rank_open(io, input, 0, TDN_MAX_RANK));
     TDN_NEED(io, io->node->in[input]->dtype == io->node->in[0]->dtype, "updates of another type than the data");
     return TDN_OK;
 }

@@ -14,7 +14,7 @@
 
 /* ---- Reshapes ------------------------------------------------------------------------------------------------- */
 
-/* Fills in 0 (copy the input's extent) and -1 (what is left over). */
+/* Fills in 0 (copy the input's extent) and -1 (what is left over). Bounded extents go where those do. */
 static tdn_status resolve_shape(tdn_infer *io, const tdn_shape *x, bool allow_zero, tdn_shape *y)
 {
     int open = -1;
@@ -23,6 +23,7 @@ static tdn_status resolve_shape(tdn_infer *io, const tdn_shape *x, bool allow_ze
         if (y->dims[i] == 0 && !allow_zero) {
             TDN_NEED(io, i < x->rank, "shape has a 0 where the input has no axis");
             y->dims[i] = x->dims[i];
+            y->bounded |= x->bounded & 1u << i;
         }
         if (y->dims[i] == -1) {
             TDN_NEED(io, open < 0, "shape has more than one -1");
@@ -31,8 +32,12 @@ static tdn_status resolve_shape(tdn_infer *io, const tdn_shape *x, bool allow_ze
         }
         TDN_NEED(io, y->dims[i] >= 0 && !__builtin_mul_overflow(known, y->dims[i], &known), "shape out of range");
     }
-    if (open >= 0)
+    if (open >= 0) {
         y->dims[open] = known ? count / known : 0;
+        y->bounded |= x->bounded & ~y->bounded ? 1u << open : 0;
+    } else if (x->bounded & ~y->bounded) {
+        return tdn_fail(io->error, TDN_E_UNSUPPORTED, "a fixed shape for an extent that is known at run time only");
+    }
     if (open >= 0 ? known * y->dims[open] != count : known != count) {
         char a[96], b[96];
         return tdn_fail(io->error, TDN_E_MODEL, "%s has not as many elements as %s",
@@ -46,7 +51,7 @@ static tdn_status reshape_infer(tdn_infer *io)
     const tdn_value *x = tdn_in(io->node, 0);
     tdn_shape y = {0};
     int n;
-    TDN_TRY(tdn_infer_rank(io, 0, 0, TDN_MAX_RANK));
+    TDN_TRY(tdn_infer_rank_open(io, 0, 0, TDN_MAX_RANK));
     TDN_TRY(tdn_infer_ints_either(io, "shape", 1, y.dims, TDN_MAX_RANK, &n));
     y.rank = n;
     TDN_TRY(resolve_shape(io, &x->shape, tdn_attr_int(&io->node->attrs, "allowzero", 0) != 0, &y));
@@ -71,13 +76,15 @@ static tdn_status core_reshape_infer(tdn_infer *io)
 static tdn_status flatten_infer(tdn_infer *io)
 {
     const tdn_value *x = tdn_in(io->node, 0);
-    TDN_TRY(tdn_infer_rank(io, 0, 0, TDN_MAX_RANK));
+    TDN_TRY(tdn_infer_rank_open(io, 0, 0, TDN_MAX_RANK));
     int64_t axis = tdn_attr_int(&io->node->attrs, "axis", 1);
     TDN_NEED(io, axis >= -x->shape.rank && axis <= x->shape.rank, "axis outside of the input's rank");
     axis += axis < 0 ? x->shape.rank : 0;
     tdn_shape y = {.rank = 2, .dims = {1, 1}};
-    for (int i = 0; i < x->shape.rank; i++)
+    for (int i = 0; i < x->shape.rank; i++) {
         y.dims[i >= axis] *= x->shape.dims[i];
+        y.bounded |= x->shape.bounded >> i & 1 ? 1u << (i >= axis) : 0;
+    }
     return tdn_infer_set(io, 0, x->dtype, &y);
 }
 
@@ -101,14 +108,17 @@ static tdn_status squeeze_infer(tdn_infer *io)
     const tdn_value *x = tdn_in(io->node, 0);
     uint32_t mask;
     int n;
-    TDN_TRY(tdn_infer_rank(io, 0, 0, TDN_MAX_RANK));
+    TDN_TRY(tdn_infer_rank_open(io, 0, 0, TDN_MAX_RANK));
     TDN_TRY(axes_mask(io, x->shape.rank, &mask, &n));
     tdn_shape y = {0};
     for (int i = 0; i < x->shape.rank; i++) {
         const int64_t dim = x->shape.dims[i];
-        TDN_NEED(io, !(mask >> i & 1) || dim == 1, "squeezes an axis whose extent is not 1");
-        if (n ? !(mask >> i & 1) : dim != 1)
-            y.dims[y.rank++] = dim;
+        const uint32_t open = x->shape.bounded >> i & 1;
+        TDN_NEED(io, !(mask >> i & 1) || (dim == 1 && !open), "squeezes an axis whose extent is not 1");
+        if (n ? mask >> i & 1 : dim == 1 && !open)
+            continue;
+        y.bounded |= open << y.rank;
+        y.dims[y.rank++] = dim;
     }
     return tdn_infer_set(io, 0, x->dtype, &y);
 }
@@ -119,18 +129,24 @@ static tdn_status unsqueeze_infer(tdn_infer *io)
     int64_t axes[TDN_MAX_RANK];
     uint32_t mask;
     int n;
-    TDN_TRY(tdn_infer_rank(io, 0, 0, TDN_MAX_RANK));
+    TDN_TRY(tdn_infer_rank_open(io, 0, 0, TDN_MAX_RANK));
     TDN_TRY(tdn_infer_ints_either(io, "axes", 1, axes, TDN_MAX_RANK, &n));
     tdn_shape y = {.rank = x->shape.rank + n};
     TDN_NEED(io, y.rank <= TDN_MAX_RANK, "the result has too many axes");
     TDN_TRY(axes_mask(io, y.rank, &mask, &n));
-    for (int i = 0, from = 0; i < y.rank; i++)
-        y.dims[i] = mask >> i & 1 ? 1 : x->shape.dims[from++];
+    for (int i = 0, from = 0; i < y.rank; i++) {
+        const bool added = mask >> i & 1;
+        y.bounded |= added ? 0 : (x->shape.bounded >> from & 1) << i;
+        y.dims[i] = added ? 1 : x->shape.dims[from++];
+    }
     return tdn_infer_set(io, 0, x->dtype, &y);
 }
 
+/* Where an extent is known at run time only, the reference finds it by the operator's own operands. */
 static tdn_status reshape_decompose(tdn_infer *io)
 {
+    if (io->node->in[0]->shape.bounded)
+        return TDN_OK;
     return tdn_emit_end(io, tdn_emit_reshape(io, io->node->in[0], &io->node->out[0]->shape));
 }
 
@@ -139,7 +155,7 @@ static tdn_status reshape_decompose(tdn_infer *io)
 static tdn_status transpose_infer(tdn_infer *io)
 {
     const tdn_value *x = tdn_in(io->node, 0);
-    TDN_TRY(tdn_infer_rank(io, 0, 0, TDN_MAX_RANK));
+    TDN_TRY(tdn_infer_rank_open(io, 0, 0, TDN_MAX_RANK));
     const int rank = x->shape.rank;
     int64_t reversed[TDN_MAX_RANK];
     int n;
@@ -160,6 +176,7 @@ static tdn_status transpose_infer(tdn_infer *io)
         TDN_NEED(io, fresh, "attribute 'perm' is no permutation");
         seen |= 1u << perm[i];
         y.dims[i] = x->shape.dims[perm[i]];
+        y.bounded |= (x->shape.bounded >> perm[i] & 1) << i;
     }
     return tdn_infer_set(io, 0, x->dtype, &y);
 }
@@ -198,7 +215,7 @@ static tdn_status slice_range(tdn_infer *io, range *r)
 {
     int64_t starts[TDN_MAX_RANK], ends[TDN_MAX_RANK], axes[TDN_MAX_RANK], steps[TDN_MAX_RANK];
     int n, n_ends, n_axes, n_steps;
-    TDN_TRY(tdn_infer_rank(io, 0, 0, TDN_MAX_RANK));
+    TDN_TRY(tdn_infer_rank_open(io, 0, 0, TDN_MAX_RANK));
     const tdn_shape *x = &io->node->in[0]->shape;
     TDN_TRY(tdn_infer_ints_either(io, "starts", 1, starts, TDN_MAX_RANK, &n));
     TDN_TRY(tdn_infer_ints_either(io, "ends", 2, ends, TDN_MAX_RANK, &n_ends));
@@ -225,13 +242,16 @@ static tdn_status slice_infer(tdn_infer *io)
 {
     range r;
     TDN_TRY(slice_range(io, &r));
-    const tdn_shape y = tdn_shape_make(io->node->in[0]->shape.rank, r.extents);
+    tdn_shape y = tdn_shape_make(io->node->in[0]->shape.rank, r.extents);
+    y.bounded = io->node->in[0]->shape.bounded;
     return tdn_infer_set(io, 0, io->node->in[0]->dtype, &y);
 }
 
 static tdn_status slice_decompose(tdn_infer *io)
 {
     range r;
+    if (io->node->in[0]->shape.bounded)
+        return TDN_OK;
     TDN_TRY(slice_range(io, &r));
     return tdn_emit_end(io, tdn_emit_slice(io, io->node->in[0], r.starts, r.steps, r.extents));
 }
@@ -322,7 +342,7 @@ static tdn_status concat_infer(tdn_infer *io)
     const tdn_node *node = io->node;
     int axis;
     for (int i = 0; i < node->n_in; i++)
-        TDN_TRY(tdn_infer_rank(io, i, 1, TDN_MAX_RANK));
+        TDN_TRY(tdn_infer_rank_open(io, i, 1, TDN_MAX_RANK));
     tdn_shape y = node->in[0]->shape;
     const tdn_attr *attr = tdn_attr_find(&node->attrs, "axis");
     TDN_TRY(tdn_infer_axis(io, attr ? attr->i : 1, y.rank, &axis));
@@ -331,6 +351,7 @@ static tdn_status concat_infer(tdn_infer *io)
         const tdn_shape *x = &node->in[i]->shape;
         TDN_NEED(io, x->rank == y.rank && node->in[i]->dtype == node->in[0]->dtype,
                      "inputs of different rank or type");
+        y.bounded |= x->bounded;
         for (int k = 0; k < y.rank; k++)
             TDN_NEED(io, k == axis || x->dims[k] == y.dims[k], "inputs whose other extents differ");
         TDN_NEED(io, !__builtin_add_overflow(y.dims[axis], x->dims[axis], &y.dims[axis]), "result too large");
@@ -580,6 +601,24 @@ static tdn_status compress_infer(tdn_infer *io)
     return tdn_infer_set(io, 0, x->dtype, &y);
 }
 
+static tdn_status col_to_image_infer(tdn_infer *io)
+{
+    int64_t image[TDN_MAX_RANK], block[TDN_MAX_RANK], elements = 1;
+    int n, n_block;
+    TDN_TRY(tdn_infer_rank(io, 0, 3, 3));
+    TDN_TRY(tdn_infer_dtype(io, 0, tdn_dtypes_numbers));
+    TDN_TRY(tdn_infer_ints(io, 1, image, TDN_MAX_RANK - 2, &n));
+    TDN_TRY(tdn_infer_ints(io, 2, block, TDN_MAX_RANK - 2, &n_block));
+    const tdn_shape *x = &io->node->in[0]->shape;
+    TDN_NEED(io, n == n_block && n > 0, "image_shape and block_shape have different lengths");
+    for (int i = 0; i < n; i++)
+        TDN_NEED(io, block[i] > 0 && !__builtin_mul_overflow(elements, block[i], &elements), "block_shape out of range");
+    TDN_NEED(io, x->dims[1] % elements == 0, "the elements of a block do not divide the channels");
+    tdn_shape y = {.rank = 2 + n, .dims = {x->dims[0], x->dims[1] / elements}};
+    memcpy(y.dims + 2, image, (size_t)n * sizeof *image);
+    return tdn_infer_set(io, 0, io->node->in[0]->dtype, &y);
+}
+
 #define RESHAPE(name_, since_, max_in_, rule_)                                                                         \
     {.name = name_, .domain = "", .since = since_, .n_in_min = 1, .n_in_max = max_in_, .n_out_min = 1, .n_out_max = 1, \
      .infer = rule_, .decompose = reshape_decompose, .flops = tdn_flops_none}
@@ -615,5 +654,6 @@ const tdn_op_def tdn_ops_movement[] = {
     {ONE_OUT("Trilu", "", 14, 1, 2), .infer = trilu_infer},
     {ONE_OUT("EyeLike", "", 9, 1, 1), .infer = eye_like_infer},
     {ONE_OUT("Compress", "", 9, 2, 2), .infer = compress_infer},
+    {ONE_OUT("Col2Im", "", 18, 3, 3), .infer = col_to_image_infer},
     {0},
 };

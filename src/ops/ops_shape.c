@@ -102,7 +102,7 @@ static tdn_status range_infer(tdn_infer *io)
 static tdn_status non_zero_infer(tdn_infer *io)
 {
     const tdn_shape *x = &io->node->in[0]->shape;
-    TDN_TRY(tdn_infer_rank(io, 0, 0, TDN_MAX_RANK));
+    TDN_TRY(tdn_infer_rank_open(io, 0, 0, TDN_MAX_RANK));
     TDN_TRY(tdn_infer_dtype(io, 0, tdn_dtypes_all));
     const tdn_shape y = {.rank = 2, .bounded = 1u << 1, .dims = {x->rank ? x->rank : 1, tdn_shape_count(x)}};
     return tdn_infer_set(io, 0, TDN_S64, &y);

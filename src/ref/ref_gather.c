@@ -32,6 +32,22 @@ static bool fits(const tdn_ref_call *call, int n_in)
 
 /* ---- Reads ---------------------------------------------------------------------------------------------------- */
 
+/* The data's extents, the indices' in the place of the axis. */
+static tdn_status gather_fit(const tdn_ref_call *call, int axis)
+{
+    const tdn_view *x = &call->in[0], *indices = &call->in[1];
+    int64_t dims[2 * TDN_MAX_RANK];
+    int n = 0;
+    for (int i = 0; i < x->rank; i++) {
+        if (i != axis)
+            dims[n++] = x->dims[i];
+        for (int k = 0; i == axis && k < indices->rank; k++)
+            dims[n++] = indices->dims[k];
+    }
+    TDN_REF_NEED(call, tdn_ref_fit(&call->out[0], n, dims));
+    return TDN_OK;
+}
+
 static tdn_status gather(const tdn_ref_call *call)
 {
     TDN_REF_NEED(call, fits(call, 2));
@@ -39,6 +55,7 @@ static tdn_status gather(const tdn_ref_call *call)
     int axis;
     TDN_REF_NEED(call, tdn_ref_axis(tdn_attr_int(call->attrs, "axis", 0), x->rank, &axis));
     TDN_REF_NEED(call, y->rank == x->rank - 1 + indices->rank);
+    TDN_TRY(gather_fit(call, axis));
     /* the output without the indices' axes, then those alone */
     tdn_view rest = *x, picked = {.rank = indices->rank};
     rest.data = y->data;
@@ -151,6 +168,10 @@ static tdn_status gather_nd(const tdn_ref_call *call)
     TDN_REF_NEED(call, lead >= 0 && batch >= 0 && batch <= lead && batch <= x->rank);
     const int64_t depth = indices->dims[lead];
     TDN_REF_NEED(call, depth <= x->rank - batch && y->rank == lead + x->rank - batch - depth);
+    int64_t dims[TDN_MAX_RANK];
+    memcpy(dims, indices->dims, (size_t)lead * sizeof *dims);
+    memcpy(dims + lead, x->dims + batch + depth, (size_t)(y->rank - lead) * sizeof *dims);
+    TDN_REF_NEED(call, tdn_ref_fit(&call->out[0], y->rank, dims));
     const tdn_view from = tail_of(x, (int)(batch + depth)), to = tail_of(y, lead);
     TDN_REF_NEED(call, tdn_view_same_dims(&from, &to) && !memcmp(y->dims, indices->dims, (size_t)lead * sizeof *y->dims));
     for (int64_t i = 0; i < batch; i++)

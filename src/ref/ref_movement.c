@@ -14,13 +14,101 @@ static int parts_one(const tdn_ref_call *call) { return tdn_ref_parts_of(&call->
 
 /* ---- One input, one copy -------------------------------------------------------------------------------------- */
 
-static tdn_status reshape(const tdn_ref_call *call)
+/* Copies element by element once the output's dims are known. */
+static tdn_status copy_flat(const tdn_ref_call *call)
 {
-    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1);
     const tdn_place from = tdn_place_of(&call->in[0]), to = tdn_place_of(&call->out[0]);
     TDN_REF_NEED(call, from.view.dtype == to.view.dtype && tdn_view_count(&from.view) == tdn_view_count(&to.view));
     tdn_ref_copy_flat(&to, &from, call->part, call->n_parts);
     return TDN_OK;
+}
+
+/* Are the output's dims bounds, so that the true ones must be found? */
+static bool is_open(const tdn_ref_call *call)
+{
+    return tdn_view_count(&call->in[0]) != tdn_view_count(&call->out[0]);
+}
+
+static tdn_status core_reshape(const tdn_ref_call *call)
+{
+    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1);
+    return copy_flat(call);
+}
+
+static tdn_status identity(const tdn_ref_call *call)
+{
+    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1);
+    TDN_REF_NEED(call, tdn_ref_fit(&call->out[0], call->in[0].rank, call->in[0].dims));
+    return copy_flat(call);
+}
+
+static tdn_status reshape(const tdn_ref_call *call)
+{
+    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1);
+    const tdn_view *x = &call->in[0];
+    int64_t dims[TDN_MAX_RANK], known = 1;
+    int n, open = -1;
+    if (!is_open(call))
+        return copy_flat(call);
+    TDN_REF_NEED(call, tdn_ref_ints(tdn_ref_in(call, 1), dims, TDN_MAX_RANK, &n));
+    for (int i = 0; i < n; i++) {
+        if (dims[i] == 0 && !tdn_attr_int(call->attrs, "allowzero", 0) && i < x->rank)
+            dims[i] = x->dims[i];
+        if (dims[i] == -1)
+            open = i;
+        else
+            TDN_REF_NEED(call, dims[i] >= 0 && !__builtin_mul_overflow(known, dims[i], &known));
+    }
+    if (open >= 0)
+        dims[open] = known ? tdn_view_count(x) / known : 0;
+    TDN_REF_NEED(call, tdn_ref_fit(&call->out[0], n, dims));
+    return copy_flat(call);
+}
+
+static tdn_status flatten(const tdn_ref_call *call)
+{
+    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1);
+    const tdn_view *x = &call->in[0];
+    const int64_t given = tdn_attr_int(call->attrs, "axis", 1), axis = given < 0 ? given + x->rank : given;
+    TDN_REF_NEED(call, axis >= 0 && axis <= x->rank);
+    const int64_t dims[2] = {tdn_ref_product(x, 0, (int)axis), tdn_ref_product(x, (int)axis, x->rank)};
+    TDN_REF_NEED(call, tdn_ref_fit(&call->out[0], 2, dims));
+    return copy_flat(call);
+}
+
+/* Axes of extent 1 go or come; the others keep their order, so that they are matched one by one. */
+static tdn_status squeeze(const tdn_ref_call *call)
+{
+    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1);
+    const tdn_view *x = &call->in[0], *y = &call->out[0];
+    int64_t axes[TDN_MAX_RANK], dims[TDN_MAX_RANK];
+    int n = 0, rank = 0;
+    uint32_t mask = 0;
+    const int64_t *given = tdn_attr_ints(call->attrs, "axes", &n);
+    if (!is_open(call))
+        return copy_flat(call);
+    TDN_REF_NEED(call, n <= TDN_MAX_RANK);
+    if (given)
+        memcpy(axes, given, (size_t)n * sizeof *axes);
+    else if (tdn_ref_in(call, 1))
+        TDN_REF_NEED(call, tdn_ref_ints(&call->in[1], axes, TDN_MAX_RANK, &n));
+    const bool adds = y->rank > x->rank;
+    for (int i = 0; i < n; i++) {
+        int axis;
+        TDN_REF_NEED(call, tdn_ref_axis(axes[i], adds ? y->rank : x->rank, &axis));
+        mask |= 1u << axis;
+    }
+    for (int i = 0, from = 0; i < (adds ? y->rank : x->rank); i++) {
+        const bool listed = mask >> i & 1;
+        if (adds) {
+            TDN_REF_NEED(call, listed || from < x->rank);
+            dims[rank++] = listed ? 1 : x->dims[from++];
+        } else if (n ? !listed : x->dims[i] != 1) {
+            dims[rank++] = x->dims[i];
+        }
+    }
+    TDN_REF_NEED(call, tdn_ref_fit(&call->out[0], rank, dims));
+    return copy_flat(call);
 }
 
 static tdn_status transpose(const tdn_ref_call *call)
@@ -28,7 +116,6 @@ static tdn_status transpose(const tdn_ref_call *call)
     TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1);
     const tdn_view *x = &call->in[0];
     tdn_place from = tdn_place_of(x);
-    const tdn_place to = tdn_place_of(&call->out[0]);
     int n;
     const int64_t *perm = tdn_attr_ints(call->attrs, "perm", &n);
     TDN_REF_NEED(call, !perm || n == x->rank);
@@ -38,7 +125,9 @@ static tdn_status transpose(const tdn_ref_call *call)
         from.view.dims[i] = x->dims[axis];
         from.view.strides[i] = x->strides[axis];
     }
-    TDN_REF_NEED(call, from.view.dtype == to.view.dtype && tdn_view_same_dims(&from.view, &to.view));
+    TDN_REF_NEED(call, from.view.dtype == call->out[0].dtype);
+    TDN_REF_NEED(call, tdn_ref_fit(&call->out[0], from.view.rank, from.view.dims));
+    const tdn_place to = tdn_place_of(&call->out[0]);
     tdn_ref_copy(&to, &from, call->part, call->n_parts);
     return TDN_OK;
 }
@@ -60,7 +149,6 @@ static tdn_status slice_by(const tdn_ref_call *call, const int64_t *starts, cons
                            const int64_t *steps, int n)
 {
     tdn_place from = tdn_place_of(&call->in[0]);
-    const tdn_place to = tdn_place_of(&call->out[0]);
     for (int i = 0; i < n; i++) {
         int axis;
         TDN_REF_NEED(call, tdn_ref_axis(axes ? axes[i] : i, from.view.rank, &axis));
@@ -68,7 +156,9 @@ static tdn_status slice_by(const tdn_ref_call *call, const int64_t *starts, cons
         TDN_REF_NEED(call, tdn_slice_resolve(from.view.dims[axis], &start, ends[i], &step, &extent));
         tdn_place_narrow(&from, axis, start, step, extent);
     }
-    TDN_REF_NEED(call, from.view.dtype == to.view.dtype && tdn_view_same_dims(&from.view, &to.view));
+    TDN_REF_NEED(call, from.view.dtype == call->out[0].dtype);
+    TDN_REF_NEED(call, tdn_ref_fit(&call->out[0], from.view.rank, from.view.dims));
+    const tdn_place to = tdn_place_of(&call->out[0]);
     tdn_ref_copy(&to, &from, call->part, call->n_parts);
     return TDN_OK;
 }
@@ -156,24 +246,39 @@ static tdn_status split(const tdn_ref_call *call)
     return TDN_OK;
 }
 
+/* The extents that the inputs have together. */
+static tdn_status concat_fit(const tdn_ref_call *call, int axis)
+{
+    int64_t dims[TDN_MAX_RANK];
+    const tdn_view *first = &call->in[0];
+    TDN_REF_NEED(call, first->rank == call->out[0].rank);
+    memcpy(dims, first->dims, sizeof dims);
+    for (int i = 1; i < call->n_in; i++) {
+        TDN_REF_NEED(call, call->in[i].rank == first->rank);
+        TDN_REF_NEED(call, !__builtin_add_overflow(dims[axis], call->in[i].dims[axis], &dims[axis]));
+    }
+    TDN_REF_NEED(call, tdn_ref_fit(&call->out[0], first->rank, dims));
+    return TDN_OK;
+}
+
 static tdn_status concat(const tdn_ref_call *call)
 {
-    TDN_REF_NEED(call, call->n_out >= 1);
+    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1);
     int axis;
+    TDN_REF_NEED(call, tdn_ref_axis(tdn_attr_int(call->attrs, "axis", 1), call->out[0].rank, &axis));
+    TDN_TRY(concat_fit(call, axis));
     const tdn_place whole = tdn_place_of(&call->out[0]);
-    TDN_REF_NEED(call, tdn_ref_axis(tdn_attr_int(call->attrs, "axis", 1), whole.view.rank, &axis));
     int64_t at = 0;
     for (int i = 0; i < call->n_in; i++) {
         const tdn_place from = tdn_place_of(&call->in[i]);
         tdn_place to = whole;
-        const int64_t extent = from.view.rank == whole.view.rank ? from.view.dims[axis] : -1;
+        const int64_t extent = from.view.dims[axis];
         TDN_REF_NEED(call, extent >= 0 && extent <= whole.view.dims[axis] - at && from.view.dtype == to.view.dtype);
         tdn_place_narrow(&to, axis, at, 1, extent);
         TDN_REF_NEED(call, tdn_view_same_dims(&from.view, &to.view));
         tdn_ref_copy(&to, &from, call->part, call->n_parts);
         at += extent;
     }
-    TDN_REF_NEED(call, at == whole.view.dims[axis]);
     return TDN_OK;
 }
 
@@ -492,13 +597,86 @@ static tdn_status compress(const tdn_ref_call *call)
     return TDN_OK;
 }
 
+/* ---- Blocks back into an image -------------------------------------------------------------------------------- */
+
+typedef struct blocks {
+    int n;                                       /* spatial axes */
+    int64_t block[TDN_MAX_RANK], count[TDN_MAX_RANK]; /* of a block; of positions, each an axis */
+    int64_t stride[TDN_MAX_RANK], dilation[TDN_MAX_RANK], before[TDN_MAX_RANK];
+    int64_t channels, columns;
+} blocks;
+
+static tdn_status read_blocks(const tdn_ref_call *call, blocks *b)
+{
+    const tdn_view *x = &call->in[0], *y = &call->out[0];
+    const int64_t limit = (int64_t)1 << 31;
+    int n_strides, n_dilations, n_pads;
+    TDN_REF_NEED(call, tdn_ref_ints(tdn_ref_in(call, 2), b->block, TDN_MAX_RANK - 2, &b->n) && b->n == y->rank - 2);
+    const int64_t *strides = tdn_attr_ints(call->attrs, "strides", &n_strides);
+    const int64_t *dilations = tdn_attr_ints(call->attrs, "dilations", &n_dilations);
+    const int64_t *pads = tdn_attr_ints(call->attrs, "pads", &n_pads);
+    TDN_REF_NEED(call, (!strides || n_strides == b->n) && (!dilations || n_dilations == b->n) &&
+                           (!pads || n_pads == 2 * b->n));
+    int64_t elements = 1;
+    b->columns = 1;
+    for (int i = 0; i < b->n; i++) {
+        const int64_t after = pads ? pads[b->n + i] : 0, in = y->dims[2 + i], k = b->block[i];
+        b->stride[i] = strides ? strides[i] : 1;
+        b->dilation[i] = dilations ? dilations[i] : 1;
+        b->before[i] = pads ? pads[i] : 0;
+        TDN_REF_NEED(call, k > 0 && k < limit && in < limit && b->stride[i] > 0 && b->dilation[i] > 0);
+        TDN_REF_NEED(call, b->stride[i] < limit && b->dilation[i] < limit && b->before[i] >= 0 && after >= 0);
+        TDN_REF_NEED(call, b->before[i] < limit && after < limit);
+        const int64_t room = in + b->before[i] + after - (k - 1) * b->dilation[i] - 1;
+        TDN_REF_NEED(call, room >= 0 && !__builtin_mul_overflow(elements, k, &elements));
+        b->count[i] = room / b->stride[i] + 1;
+        TDN_REF_NEED(call, !__builtin_mul_overflow(b->columns, b->count[i], &b->columns));
+    }
+    b->channels = y->dims[1];
+    TDN_REF_NEED(call, x->dims[1] / elements == b->channels && x->dims[1] % elements == 0);
+    TDN_REF_NEED(call, x->dims[0] == y->dims[0] && x->dims[2] == b->columns);
+    return TDN_OK;
+}
+
+/* Adds up what all blocks have for one element. */
+static double block_sum(const tdn_view *x, const blocks *b, int64_t image, int64_t channel, const int64_t *at)
+{
+    double sum = 0;
+    int64_t element = 0;
+    for (tdn_walk k = tdn_walk_begin(b->n, b->block); k.more; tdn_walk_next(&k), element++) {
+        int64_t column = 0;
+        bool inside = true;
+        for (int i = 0; inside && i < b->n; i++) {
+            const int64_t from = at[i] + b->before[i] - k.index[i] * b->dilation[i];
+            inside = from >= 0 && from % b->stride[i] == 0 && from / b->stride[i] < b->count[i];
+            column = column * b->count[i] + from / b->stride[i];
+        }
+        const int64_t n_elements = x->dims[1] / b->channels;
+        if (inside)
+            sum += tdn_ref_get(x, image * x->strides[0] + (channel * n_elements + element) * x->strides[1] +
+                                      column * x->strides[2]);
+    }
+    return sum;
+}
+
+static tdn_status col_to_image(const tdn_ref_call *call)
+{
+    blocks b = {0};
+    TDN_REF_NEED(call, call->n_in >= 3 && call->n_out >= 1 && call->in[0].rank == 3 && call->out[0].rank >= 3);
+    TDN_TRY(read_blocks(call, &b));
+    const tdn_view *x = &call->in[0], *y = &call->out[0];
+    for (tdn_walk w = tdn_walk_begin(y->rank, y->dims); w.more; tdn_walk_next(&w))
+        tdn_view_set(y, tdn_walk_offset(&w, y), block_sum(x, &b, w.index[0], w.index[1], w.index + 2));
+    return TDN_OK;
+}
+
 const tdn_ref_def tdn_refs_movement[] = {
-    {"Identity", reshape, NULL, parts_one},
+    {"Identity", identity, NULL, parts_one},
     {"Reshape", reshape, NULL, parts_one},
-    {"tendon.Reshape", reshape, NULL, parts_one},
-    {"Flatten", reshape, NULL, parts_one},
-    {"Squeeze", reshape, NULL, parts_one},
-    {"Unsqueeze", reshape, NULL, parts_one},
+    {"tendon.Reshape", core_reshape, NULL, parts_one},
+    {"Flatten", flatten, NULL, parts_one},
+    {"Squeeze", squeeze, NULL, parts_one},
+    {"Unsqueeze", squeeze, NULL, parts_one},
     {"Transpose", transpose, NULL, parts_one},
     {"Expand", expand, NULL, parts_one},
     {"Slice", slice, NULL, parts_one},
@@ -516,5 +694,6 @@ const tdn_ref_def tdn_refs_movement[] = {
     {"Trilu", trilu, NULL, NULL},
     {"EyeLike", eye_like, NULL, NULL},
     {"Compress", compress, NULL, NULL},
+    {"Col2Im", col_to_image, NULL, NULL},
     {0},
 };

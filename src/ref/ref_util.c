@@ -175,6 +175,19 @@ int tdn_ref_parts_of(const tdn_view *out, int64_t work_per_element)
     return parts < 1 ? 1 : parts > 64 ? 64 : (int)parts;
 }
 
+bool tdn_ref_fit(tdn_view *y, int rank, const int64_t *dims)
+{
+    bool same = y->rank == rank;
+    for (int i = 0; i < rank && y->rank == rank; i++) {
+        same = same && y->dims[i] == dims[i];
+        if (dims[i] < 0 || dims[i] > y->dims[i])
+            return false;
+    }
+    if (!same && y->rank == rank)
+        *y = tdn_view_make(y->data, y->dtype, rank, dims);
+    return y->rank == rank;
+}
+
 bool tdn_ref_ints(const tdn_view *view, int64_t *v, int max, int *n)
 {
     *n = 0;

@@ -80,6 +80,10 @@ int64_t tdn_ref_product(const tdn_view *view, int from, int to);
  * there are fewer than two), *extent the number of elements. False for step 0. */
 bool tdn_slice_resolve(int64_t dim, int64_t *start, int64_t end, int64_t *step, int64_t *extent);
 
+/* Gives an output its true dims: as they are, or none longer, where its own were bounds. False where they differ
+ * otherwise. Parts may all say the same: what is right already is not written. */
+bool tdn_ref_fit(tdn_view *y, int rank, const int64_t *dims);
+
 /* A number to sort by, as float or integer (the other one is 0), and where it came from. */
 typedef struct tdn_ref_item {
     double f;
