@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The interpreter of expressions: a region is cut into chunks of some hundred elements, and each instruction runs over
- * a whole chunk, so that its dispatch costs little and the chunk's registers stay in L1. Dense F32 inputs are read in
- * place and dense F32 outputs written in place; others pass through a register. A scalar is a vector of equal lanes
- * that is read again and again: its register's step is 0.
+ * The interpreter of expressions: a region is cut into chunks of some hundred elements, and each instruction
+ * runs over a whole chunk, so that its dispatch costs little and the chunk's registers stay in L1. Dense F32
+ * inputs are read in place and dense F32 outputs written in place; others pass through a register. A scalar
+ * is a vector of equal lanes that is read again and again: its register's step is 0.
  */
 #include "backend/cpu/map.h"
 #include "backend/cpu/vmath.h"
@@ -28,102 +28,127 @@ TDN_INLINE vf fetch_n(reg r, int i, int n)
     return r.step ? vf_load_n(r.p + i, n) : vf_load(r.p);
 }
 
-#define OPERATION(name, expression)                                                                                    \
-    static void name(float *d, int n, reg ra, reg rb, reg rc)                                                          \
-    {                                                                                                                  \
-        (void)rb, (void)rc;                                                                                            \
-        int i = 0;                                                                                                     \
-        for (; i + TDN_LANES <= n; i += TDN_LANES) {                                                                   \
-            const vf a = fetch(ra, i), b = fetch(rb, i), c = fetch(rc, i);                                             \
-            (void)b, (void)c;                                                                                          \
-            vf_store(d + i, expression);                                                                               \
-        }                                                                                                              \
-        if (i < n) {                                                                                                   \
-            const vf a = fetch_n(ra, i, n - i), b = fetch_n(rb, i, n - i), c = fetch_n(rc, i, n - i);                  \
-            (void)b, (void)c;                                                                                          \
-            vf_store_n(d + i, expression, n - i);                                                                      \
-        }                                                                                                              \
+/* An operation of one, two or three arguments over n elements. */
+#define LOOP(whole, part, expression)            \
+    int i = 0;                                   \
+    for (; i + TDN_LANES <= n; i += TDN_LANES) { \
+        whole;                                   \
+        vf_store(d + i, expression);             \
+    }                                            \
+    if (i < n) {                                 \
+        part;                                    \
+        vf_store_n(d + i, expression, n - i);    \
+    }
+#define UNARY(name, expression)                                                         \
+    static void name(float *d, int n, reg ra, reg rb, reg rc)                           \
+    {                                                                                   \
+        (void)rb, (void)rc;                                                             \
+        LOOP(const vf a = fetch(ra, i), const vf a = fetch_n(ra, i, n - i), expression) \
+    }
+#define BINARY(name, expression)                                                                       \
+    static void name(float *d, int n, reg ra, reg rb, reg rc)                                          \
+    {                                                                                                  \
+        (void)rc;                                                                                      \
+        LOOP(const vf a = fetch(ra, i); const vf b = fetch(rb, i), const vf a = fetch_n(ra, i, n - i); \
+             const vf b = fetch_n(rb, i, n - i), expression)                                           \
+    }
+#define TERNARY(name, expression)                                                                \
+    static void name(float *d, int n, reg ra, reg rb, reg rc)                                    \
+    {                                                                                            \
+        LOOP(const vf a = fetch(ra, i); const vf b = fetch(rb, i);                               \
+             const vf c = fetch(rc, i), const vf a = fetch_n(ra, i, n - i);                      \
+             const vf b = fetch_n(rb, i, n - i); const vf c = fetch_n(rc, i, n - i), expression) \
     }
 
-#define TRUTH(x) vm_ne(x, (vf){0})
+#define ZERO ((vf){0})
+#define TRUTH(x) vm_ne(x, ZERO)
 
-OPERATION(op_add, a + b)
-OPERATION(op_sub, a - b)
-OPERATION(op_mul, a *b)
-OPERATION(op_div, a / b)
-OPERATION(op_min, vf_min_nan(a, b))
-OPERATION(op_max, vf_max_nan(a, b))
-OPERATION(op_fma, a *b + c)
-OPERATION(op_select, vf_select(TRUTH(a), b, c))
-OPERATION(op_eq, vf_from_mask(vm_eq(a, b)))
-OPERATION(op_lt, vf_from_mask(vm_lt(a, b)))
-OPERATION(op_le, vf_from_mask(vm_le(a, b)))
-OPERATION(op_gt, vf_from_mask(vm_lt(b, a)))
-OPERATION(op_ge, vf_from_mask(vm_le(b, a)))
-OPERATION(op_and, vf_from_mask(vm_and(TRUTH(a), TRUTH(b))))
-OPERATION(op_or, vf_from_mask(vm_or(TRUTH(a), TRUTH(b))))
-OPERATION(op_xor, vf_from_mask(vm_xor(TRUTH(a), TRUTH(b))))
-OPERATION(op_not, vf_from_mask(vm_eq(a, (vf){0})))
-OPERATION(op_neg, -a)
-OPERATION(op_abs, vf_abs(a))
-OPERATION(op_sign, vf_select(vm_lt((vf){0}, a), vf_set(1), vf_select(vm_lt(a, (vf){0}), vf_set(-1), a)))
-OPERATION(op_recip, vf_set(1) / a)
-OPERATION(op_sqrt, vf_sqrt(a))
-OPERATION(op_exp, vf_exp(a))
-OPERATION(op_log, vf_log(a))
-OPERATION(op_tanh, vf_tanh(a))
-OPERATION(op_sigmoid, vf_sigmoid(a))
-OPERATION(op_erf, vf_erf(a))
-OPERATION(op_sin, vf_sin(a))
-OPERATION(op_cos, vf_cos(a))
-OPERATION(op_floor, vf_floor(a))
-OPERATION(op_ceil, vf_ceil(a))
-OPERATION(op_round, vf_round(a))
-OPERATION(op_trunc, vf_trunc(a))
-OPERATION(op_isnan, vf_from_mask(vm_ne(a, a)))
-OPERATION(op_isinf, vf_from_mask(vm_eq(vf_abs(a), vf_set(INFINITY))))
-OPERATION(op_copy, a)
+BINARY(op_add, a + b)
+BINARY(op_sub, a - b)
+BINARY(op_mul, a *b)
+BINARY(op_div, a / b)
+BINARY(op_min, vf_min_nan(a, b))
+BINARY(op_max, vf_max_nan(a, b))
+TERNARY(op_fma, a *b + c)
+TERNARY(op_select, vf_select(TRUTH(a), b, c))
+BINARY(op_eq, vf_from_mask(vm_eq(a, b)))
+BINARY(op_lt, vf_from_mask(vm_lt(a, b)))
+BINARY(op_le, vf_from_mask(vm_le(a, b)))
+BINARY(op_gt, vf_from_mask(vm_lt(b, a)))
+BINARY(op_ge, vf_from_mask(vm_le(b, a)))
+BINARY(op_and, vf_from_mask(vm_and(TRUTH(a), TRUTH(b))))
+BINARY(op_or, vf_from_mask(vm_or(TRUTH(a), TRUTH(b))))
+BINARY(op_xor, vf_from_mask(vm_xor(TRUTH(a), TRUTH(b))))
+UNARY(op_not, vf_from_mask(vm_eq(a, ZERO)))
+UNARY(op_neg, -a)
+UNARY(op_abs, vf_abs(a))
+UNARY(op_sign, vf_select(vm_lt(ZERO, a), vf_set(1), vf_select(vm_lt(a, ZERO), vf_set(-1), a)))
+UNARY(op_recip, vf_set(1) / a)
+UNARY(op_sqrt, vf_sqrt(a))
+UNARY(op_exp, vf_exp(a))
+UNARY(op_log, vf_log(a))
+UNARY(op_tanh, vf_tanh(a))
+UNARY(op_sigmoid, vf_sigmoid(a))
+UNARY(op_erf, vf_erf(a))
+UNARY(op_sin, vf_sin(a))
+UNARY(op_cos, vf_cos(a))
+UNARY(op_floor, vf_floor(a))
+UNARY(op_ceil, vf_ceil(a))
+UNARY(op_round, vf_round(a))
+UNARY(op_trunc, vf_trunc(a))
+UNARY(op_isnan, vf_from_mask(vm_ne(a, a)))
+UNARY(op_isinf, vf_from_mask(vm_eq(vf_abs(a), vf_set(INFINITY))))
+UNARY(op_copy, a)
 
 /* What is rare runs in libm. */
-#define EACH(name, expression)                                                                                         \
-    static void name(float *d, int n, reg ra, reg rb, reg rc)                                                          \
-    {                                                                                                                  \
-        (void)rc;                                                                                                      \
-        for (int i = 0; i < n; i++) {                                                                                  \
-            const float a = ra.p[i & ra.step], b = rb.p[i & rb.step];                                                  \
-            (void)b;                                                                                                   \
-            d[i] = expression;                                                                                         \
-        }                                                                                                              \
+#define EACH(name, function)                                  \
+    static void name(float *d, int n, reg ra, reg rb, reg rc) \
+    {                                                         \
+        (void)rb, (void)rc;                                   \
+        for (int i = 0; i < n; i++)                           \
+            d[i] = function(ra.p[i & ra.step]);               \
+    }
+#define EACH_PAIR(name, function)                                  \
+    static void name(float *d, int n, reg ra, reg rb, reg rc)      \
+    {                                                              \
+        (void)rc;                                                  \
+        for (int i = 0; i < n; i++)                                \
+            d[i] = function(ra.p[i & ra.step], rb.p[i & rb.step]); \
     }
 
-EACH(op_pow, powf(a, b))
-EACH(op_mod, fmodf(a, b))
-EACH(op_tan, tanf(a))
-EACH(op_asin, asinf(a))
-EACH(op_acos, acosf(a))
-EACH(op_atan, atanf(a))
-EACH(op_sinh, sinhf(a))
-EACH(op_cosh, coshf(a))
-EACH(op_asinh, asinhf(a))
-EACH(op_acosh, acoshf(a))
-EACH(op_atanh, atanhf(a))
+EACH_PAIR(op_pow, powf)
+EACH_PAIR(op_mod, fmodf)
+EACH(op_tan, tanf)
+EACH(op_asin, asinf)
+EACH(op_acos, acosf)
+EACH(op_atan, atanf)
+EACH(op_sinh, sinhf)
+EACH(op_cosh, coshf)
+EACH(op_asinh, asinhf)
+EACH(op_acosh, acoshf)
+EACH(op_atanh, atanhf)
 
 static op_fn *const operations[TDN_X_COUNT] = {
-    [TDN_X_STORE] = op_copy,   [TDN_X_ADD] = op_add,     [TDN_X_SUB] = op_sub,     [TDN_X_MUL] = op_mul,
-    [TDN_X_DIV] = op_div,      [TDN_X_MIN] = op_min,     [TDN_X_MAX] = op_max,     [TDN_X_POW] = op_pow,
-    [TDN_X_MOD] = op_mod,      [TDN_X_FMA] = op_fma,     [TDN_X_SELECT] = op_select, [TDN_X_EQ] = op_eq,
-    [TDN_X_LT] = op_lt,        [TDN_X_LE] = op_le,       [TDN_X_GT] = op_gt,       [TDN_X_GE] = op_ge,
-    [TDN_X_AND] = op_and,      [TDN_X_OR] = op_or,       [TDN_X_XOR] = op_xor,     [TDN_X_NOT] = op_not,
-    [TDN_X_NEG] = op_neg,      [TDN_X_ABS] = op_abs,     [TDN_X_SIGN] = op_sign,   [TDN_X_RECIP] = op_recip,
-    [TDN_X_SQRT] = op_sqrt,    [TDN_X_EXP] = op_exp,     [TDN_X_LOG] = op_log,     [TDN_X_TANH] = op_tanh,
-    [TDN_X_SIGMOID] = op_sigmoid, [TDN_X_ERF] = op_erf,  [TDN_X_SIN] = op_sin,     [TDN_X_COS] = op_cos,
-    [TDN_X_TAN] = op_tan,      [TDN_X_ASIN] = op_asin,   [TDN_X_ACOS] = op_acos,   [TDN_X_ATAN] = op_atan,
-    [TDN_X_SINH] = op_sinh,    [TDN_X_COSH] = op_cosh,   [TDN_X_ASINH] = op_asinh, [TDN_X_ACOSH] = op_acosh,
-    [TDN_X_ATANH] = op_atanh,  [TDN_X_FLOOR] = op_floor, [TDN_X_CEIL] = op_ceil,   [TDN_X_ROUND] = op_round,
-    [TDN_X_TRUNC] = op_trunc,  [TDN_X_ISNAN] = op_isnan, [TDN_X_ISINF] = op_isinf,
+    [TDN_X_STORE] = op_copy,  [TDN_X_ADD] = op_add,         [TDN_X_SUB] = op_sub,
+    [TDN_X_MUL] = op_mul,     [TDN_X_DIV] = op_div,         [TDN_X_MIN] = op_min,
+    [TDN_X_MAX] = op_max,     [TDN_X_POW] = op_pow,         [TDN_X_MOD] = op_mod,
+    [TDN_X_FMA] = op_fma,     [TDN_X_SELECT] = op_select,   [TDN_X_EQ] = op_eq,
+    [TDN_X_LT] = op_lt,       [TDN_X_LE] = op_le,           [TDN_X_GT] = op_gt,
+    [TDN_X_GE] = op_ge,       [TDN_X_AND] = op_and,         [TDN_X_OR] = op_or,
+    [TDN_X_XOR] = op_xor,     [TDN_X_NOT] = op_not,         [TDN_X_NEG] = op_neg,
+    [TDN_X_ABS] = op_abs,     [TDN_X_SIGN] = op_sign,       [TDN_X_RECIP] = op_recip,
+    [TDN_X_SQRT] = op_sqrt,   [TDN_X_EXP] = op_exp,         [TDN_X_LOG] = op_log,
+    [TDN_X_TANH] = op_tanh,   [TDN_X_SIGMOID] = op_sigmoid, [TDN_X_ERF] = op_erf,
+    [TDN_X_SIN] = op_sin,     [TDN_X_COS] = op_cos,         [TDN_X_TAN] = op_tan,
+    [TDN_X_ASIN] = op_asin,   [TDN_X_ACOS] = op_acos,       [TDN_X_ATAN] = op_atan,
+    [TDN_X_SINH] = op_sinh,   [TDN_X_COSH] = op_cosh,       [TDN_X_ASINH] = op_asinh,
+    [TDN_X_ACOSH] = op_acosh, [TDN_X_ATANH] = op_atanh,     [TDN_X_FLOOR] = op_floor,
+    [TDN_X_CEIL] = op_ceil,   [TDN_X_ROUND] = op_round,     [TDN_X_TRUNC] = op_trunc,
+    [TDN_X_ISNAN] = op_isnan, [TDN_X_ISINF] = op_isinf,
 };
 
-/* ---- Inputs and outputs that are not dense ---------------------------------------------------------------- */
+/* ---- Inputs and outputs that are not dense ----------------------------------------------------------------
+ */
 
 typedef struct chunk {
     int64_t row, col; /* of its first element, in the region */
@@ -181,7 +206,8 @@ static void fill_scalar(float *d, float x)
         d[i] = x;
 }
 
-/* ---- The interpreter -------------------------------------------------------------------------------------- */
+/* ---- The interpreter --------------------------------------------------------------------------------------
+ */
 
 typedef struct machine {
     const tdn_map_program *program;
@@ -211,6 +237,7 @@ static void run_chunk(const machine *m, const chunk *c)
 {
     const tdn_map_program *p = m->program;
     const int n = c->rows * c->cols;
+    const reg none = {NULL, 0};
     for (int i = p->n_const; i < p->n_instr; i++) {
         const tdn_map_instr *in = &p->code[i];
         if (in->op == TDN_X_INPUT) {
@@ -224,7 +251,9 @@ static void run_chunk(const machine *m, const chunk *c)
             continue;
         }
         float *d = direct ? (float *)start(out, c) : m->slots + (in->dst - p->n_const) * CHUNK;
-        operations[in->op](d, n, m->regs[in->a], m->regs[in->b], m->regs[in->c]);
+        const int n_args = tdn_expr_ops[in->op].n_args;
+        operations[in->op](d, n, m->regs[in->a], n_args > 1 ? m->regs[in->b] : none,
+                           n_args > 2 ? m->regs[in->c] : none);
         if (in->op == TDN_X_STORE)
             continue;
         m->regs[in->dst] = (reg){d, -1};
@@ -255,7 +284,6 @@ void TDN_KERNEL(tdn_map_region)(const tdn_map_program *program, const tdn_map_re
     reg regs[256];
     machine m = {.program = program, .region = region, .scalars = scratch, .regs = regs};
     m.slots = m.scalars + (program->n_const + program->n_in) * SCALAR_FLOATS;
-    regs[0] = (reg){m.scalars, 0}; /* what an operation without a second argument pretends to read */
     for (int i = 0; i < program->n_const; i++) {
         fill_scalar(m.scalars + i * SCALAR_FLOATS, program->code[i].imm);
         regs[i] = (reg){m.scalars + i * SCALAR_FLOATS, 0};
@@ -263,7 +291,8 @@ void TDN_KERNEL(tdn_map_region)(const tdn_map_program *program, const tdn_map_re
     run_region(&m);
 }
 
-/* ---- The step --------------------------------------------------------------------------------------------- */
+/* ---- The step ---------------------------------------------------------------------------------------------
+ */
 
 static void set_operand(tdn_map_operand *o, const tdn_view *view, const tdn_map_args *args, int index,
                         const int64_t *at, int64_t col)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Expressions compiled for the interpreter: dead code dropped, constants first and in registers that live on, others
- * in as few registers as their last uses allow, so that a chunk's registers stay in L1. A result that is an output is
- * stored by the instruction that makes it, straight into the output where that is dense.
+ * Expressions compiled for the interpreter: dead code dropped, constants first and in registers that live on,
+ * others in as few registers as their last uses allow, so that a chunk's registers stay in L1. A result that
+ * is an output is stored by the instruction that makes it, straight into the output where that is dense.
  */
 #include <string.h>
 
@@ -126,7 +126,8 @@ static void compile_one(tdn_map_program *p, allocation *s, const tdn_expr *e, in
     p->code[p->n_instr++] = m;
 }
 
-tdn_status tdn_map_compile(tdn_map_program **program, const tdn_expr *expr, tdn_arena *arena, tdn_error *error)
+tdn_status tdn_map_compile(tdn_map_program **program, const tdn_expr *expr, tdn_arena *arena,
+                           tdn_error *error)
 {
     TDN_TRY(tdn_expr_check(expr, tdn_expr_size(expr), error));
     tdn_map_program *p = tdn_arena_alloc(arena, 1, size_of(expr->n_instr));
@@ -139,7 +140,8 @@ tdn_status tdn_map_compile(tdn_map_program **program, const tdn_expr *expr, tdn_
     for (int i = 0; i < expr->n_instr; i++)
         if (expr->code[i].op == TDN_X_CONST && s.last_use[i] >= 0) {
             s.reg[i] = take(&s, 0);
-            p->code[p->n_instr++] = (tdn_map_instr){.op = TDN_X_CONST, .dst = s.reg[i], .imm = expr->code[i].imm};
+            p->code[p->n_instr++] =
+                (tdn_map_instr){.op = TDN_X_CONST, .dst = s.reg[i], .imm = expr->code[i].imm};
         }
     p->n_const = p->n_instr;
     for (int i = 0; i < expr->n_instr; i++)
@@ -156,8 +158,8 @@ static bool check_instr(const tdn_map_program *p, int at, bool written[256], int
     if (m->op >= TDN_X_COUNT || m->store > p->n_out || (m->op == TDN_X_CONST) != (at < p->n_const))
         return false;
     const uint8_t args[3] = {m->a, m->b, m->c};
-    for (int i = 0; i < tdn_expr_ops[m->op].n_args; i++)
-        if (args[i] >= p->n_regs || !written[args[i]])
+    for (int i = 0; i < 3; i++)
+        if (i < tdn_expr_ops[m->op].n_args ? args[i] >= p->n_regs || !written[args[i]] : args[i] != 0)
             return false;
     if (m->op == TDN_X_INPUT && m->index >= p->n_in)
         return false;
@@ -187,6 +189,7 @@ tdn_status tdn_map_program_check(const void *program, size_t size, tdn_error *er
             return tdn_fail(error, TDN_E_FORMAT, "instruction %d of an expression is damaged", i);
     for (int i = 0; i < p->n_out; i++)
         if (n_stores[i] != 1)
-            return tdn_fail(error, TDN_E_FORMAT, "output %d of an expression is written %d times", i, n_stores[i]);
+            return tdn_fail(error, TDN_E_FORMAT, "output %d of an expression is written %d times", i,
+                            n_stores[i]);
     return TDN_OK;
 }
