@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The plan: what the compiler hands to the run time. One description in memory, used by the writer (from the
- * compiler's arena) and by the reader (pointing into the mapped file). The reader trusts nothing: what it returns is
- * in range, and kernels are checked by their family before use. src/plan/format.h has the bytes.
+ * compiler's arena) and by the reader (pointing into the mapped file). The reader trusts nothing: what it
+ * returns is in range, and kernels are checked by their family before use. src/plan/format.h has the bytes.
  */
 #ifndef TDN_PLAN_PLAN_H
 #define TDN_PLAN_PLAN_H
@@ -16,21 +16,23 @@ typedef enum tdn_buffer_class {
     TDN_BUFFER_ARENA = 2,  /* at `offset` in the context's arena */
     TDN_BUFFER_INPUT = 3,  /* the engine's input `index` */
     TDN_BUFFER_OUTPUT = 4, /* the engine's output `index` */
-    TDN_BUFFER_STATE = 5   /* at `offset` in the context's states, which survive runs; reset sets it to blob `index` or 0 */
+    TDN_BUFFER_STATE =
+        5 /* at `offset` in the context's states, which survive runs; reset sets it to blob `index` or 0 */
 } tdn_buffer_class;
 
 typedef struct tdn_plan_buffer {
     tdn_buffer_class cls;
-    uint32_t index;  /* blob, input or output; STATE: blob of the initial value or UINT32_MAX */
-    uint64_t offset; /* ARENA, STATE: aligned to 64 */
-    uint64_t size;   /* bytes */
+    uint32_t index;   /* blob, input or output; STATE: blob of the initial value or UINT32_MAX */
+    uint64_t offset;  /* ARENA, STATE: aligned to 64 */
+    uint64_t size;    /* bytes */
     const char *name; /* of the value in the model, or "" */
     /* quantisation of its elements; 0 and 0: none */
     float scale;
     int32_t zero_point;
 } tdn_plan_buffer;
 
-/* A view into a buffer. BOUNDED: dims are bounds, the extents of the last write to the buffer hold; dense then. */
+/* A view into a buffer. BOUNDED: dims are bounds, the extents of the last write to the buffer hold; dense
+ * then. */
 typedef struct tdn_plan_operand {
     uint32_t buffer; /* UINT32_MAX: an absent optional operand */
     tdn_dtype dtype;
@@ -41,8 +43,8 @@ typedef struct tdn_plan_operand {
     int64_t strides[TDN_MAX_RANK];
 } tdn_plan_operand;
 
-/* A value of the model that exists in memory right after step `step`: what taps hand out. The view is in the model's
- * own axes (a convolution's operand need not be). Ordered by step. */
+/* A value of the model that exists in memory right after step `step`: what taps hand out. The view is in the
+ * model's own axes (a convolution's operand need not be). Ordered by step. */
 typedef struct tdn_plan_value {
     const char *name;
     uint32_t step;
@@ -53,15 +55,17 @@ typedef enum tdn_step_kind {
     TDN_STEP_KERNEL = 1,
     TDN_STEP_REFERENCE = 2, /* a host reference, by name with attributes */
     TDN_STEP_CALL = 3,      /* runs program `n_then` of the section; not written by this version */
-    TDN_STEP_BRANCH = 4,    /* in[0] is a BOOL: the next n_then steps when true, the n_else after them when not */
-    TDN_STEP_LOOP = 5       /* in[0] S64 trip count or absent, in[1] BOOL condition or absent (read before each
-                               iteration): repeats the next n_then. out[0], where there is one: S64, the iteration's number */
+    TDN_STEP_BRANCH =
+        4, /* in[0] is a BOOL: the next n_then steps when true, the n_else after them when not */
+    TDN_STEP_LOOP =
+        5 /* in[0] S64 trip count or absent, in[1] BOOL condition or absent (read before each
+             iteration): repeats the next n_then. out[0], where there is one: S64, the iteration's number */
 } tdn_step_kind;
 
 typedef struct tdn_plan_step {
     tdn_step_kind kind;
-    const char *name;   /* the model's nodes in it: "conv1 + relu1" */
-    const char *kernel; /* of KERNEL or REFERENCE */
+    const char *name;                 /* the model's nodes in it: "conv1 + relu1" */
+    const char *kernel;               /* of KERNEL or REFERENCE */
     const tdn_plan_operand *operands; /* inputs, then outputs */
     uint32_t n_in, n_out;
     const void *args; /* KERNEL; aligned to 8 */
@@ -99,8 +103,8 @@ typedef struct tdn_plan_blob {
 
 /* The programs as compiled for one target: layouts, fusions and kernels may differ from another's. */
 typedef struct tdn_plan_section {
-    const char *target; /* "x86-64-v4" */
-    uint64_t isa;       /* TDN_ISA_ bits that it needs */
+    const char *target;               /* "x86-64-v4" */
+    uint64_t isa;                     /* TDN_ISA_ bits that it needs */
     const tdn_plan_program *programs; /* n_programs of the plan */
 } tdn_plan_section;
 
@@ -121,13 +125,16 @@ typedef struct tdn_plan {
     const tdn_plan_note *notes;
 } tdn_plan;
 
-/* Writes the bytes (aligned to 64, from `allocator`, tdn_free'd by the caller). The same plan gives the same bytes. */
+/* Writes the bytes (aligned to 64, from `allocator`, tdn_free'd by the caller). The same plan gives the same
+ * bytes. */
 tdn_status tdn_plan_write(const tdn_plan *plan, const tdn_allocator *allocator, void **bytes, size_t *size,
                           tdn_error *error);
-/* Reads and validates; the description lives in `arena` and points into `bytes` (aligned to 64), which must outlive
- * it. TDN_E_FORMAT says what is wrong and where. */
-tdn_status tdn_plan_read(const tdn_plan **plan, const void *bytes, size_t size, tdn_arena *arena, tdn_error *error);
-/* Is the blob as it was written? `plan` was read from `bytes`; reading does not look into blobs. TDN_E_FORMAT. */
+/* Reads and validates; the description lives in `arena` and points into `bytes` (aligned to 64), which must
+ * outlive it. TDN_E_FORMAT says what is wrong and where. */
+tdn_status tdn_plan_read(const tdn_plan **plan, const void *bytes, size_t size, tdn_arena *arena,
+                         tdn_error *error);
+/* Is the blob as it was written? `plan` was read from `bytes`; reading does not look into blobs.
+ * TDN_E_FORMAT. */
 tdn_status tdn_plan_check_blob(const tdn_plan *plan, const void *bytes, uint32_t blob, tdn_error *error);
 
 #endif

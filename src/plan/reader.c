@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reads a plan that nobody vouches for. One pass in the order of the records; each is checked whole before it is
- * used, so what comes out is in range: strings end, dims and strides stay inside their buffer, buffers inside arena,
- * states or blob, loops and branches nest. What only a kernel or a reference can judge (do these shapes fit this
- * operation?) is theirs.
+ * Reads a plan that nobody vouches for. One pass in the order of the records; each is checked whole before it
+ * is used, so what comes out is in range: strings end, dims and strides stay inside their buffer, buffers
+ * inside arena, states or blob, loops and branches nest. What only a kernel or a reference can judge (do
+ * these shapes fit this operation?) is theirs.
  *
- * Time and memory are proportional to the file: every record has one owner (src/plan/format.h), and the one thing
- * that many records may share, a string, counts against a budget. What is read points into the file's bytes.
- * The checksums of the blobs are not looked at here, but by tdn_plan_check_blob: an engine reads the blobs of one
- * section only.
+ * Time and memory are proportional to the file: every record has one owner (src/plan/format.h), and the one
+ * thing that many records may share, a string, counts against a budget. What is read points into the file's
+ * bytes. The checksums of the blobs are not looked at here, but by tdn_plan_check_blob: an engine reads the
+ * blobs of one section only.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -21,8 +21,8 @@
 
 /* Tables by name, for texts. */
 static const char *const table_names[TDN_FORMAT_N_TABLES] = {
-    "strings", "io names", "notes", "sections", "programs", "buffers",
-    "ios", "steps", "operands", "values", "attributes", "data", "blobs",
+    "strings", "io names", "notes",  "sections",   "programs", "buffers", "ios",
+    "steps",   "operands", "values", "attributes", "data",     "blobs",
 };
 
 typedef struct in {
@@ -102,7 +102,8 @@ static tdn_status name_at(in *f, uint32_t offset, const char **out)
     return text_at(f, offset, TDN_FORMAT_MAX_NAME, out);
 }
 
-/* ---- Header and tables ----------------------------------------------------------------------------------- */
+/* ---- Header and tables -----------------------------------------------------------------------------------
+ */
 
 /* Who built it: the rest of the text line. The line is not yet trusted, so it is copied and cleaned. */
 static void builder(const tdn_format_header *h, char *text, size_t size)
@@ -198,7 +199,8 @@ static tdn_status read_blobs(in *f)
     tdn_plan_blob *blobs;
     TDN_TRY(make(f, f->n[TDN_FORMAT_BLOBS], sizeof *blobs, &blobs));
     for (size_t i = 0; i < f->n[TDN_FORMAT_BLOBS]; i++) {
-        if (r[i].offset != at || r[i].size > f->size - at || tdn_round_up(r[i].size, TDN_ALIGN) > f->size - at)
+        if (r[i].offset != at || r[i].size > f->size - at ||
+            tdn_round_up(r[i].size, TDN_ALIGN) > f->size - at)
             return bad(f, "blob %zu is out of place", i);
         if (r[i].zero != 0)
             return bad(f, "blob %zu has bits of a later version", i);
@@ -241,7 +243,8 @@ static tdn_status read_notes(in *f)
     return TDN_OK;
 }
 
-/* ---- Shapes ---------------------------------------------------------------------------------------------- */
+/* ---- Shapes ----------------------------------------------------------------------------------------------
+ */
 
 static bool is_dtype(uint32_t dtype)
 {
@@ -259,10 +262,10 @@ static bool dense_size(uint32_t dtype, int32_t rank, const int64_t *dims, uint64
     if (!is_dtype(dtype) || rank < 0 || rank > TDN_MAX_RANK)
         return false;
     int64_t count;
-    if (!tdn_dims_count(dims, rank, &count) || count > INT64_MAX / 16)
+    if (!tdn_dims_count(dims, rank, &count) || count > TDN_FORMAT_MAX_ELEMENTS)
         return false;
-    for (int i = rank; i < TDN_MAX_RANK; i++)
-        if (dims[i] != 0)
+    for (int i = 0; i < TDN_MAX_RANK; i++)
+        if (i < rank ? dims[i] > TDN_FORMAT_MAX_ELEMENTS : dims[i] != 0)
             return false;
     *size = tdn_dtype_size((tdn_dtype)dtype, (size_t)count);
     return true;
@@ -320,7 +323,8 @@ static bool is_one_to_one(const tdn_format_operand *o)
     for (int i = 0; i < o->rank; i++) {
         if (o->dims[i] == 1)
             continue;
-        const int64_t stride = o->strides[i] < 0 ? -o->strides[i] : o->strides[i]; /* in range: the view is inside */
+        const int64_t stride =
+            o->strides[i] < 0 ? -o->strides[i] : o->strides[i]; /* in range: the view is inside */
         int at = n++;
         for (; at > 0 && strides[at - 1] > stride; at--) {
             strides[at] = strides[at - 1];
@@ -338,13 +342,14 @@ static bool is_one_to_one(const tdn_format_operand *o)
     return true;
 }
 
-/* ---- Buffers, inputs and outputs ------------------------------------------------------------------------- */
+/* ---- Buffers, inputs and outputs -------------------------------------------------------------------------
+ */
 
 static tdn_status check_range(in *f, const tdn_format_buffer *r, const char *what, uint64_t all)
 {
     if (r->offset % TDN_ALIGN != 0 || r->offset > all || r->size > all - r->offset)
-        return bad(f, "bytes %llu + %llu of %s of %llu", (unsigned long long)r->offset, (unsigned long long)r->size,
-                   what, (unsigned long long)all);
+        return bad(f, "bytes %llu + %llu of %s of %llu", (unsigned long long)r->offset,
+                   (unsigned long long)r->size, what, (unsigned long long)all);
     return TDN_OK;
 }
 
@@ -366,7 +371,8 @@ static tdn_status check_buffer(in *f, const tdn_format_buffer *r, const tdn_plan
     case TDN_BUFFER_INPUT:
         return r->index < f->plan->n_inputs ? TDN_OK : bad(f, "input %u of %u", r->index, f->plan->n_inputs);
     case TDN_BUFFER_OUTPUT:
-        return r->index < f->plan->n_outputs ? TDN_OK : bad(f, "output %u of %u", r->index, f->plan->n_outputs);
+        return r->index < f->plan->n_outputs ? TDN_OK
+                                             : bad(f, "output %u of %u", r->index, f->plan->n_outputs);
     case TDN_BUFFER_STATE:
         TDN_TRY(check_range(f, r, "states", p->state_size));
         return r->index == TDN_FORMAT_NONE ? TDN_OK : check_blob_size(f, r);
@@ -399,7 +405,8 @@ static tdn_status read_buffers(in *f, tdn_plan_program *p)
     return TDN_OK;
 }
 
-static tdn_status check_io(in *f, const tdn_format_io *r, const tdn_plan_program *p, bool is_input, uint32_t index)
+static tdn_status check_io(in *f, const tdn_format_io *r, const tdn_plan_program *p, bool is_input,
+                           uint32_t index)
 {
     uint64_t size;
     if (!dense_size(r->dtype, r->rank, r->dims, &size))
@@ -475,16 +482,19 @@ static tdn_status check_io_buffers(in *f, const tdn_plan_program *p)
         const tdn_plan_io *io = b->cls == TDN_BUFFER_INPUT ? &p->inputs[b->index] : &p->outputs[b->index];
         uint64_t size = 0;
         if (io->buffer != i || !dense_size((uint32_t)io->dtype, io->rank, io->dims, &size) || b->size != size)
-            return bad(f, "buffer %u of %llu bytes is not that of its input or output", i, (unsigned long long)b->size);
+            return bad(f, "buffer %u of %llu bytes is not that of its input or output", i,
+                       (unsigned long long)b->size);
     }
     return TDN_OK;
 }
 
-/* ---- Steps ----------------------------------------------------------------------------------------------- */
+/* ---- Steps -----------------------------------------------------------------------------------------------
+ */
 
-/* Extents that are known only after a run belong to the buffer: all that read or write them must mean the same. */
-static tdn_status check_open(in *f, const tdn_format_operand *r, const tdn_plan_buffer *b, const tdn_plan_program *p,
-                             tdn_step_kind kind)
+/* Extents that are known only after a run belong to the buffer: all that read or write them must mean the
+ * same. */
+static tdn_status check_open(in *f, const tdn_format_operand *r, const tdn_plan_buffer *b,
+                             const tdn_plan_program *p, tdn_step_kind kind)
 {
     if (r->bounded >> r->rank != 0 || kind != TDN_STEP_REFERENCE || r->offset != 0 || !is_dense(r))
         return bad(f, "open extents where there can be none");
@@ -495,20 +505,25 @@ static tdn_status check_open(in *f, const tdn_format_operand *r, const tdn_plan_
     if (b->cls != TDN_BUFFER_OUTPUT)
         return TDN_OK;
     const tdn_plan_io *io = &p->outputs[b->index];
-    if ((r->bounded & ~io->bounded) != 0 || io->rank != r->rank || memcmp(io->dims, r->dims, sizeof r->dims) != 0)
+    if ((r->bounded & ~io->bounded) != 0 || io->rank != r->rank ||
+        memcmp(io->dims, r->dims, sizeof r->dims) != 0)
         return bad(f, "open extents that its output does not have");
     return TDN_OK;
 }
 
-static tdn_status check_operand(in *f, const tdn_format_operand *r, const tdn_plan_program *p, tdn_step_kind kind,
-                                bool is_out)
+static tdn_status check_operand(in *f, const tdn_format_operand *r, const tdn_plan_program *p,
+                                tdn_step_kind kind, bool is_out)
 {
     uint64_t size;
     if (!dense_size(r->dtype, r->rank, r->dims, &size))
         return bad(f, "dtype %u, rank %d or dims out of range", r->dtype, r->rank);
-    for (int i = r->rank; i < TDN_MAX_RANK; i++)
-        if (r->strides[i] != 0)
+    for (int i = 0; i < TDN_MAX_RANK; i++) {
+        if (r->strides[i] != 0 && i >= r->rank)
             return bad(f, "a stride beyond its rank");
+        if (r->strides[i] > TDN_FORMAT_MAX_ELEMENTS || r->strides[i] < -TDN_FORMAT_MAX_ELEMENTS ||
+            (kind == TDN_STEP_REFERENCE && r->dims[i] > TDN_FORMAT_MAX_EXTENT))
+            return bad(f, "a stride or extent out of range");
+    }
     if (r->buffer >= p->n_buffers)
         return bad(f, "buffer %u of %u", r->buffer, p->n_buffers);
     const tdn_plan_buffer *b = &p->buffers[r->buffer];
@@ -527,8 +542,8 @@ static tdn_status check_operand(in *f, const tdn_format_operand *r, const tdn_pl
     return r->bounded ? check_open(f, r, b, p, kind) : TDN_OK;
 }
 
-static tdn_status read_operand(in *f, const tdn_format_operand *r, const tdn_plan_program *p, tdn_step_kind kind,
-                               bool is_out, tdn_plan_operand *o)
+static tdn_status read_operand(in *f, const tdn_format_operand *r, const tdn_plan_program *p,
+                               tdn_step_kind kind, bool is_out, tdn_plan_operand *o)
 {
     if (r->buffer == TDN_FORMAT_NONE) {
         const tdn_format_operand absent = {.buffer = TDN_FORMAT_NONE};
@@ -578,7 +593,8 @@ static tdn_status read_tensor(in *f, tdn_attr *a)
         return bad(f, "a tensor of %llu bytes is cut short", (unsigned long long)size);
     tdn_view *view;
     TDN_TRY(make(f, 1, sizeof *view, &view));
-    *view = tdn_view_make((void *)data, (tdn_dtype)r->dtype, r->rank, r->dims); /* read only, by its consumers' word */
+    *view = tdn_view_make((void *)data, (tdn_dtype)r->dtype, r->rank,
+                          r->dims); /* read only, by its consumers' word */
     a->tensor = view;
     return TDN_OK;
 }
@@ -642,8 +658,8 @@ static tdn_status read_attrs(in *f, uint32_t n, tdn_attrs *attrs)
 static bool is_one(const tdn_plan_operand *o, tdn_dtype dtype)
 {
     int64_t count;
-    return o->buffer != UINT32_MAX && o->dtype == dtype && !o->bounded && tdn_dims_count(o->dims, o->rank, &count) &&
-           count == 1;
+    return o->buffer != UINT32_MAX && o->dtype == dtype && !o->bounded &&
+           tdn_dims_count(o->dims, o->rank, &count) && count == 1;
 }
 
 static bool is_one_or_absent(const tdn_plan_operand *o, tdn_dtype dtype)
@@ -687,8 +703,8 @@ static tdn_status read_expr(in *f, uint32_t size, tdn_plan_step *s)
     if (tdn_expr_check(expr, size, &why) != TDN_OK)
         return bad(f, "an expression: %.300s", why.text);
     if (tdn_expr_size(expr) != size || expr->n_in != s->n_in || expr->n_out != s->n_out)
-        return bad(f, "an expression of %u inputs and %u outputs for %u and %u operands", expr->n_in, expr->n_out,
-                   s->n_in, s->n_out);
+        return bad(f, "an expression of %u inputs and %u outputs for %u and %u operands", expr->n_in,
+                   expr->n_out, s->n_in, s->n_out);
     s->expr = expr;
     return TDN_OK;
 }
@@ -697,7 +713,8 @@ static tdn_status read_step(in *f, const tdn_format_step *r, const tdn_plan_prog
 {
     if (r->kind == TDN_STEP_CALL)
         return tdn_fail(f->error, TDN_E_FORMAT,
-                        "a step of kind call: the plan was written by a newer version than %s", tdn_version());
+                        "a step of kind call: the plan was written by a newer version than %s",
+                        tdn_version());
     if (r->kind < TDN_STEP_KERNEL || r->kind > TDN_STEP_LOOP || r->zero != 0)
         return bad(f, "a step of kind %u", r->kind);
     *s = (tdn_plan_step){
@@ -719,7 +736,8 @@ static tdn_status read_step(in *f, const tdn_format_step *r, const tdn_plan_prog
     return check_kind(f, s);
 }
 
-/* Loops and branches own the steps behind them: their ranges must nest, and not too deep to run by recursion. */
+/* Loops and branches own the steps behind them: their ranges must nest, and not too deep to run by recursion.
+ */
 static tdn_status check_nesting(in *f, const tdn_plan_program *p)
 {
     uint64_t ends[TDN_FORMAT_MAX_DEPTH + 1] = {p->n_steps};
@@ -755,7 +773,8 @@ static tdn_status read_steps(in *f, tdn_plan_program *p)
     for (uint32_t i = 0; i < p->n_steps; i++) {
         const tdn_status status = read_step(f, &r[i], p, &steps[i]);
         if (status != TDN_OK)
-            return tdn_fail_while(f->error, status, "reading step %u '%s'", i, steps[i].name ? steps[i].name : "");
+            return tdn_fail_while(f->error, status, "reading step %u '%s'", i,
+                                  steps[i].name ? steps[i].name : "");
     }
     p->steps = steps;
     return check_nesting(f, p);
@@ -788,7 +807,8 @@ static tdn_status read_values(in *f, tdn_plan_program *p)
     return TDN_OK;
 }
 
-/* ---- Programs and sections ------------------------------------------------------------------------------- */
+/* ---- Programs and sections -------------------------------------------------------------------------------
+ */
 
 static tdn_status read_program(in *f, const tdn_format_program *r, uint32_t index, tdn_plan_program *p)
 {
@@ -836,7 +856,7 @@ static tdn_status read_sections(in *f)
     for (uint32_t i = 0; i < f->h->n_sections; i++)
         TDN_TRY(read_section(f, &r[i], &sections[i]));
     static const tdn_format_id owned[] = {TDN_FORMAT_BUFFERS, TDN_FORMAT_STEPS, TDN_FORMAT_OPERANDS,
-                                           TDN_FORMAT_VALUES, TDN_FORMAT_ATTRS};
+                                          TDN_FORMAT_VALUES, TDN_FORMAT_ATTRS};
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
         if (f->at[owned[i]] != f->n[owned[i]])
             return bad(f, "table '%s' has records that belong to nobody", table_names[owned[i]]);
@@ -848,7 +868,8 @@ static tdn_status read_sections(in *f)
     return TDN_OK;
 }
 
-tdn_status tdn_plan_read(const tdn_plan **plan, const void *bytes, size_t size, tdn_arena *arena, tdn_error *error)
+tdn_status tdn_plan_read(const tdn_plan **plan, const void *bytes, size_t size, tdn_arena *arena,
+                         tdn_error *error)
 {
     *plan = NULL;
     in f = {.bytes = bytes, .size = size, .h = bytes, .arena = arena, .error = error};
@@ -869,10 +890,12 @@ tdn_status tdn_plan_read(const tdn_plan **plan, const void *bytes, size_t size, 
 tdn_status tdn_plan_check_blob(const tdn_plan *plan, const void *bytes, uint32_t blob, tdn_error *error)
 {
     const tdn_format_header *h = bytes;
-    const tdn_format_blob *r = (const tdn_format_blob *)((const uint8_t *)bytes + h->tables[TDN_FORMAT_BLOBS].offset);
+    const tdn_format_blob *r =
+        (const tdn_format_blob *)((const uint8_t *)bytes + h->tables[TDN_FORMAT_BLOBS].offset);
     const tdn_plan_blob *b = &plan->blobs[blob];
     if (tdn_crc32c(0, b->data, tdn_round_up(b->size, TDN_ALIGN)) != r[blob].crc)
-        return tdn_fail(error, TDN_E_FORMAT, "damaged plan: the checksum of blob %u (%llu bytes) does not match", blob,
+        return tdn_fail(error, TDN_E_FORMAT,
+                        "damaged plan: the checksum of blob %u (%llu bytes) does not match", blob,
                         (unsigned long long)b->size);
     return TDN_OK;
 }

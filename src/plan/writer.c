@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writes a plan: one growing table a kind of record, filled in one walk over the description, then laid out behind the
- * header and sealed with checksums.
+ * Writes a plan: one growing table a kind of record, filled in one walk over the description, then laid out
+ * behind the header and sealed with checksums.
  *
- * The bytes depend on the description alone: strings and blobs are numbered by first use, padding is zero, and what
- * lies beyond a rank is written as zero. Equal strings and equal blobs are stored once. The description comes from the
- * compiler and is trusted to be well-formed; what the format cannot hold is TDN_E_INTERNAL, and the reader judges the
- * rest.
+ * The bytes depend on the description alone: strings and blobs are numbered by first use, padding is zero,
+ * and what lies beyond a rank is written as zero. Equal strings and equal blobs are stored once. The
+ * description comes from the compiler and is trusted to be well-formed; what the format cannot hold is
+ * TDN_E_INTERNAL, and the reader judges the rest.
  */
 #include "plan/format.h"
 
@@ -48,14 +48,15 @@ typedef struct blob_key {
     uint32_t stored; /* the blob that has the content */
 } blob_key;
 
-/* Failing to grow is remembered and told once, at the end: adding a record then needs no check at each place. */
+/* Failing to grow is remembered and told once, at the end: adding a record then needs no check at each place.
+ */
 typedef struct writer {
     const tdn_plan *plan;
     const tdn_allocator *allocator;
     table tables[TDN_FORMAT_N_TABLES];
     slots strings, contents;
-    blob_key *blobs;         /* of each blob of the plan */
-    const void **blob_data;  /* of each stored blob */
+    blob_key *blobs;        /* of each blob of the plan */
+    const void **blob_data; /* of each stored blob */
     uint32_t n_stored;
     tdn_status status;
     const char *misfit; /* what the format cannot hold */
@@ -110,7 +111,8 @@ static void misfit(writer *w, const char *what)
         w->misfit = what;
 }
 
-/* ---- Strings --------------------------------------------------------------------------------------------- */
+/* ---- Strings ---------------------------------------------------------------------------------------------
+ */
 
 static bool grow_slots(writer *w, slots *s, size_t (*hash)(const writer *w, uint32_t item))
 {
@@ -184,7 +186,8 @@ static uint32_t name(writer *w, const char *text)
     return string(w, cut);
 }
 
-/* ---- Blobs ----------------------------------------------------------------------------------------------- */
+/* ---- Blobs -----------------------------------------------------------------------------------------------
+ */
 
 static size_t content_hash(const writer *w, uint32_t blob)
 {
@@ -237,7 +240,8 @@ static uint32_t stored_blob(writer *w, uint32_t index)
     return 0;
 }
 
-/* ---- Records --------------------------------------------------------------------------------------------- */
+/* ---- Records ---------------------------------------------------------------------------------------------
+ */
 
 static void copy_dims(int64_t *to, const int64_t *from, int rank)
 {
@@ -404,11 +408,13 @@ static void add_records(writer *w)
     const tdn_plan *plan = w->plan;
     string(w, ""); /* so that the table is never empty */
     for (uint32_t i = 0; i < plan->n_inputs + plan->n_outputs; i++) {
-        const uint32_t s = name(w, i < plan->n_inputs ? plan->input_names[i] : plan->output_names[i - plan->n_inputs]);
+        const uint32_t s =
+            name(w, i < plan->n_inputs ? plan->input_names[i] : plan->output_names[i - plan->n_inputs]);
         append(w, TDN_FORMAT_IO_NAMES, &s, sizeof s);
     }
     for (uint32_t i = 0; i < plan->n_notes; i++) {
-        const tdn_format_note r = {.key = name(w, plan->notes[i].key), .text = string(w, plan->notes[i].text)};
+        const tdn_format_note r = {.key = name(w, plan->notes[i].key),
+                                   .text = string(w, plan->notes[i].text)};
         append(w, TDN_FORMAT_NOTES, &r, sizeof r);
     }
     add_blobs(w);
@@ -421,7 +427,8 @@ static void add_records(writer *w)
     }
 }
 
-/* ---- Layout ---------------------------------------------------------------------------------------------- */
+/* ---- Layout ----------------------------------------------------------------------------------------------
+ */
 
 /* Gives each table and blob its place; returns the file's size, or 0 where it does not fit a size_t. */
 static size_t place(writer *w, tdn_format_header *h)
@@ -468,7 +475,8 @@ static tdn_status lay_out(writer *w, void **bytes, size_t *size)
         .n_sections = w->plan->n_sections,
         .n_tables = TDN_FORMAT_N_TABLES,
     };
-    snprintf(h.text, sizeof h.text, "tendon plan %u, built by tendon %s\n", TDN_FORMAT_VERSION, tdn_version());
+    snprintf(h.text, sizeof h.text, "tendon plan %u, built by tendon %s\n", TDN_FORMAT_VERSION,
+             tdn_version());
     memcpy(h.magic, TDN_FORMAT_MAGIC, sizeof h.magic);
     const size_t total = place(w, &h);
     h.total_size = total;
@@ -509,7 +517,8 @@ tdn_status tdn_plan_write(const tdn_plan *plan, const tdn_allocator *allocator, 
     return status;
 }
 
-/* ---- Seal ------------------------------------------------------------------------------------------------ */
+/* ---- Seal ------------------------------------------------------------------------------------------------
+ */
 
 /* The checksum of a range and its padding, where it lies in the file. */
 static bool crc_of(const uint8_t *bytes, size_t size, uint64_t offset, uint64_t length, uint32_t *crc)

@@ -2,9 +2,9 @@
 /*
  * The context: all memory that a run touches, and the tensors that the caller bound.
  *
- * Memory is one arena for activations (of the program that needs most), the states, a scratch a thread, and a staging
- * area for tensors that are shorter than a program along its batch axis. All of it is allocated and touched at
- * creation: a run then takes no page fault, and never reads what nobody wrote.
+ * Memory is one arena for activations (of the program that needs most), the states, a scratch a thread, and a
+ * staging area for tensors that are shorter than a program along its batch axis. All of it is allocated and
+ * touched at creation: a run then takes no page fault, and never reads what nobody wrote.
  *
  * A bound tensor is used where it lies: its address goes into the views that look into that input or output.
  */
@@ -15,7 +15,8 @@
 
 #include "runtime/runtime.h"
 
-/* ---- Addresses ------------------------------------------------------------------------------------------- */
+/* ---- Addresses -------------------------------------------------------------------------------------------
+ */
 
 uint8_t *tdn_context_staging(const tdn_context *c, uint32_t program, uint32_t io)
 {
@@ -88,18 +89,22 @@ static void place_views(tdn_context *c, uint32_t program)
     }
 }
 
-/* ---- Life ------------------------------------------------------------------------------------------------ */
+/* ---- Life ------------------------------------------------------------------------------------------------
+ */
 
-/* A plan may claim any size; the system would hand out more than it has and end the process when it is touched. */
+/* A plan may claim any size; the system would hand out more than it has and end the process when it is
+ * touched. */
 static tdn_status check_memory(const tdn_engine *e, int n_threads, size_t scratch_stride, tdn_error *error)
 {
     size_t scratch = 0, all = e->arena_size;
-    const bool fits = tdn_size_mul(scratch_stride, (size_t)n_threads, &scratch) && tdn_size_add(all, scratch, &all) &&
-                      tdn_size_add(all, e->state_size, &all) && tdn_size_add(all, e->staging_size, &all);
+    const bool fits = tdn_size_mul(scratch_stride, (size_t)n_threads, &scratch) &&
+                      tdn_size_add(all, scratch, &all) && tdn_size_add(all, e->state_size, &all) &&
+                      tdn_size_add(all, e->staging_size, &all);
     const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     if (fits && (pages <= 0 || page <= 0 || all / (size_t)page < (size_t)pages))
         return TDN_OK;
-    return tdn_fail(error, TDN_E_NOMEM, "out of memory for a context: the plan asks for %.1f GB", (double)all / 1e9);
+    return tdn_fail(error, TDN_E_NOMEM, "out of memory for a context: the plan asks for %.1f GB",
+                    (double)all / 1e9);
 }
 
 static bool allocate_areas(tdn_context *c)
@@ -221,7 +226,8 @@ void tdn_context_reset(tdn_context *c)
     }
 }
 
-/* ---- Binding --------------------------------------------------------------------------------------------- */
+/* ---- Binding ---------------------------------------------------------------------------------------------
+ */
 
 static tdn_status fail_text(tdn_context *c, tdn_status status, const char *name, const char *what)
 {
@@ -236,7 +242,8 @@ static int find_io(const tdn_engine *e, const char *name)
     return -1;
 }
 
-/* Does the tensor fit the program? *exact is cleared where it is shorter; *batch is the extent they must agree on. */
+/* Does the tensor fit the program? *exact is cleared where it is shorter; *batch is the extent they must
+ * agree on. */
 static bool fits(const tdn_plan_io *io, const tdn_tensor *t, int64_t *batch, bool *exact)
 {
     if (t->rank != io->rank)
@@ -295,8 +302,8 @@ static size_t print_dims(char *text, size_t size, int rank, const int64_t *dims,
     size_t used = 0;
     text[0] = '\0';
     for (int i = 0; i < rank && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s%s%lld", i ? "x" : "", i == batch_axis ? "1.." : "",
-                                 (long long)dims[i]);
+        used += (size_t)snprintf(text + used, size - used, "%s%s%lld", i ? "x" : "",
+                                 i == batch_axis ? "1.." : "", (long long)dims[i]);
     if (rank == 0)
         used = (size_t)snprintf(text, size, "a scalar");
     return used < size ? used : size - 1;
@@ -337,7 +344,8 @@ static tdn_status check_tensor(tdn_context *c, uint32_t io, const tdn_tensor *t)
     if ((uintptr_t)t->data % tdn_dtype_size(dtype, 1) != 0)
         return fail_text(c, TDN_E_ARG, name, "the data is not aligned to its elements");
     if (t->rank < 0 || t->rank > TDN_MAX_RANK)
-        return tdn_fail(&c->error, TDN_E_ARG, "'%.200s': rank %d is not in 0..%d", name, t->rank, TDN_MAX_RANK);
+        return tdn_fail(&c->error, TDN_E_ARG, "'%.200s': rank %d is not in 0..%d", name, t->rank,
+                        TDN_MAX_RANK);
     return TDN_OK;
 }
 

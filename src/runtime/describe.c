@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a plan file holds, as JSON. Nothing is run and no CPU is asked: plans for other machines are described alike.
- * Where this build knows a step's kernel, its family tells tiles and operations; where not, or where the family
- * refuses the step, the step says so and the rest goes on.
+ * What a plan file holds, as JSON. Nothing is run and no CPU is asked: plans for other machines are described
+ * alike. Where this build knows a step's kernel, its family tells tiles and operations; where not, or where
+ * the family refuses the step, the step says so and the rest goes on.
  */
 #include <string.h>
 
@@ -31,7 +31,8 @@ static void describe_notes(tdn_text *t, const tdn_plan *plan)
     tdn_json_end(t, '}');
 }
 
-static void describe_ios(tdn_text *t, const char *key, const tdn_plan_io *ios, const char *const *names, uint32_t n)
+static void describe_ios(tdn_text *t, const char *key, const tdn_plan_io *ios, const char *const *names,
+                         uint32_t n)
 {
     tdn_json_begin(t, key, '[');
     for (uint32_t i = 0; i < n; i++) {
@@ -252,7 +253,8 @@ static tdn_status describe_sections(tdn_text *t, const tdn_plan *plan, tdn_error
 }
 
 /* All checksums were right, or the plan would not be described. */
-static tdn_status describe(tdn_text *t, const tdn_plan *plan, const void *bytes, size_t size, tdn_error *error)
+static tdn_status describe(tdn_text *t, const tdn_plan *plan, const void *bytes, size_t size,
+                           tdn_error *error)
 {
     uint64_t weights_size = 0;
     for (uint32_t i = 0; i < plan->n_blobs; i++) {

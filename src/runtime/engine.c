@@ -2,17 +2,18 @@
 /*
  * The engine: a plan that is mapped, checked, and resolved for this CPU.
  *
- * Loading reads the tables once (src/plan/reader.c), takes the section with the most instruction sets among those
- * this CPU has, checks the checksums of the blobs which that section uses (at 8 GB/s and more they cost less than
- * reading them from a disk), and has every kernel judge its step. What fails fails here, not in the first run.
- * Afterwards the engine never changes, so threads share it without a lock.
+ * Loading reads the tables once (src/plan/reader.c), takes the section with the most instruction sets among
+ * those this CPU has, checks the checksums of the blobs which that section uses (at 8 GB/s and more they cost
+ * less than reading them from a disk), and has every kernel judge its step. What fails fails here, not in the
+ * first run. Afterwards the engine never changes, so threads share it without a lock.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "runtime/runtime.h"
 
-/* ---- The section ----------------------------------------------------------------------------------------- */
+/* ---- The section -----------------------------------------------------------------------------------------
+ */
 
 static uint64_t detect(void)
 {
@@ -38,7 +39,8 @@ static tdn_status fail_target(const tdn_plan *plan, const tdn_target *max, tdn_e
                                    plan->sections[i].target);
     const char *native = max ? max->name : tdn_target_native();
     return tdn_fail(error, TDN_E_TARGET,
-                    "the plan has sections for %s, but %s is %s; this builds one: tendon build %.400s --target=%s -o PLAN",
+                    "the plan has sections for %s, but %s is %s; this builds one: tendon build %.400s "
+                    "--target=%s -o PLAN",
                     sections, max ? "the highest target allowed" : "this CPU", native,
                     note(plan, "model", "MODEL.onnx"), native);
 }
@@ -84,7 +86,8 @@ static tdn_status check_blobs(tdn_engine *e, const void *bytes, tdn_error *error
     return TDN_OK;
 }
 
-/* ---- Life ------------------------------------------------------------------------------------------------ */
+/* ---- Life ------------------------------------------------------------------------------------------------
+ */
 
 static tdn_status read_options(tdn_engine_options *out, const tdn_engine_options *options, tdn_error *error)
 {
@@ -98,7 +101,8 @@ static tdn_status read_options(tdn_engine_options *out, const tdn_engine_options
     return TDN_OK;
 }
 
-static tdn_status prepare(tdn_engine *e, const void *bytes, size_t size, const tdn_engine_options *o, tdn_error *error)
+static tdn_status prepare(tdn_engine *e, const void *bytes, size_t size, const tdn_engine_options *o,
+                          tdn_error *error)
 {
     TDN_TRY(tdn_plan_read(&e->plan, bytes, size, e->memory, error));
     e->plan_size = size;
@@ -111,7 +115,8 @@ static tdn_status prepare(tdn_engine *e, const void *bytes, size_t size, const t
     for (uint32_t i = 0; i < e->plan->n_programs; i++) {
         const tdn_status status = tdn_program_prepare(e, i, error);
         if (status != TDN_OK)
-            return tdn_fail_while(error, status, "preparing program %u of section '%s'", i, e->section->target);
+            return tdn_fail_while(error, status, "preparing program %u of section '%s'", i,
+                                  e->section->target);
     }
     return TDN_OK;
 }
@@ -121,7 +126,8 @@ static void log_loaded(const tdn_engine *e, const char *path, const tdn_engine_o
     if (!o->log)
         return;
     char line[512];
-    snprintf(line, sizeof line, "loaded %.300s: section %.60s, %u program%s, %.1f MB of weights, %.1f MB of arena",
+    snprintf(line, sizeof line,
+             "loaded %.300s: section %.60s, %u program%s, %.1f MB of weights, %.1f MB of arena",
              path ? path : "a plan from memory", e->section->target, e->plan->n_programs,
              e->plan->n_programs == 1 ? "" : "s", (double)e->weights_size / 1e6, (double)e->arena_size / 1e6);
     o->log(o->log_user, TDN_LOG_VERBOSE, line);
@@ -164,7 +170,8 @@ tdn_status tdn_engine_load_memory(tdn_engine **engine, const void *plan, size_t 
     return create(engine, (tdn_map){0}, plan, size, NULL, options, error);
 }
 
-tdn_status tdn_engine_load(tdn_engine **engine, const char *path, const tdn_engine_options *options, tdn_error *error)
+tdn_status tdn_engine_load(tdn_engine **engine, const char *path, const tdn_engine_options *options,
+                           tdn_error *error)
 {
     if (!engine)
         return tdn_fail(error, TDN_E_ARG, "no place for the engine");
@@ -185,7 +192,8 @@ void tdn_engine_free(tdn_engine *e)
     tdn_arena_free(e->memory); /* the engine lies in it */
 }
 
-/* ---- What there is --------------------------------------------------------------------------------------- */
+/* ---- What there is ---------------------------------------------------------------------------------------
+ */
 
 int tdn_engine_n_programs(const tdn_engine *e)
 {

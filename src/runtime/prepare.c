@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Makes a program of a plan ready to run, once an engine: finds each step's kernel or reference by name, has the
- * kernel's family check arguments and operands, and lays out what contexts copy: views, and which of them look into
- * which input or output.
+ * Makes a program of a plan ready to run, once an engine: finds each step's kernel or reference by name, has
+ * the kernel's family check arguments and operands, and lays out what contexts copy: views, and which of them
+ * look into which input or output.
  *
- * The plan's reader has checked that views lie in their buffers. What a kernel computes on them is its family's to
- * check, here; a reference checks the few relations between dims that keep it inside its views when it runs.
+ * The plan's reader has checked that views lie in their buffers. What a kernel computes on them is its
+ * family's to check, here; a reference checks the few relations between dims that keep it inside its views
+ * when it runs.
  */
 #include <limits.h>
 #include <string.h>
 
+#include "plan/format.h"
 #include "runtime/runtime.h"
 
 enum { MAX_PARTS = 4096 };
@@ -29,7 +31,8 @@ tdn_view tdn_operand_view(const tdn_plan *plan, const tdn_plan_program *p, const
     return v;
 }
 
-/* ---- Steps ----------------------------------------------------------------------------------------------- */
+/* ---- Steps -----------------------------------------------------------------------------------------------
+ */
 
 /* Bytes of an operand; an axis of stride 0 is read once. */
 static int64_t operand_bytes(const tdn_plan_operand *o)
@@ -60,13 +63,15 @@ static tdn_status resolve_kernel(tdn_engine_step *s, const tdn_view *views, uint
     s->kernel = tdn_kernel_find(p->kernel, &family);
     s->shown = p->kernel;
     if (!s->kernel)
-        return tdn_fail(error, TDN_E_FORMAT, "no kernel '%s' in tendon %s: the plan was written by another version",
-                        p->kernel, tdn_version());
+        return tdn_fail(error, TDN_E_FORMAT,
+                        "no kernel '%s' in tendon %s: the plan was written by another version", p->kernel,
+                        tdn_version());
     if ((s->kernel->isa & ~isa) != 0)
-        return tdn_fail(error, TDN_E_FORMAT, "kernel '%s' needs more than its section's target has", p->kernel);
+        return tdn_fail(error, TDN_E_FORMAT, "kernel '%s' needs more than its section's target has",
+                        p->kernel);
     tdn_work work = {0};
-    TDN_TRY(family->check(s->kernel, p->args, p->args_size, views, (int)p->n_in, views + p->n_in, (int)p->n_out, &work,
-                          error));
+    TDN_TRY(family->check(s->kernel, p->args, p->args_size, views, (int)p->n_in, views + p->n_in,
+                          (int)p->n_out, &work, error));
     s->n_tiles = work.n_tiles;
     s->scratch_size = work.scratch_size;
     s->flops = work.flops;
@@ -84,18 +89,46 @@ static int64_t reference_flops(const tdn_plan_step *p, const tdn_view *views)
     return __builtin_mul_overflow(a_element, tdn_view_count(&views[p->n_in]), &flops) ? INT64_MAX : flops;
 }
 
+/* Numbers that count elements must not overflow when multiplied with extents. Others are checked, or clamped
+ * to the extents, by the references that read them. */
+static bool may_be_large(const char *name)
+{
+    static const char *const names[] = {"starts", "ends", "shape", "value_int", "value_ints"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    return false;
+}
+
+static tdn_status check_attrs(const tdn_attrs *attrs, tdn_error *error)
+{
+    for (int32_t i = 0; i < attrs->n; i++) {
+        const tdn_attr *a = &attrs->items[i];
+        const int64_t *v = a->kind == TDN_ATTR_INT ? &a->i : a->kind == TDN_ATTR_INTS ? a->ints : NULL;
+        const int32_t n = a->kind == TDN_ATTR_INT ? 1 : a->n;
+        for (int32_t k = 0; v && k < n && !may_be_large(a->name); k++)
+            if (v[k] > TDN_FORMAT_MAX_EXTENT || v[k] < -TDN_FORMAT_MAX_EXTENT)
+                return tdn_fail(error, TDN_E_FORMAT, "attribute '%s' is %lld, which is out of range", a->name,
+                                (long long)v[k]);
+    }
+    return TDN_OK;
+}
+
 static tdn_status resolve_reference(tdn_engine_step *s, const tdn_view *views, tdn_error *error)
 {
     const tdn_plan_step *p = s->plan;
     s->shown = p->kernel;
     s->ref = tdn_ref_find(p->kernel);
     if (!s->ref)
-        return tdn_fail(error, TDN_E_FORMAT, "no reference '%s' in tendon %s: the plan was written by another version",
-                        p->kernel, tdn_version());
+        return tdn_fail(error, TDN_E_FORMAT,
+                        "no reference '%s' in tendon %s: the plan was written by another version", p->kernel,
+                        tdn_version());
+    TDN_TRY(check_attrs(&p->attrs, error));
     tdn_ref_call call = {
         .in = views,
         .n_in = (int)p->n_in,
-        .out = (tdn_view *)(uintptr_t)(views + p->n_in), /* dims are looked at; nothing is written before it runs */
+        .out = (tdn_view *)(uintptr_t)(views +
+                                       p->n_in), /* dims are looked at; nothing is written before it runs */
         .n_out = (int)p->n_out,
         .attrs = &p->attrs,
         .expr = p->expr,
@@ -107,7 +140,8 @@ static tdn_status resolve_reference(tdn_engine_step *s, const tdn_view *views, t
     s->n_tiles = (size_t)n_parts;
     s->scratch_size = s->ref->scratch_size ? s->ref->scratch_size(&call) : 0;
     if (s->scratch_size > PTRDIFF_MAX / 2)
-        return tdn_fail(error, TDN_E_FORMAT, "reference '%s' needs more scratch than there is memory", p->kernel);
+        return tdn_fail(error, TDN_E_FORMAT, "reference '%s' needs more scratch than there is memory",
+                        p->kernel);
     s->flops = reference_flops(p, views);
     return TDN_OK;
 }
@@ -164,7 +198,8 @@ static tdn_status prepare_steps(tdn_engine *e, tdn_engine_program *p, tdn_error 
     return TDN_OK;
 }
 
-/* ---- What contexts copy ---------------------------------------------------------------------------------- */
+/* ---- What contexts copy ----------------------------------------------------------------------------------
+ */
 
 /* The number of the input or output that a buffer stands for, or UINT32_MAX. */
 static uint32_t io_of(const tdn_engine *e, const tdn_plan_program *p, uint32_t buffer)
@@ -243,7 +278,8 @@ bool tdn_same_states(const tdn_plan_program *a, const tdn_plan_program *b)
         if (i == a->n_buffers || k == b->n_buffers)
             return i == a->n_buffers && k == b->n_buffers;
         const tdn_plan_buffer *x = &a->buffers[i], *y = &b->buffers[k];
-        if (x->offset != y->offset || x->size != y->size || x->index != y->index || strcmp(x->name, y->name) != 0)
+        if (x->offset != y->offset || x->size != y->size || x->index != y->index ||
+            strcmp(x->name, y->name) != 0)
             return false;
     }
 }
@@ -285,7 +321,8 @@ static bool allocate(tdn_engine *e, tdn_engine_program *p)
     p->first_value = tdn_arena_alloc(e->memory, (size_t)plan->n_steps + 1, sizeof *p->first_value);
     p->open_buffers = tdn_arena_alloc(e->memory, plan->n_buffers, sizeof *p->open_buffers);
     p->open_operands = tdn_arena_alloc(e->memory, plan->n_buffers, sizeof *p->open_operands);
-    return p->steps && p->views && p->fixups && p->io_fixups && p->first_value && p->open_buffers && p->open_operands;
+    return p->steps && p->views && p->fixups && p->io_fixups && p->first_value && p->open_buffers &&
+           p->open_operands;
 }
 
 static void keep_largest(size_t *largest, size_t size)

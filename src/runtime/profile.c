@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a step is and how long it took. Times are taken by the step loop where the context was created to profile:
- * two looks at the clock a step. A loop's or branch's time contains that of the steps inside.
+ * What a step is and how long it took. Times are taken by the step loop where the context was created to
+ * profile: two looks at the clock a step. A loop's or branch's time contains that of the steps inside.
  */
 #include <string.h>
 
@@ -9,7 +9,9 @@
 
 static const tdn_engine_program *program_at(const tdn_context *c, int program)
 {
-    return c && program >= 0 && (uint32_t)program < c->engine->plan->n_programs ? &c->engine->programs[program] : NULL;
+    return c && program >= 0 && (uint32_t)program < c->engine->plan->n_programs
+               ? &c->engine->programs[program]
+               : NULL;
 }
 
 int tdn_context_n_steps(const tdn_context *c, int program)

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The step loop: what happens between the caller's tdn_context_run and its return. It walks the steps of the bound
- * program; each is done tile by tile, by the pool's threads or by this one, with a barrier between steps.
+ * The step loop: what happens between the caller's tdn_context_run and its return. It walks the steps of the
+ * bound program; each is done tile by tile, by the pool's threads or by this one, with a barrier between
+ * steps.
  *
- * Nothing here allocates, locks or calls the system; the pool wakes its workers. Tiles and parts are fixed when the
- * engine is loaded, and where several parts of a step fail the lowest one's words are kept, so results and errors
- * depend neither on the number of threads nor on timing.
+ * Nothing here allocates, locks or calls the system; the pool wakes its workers. Tiles and parts are fixed
+ * when the engine is loaded, and where several parts of a step fail the lowest one's words are kept, so
+ * results and errors depend neither on the number of threads nor on timing.
  */
 #include <limits.h>
 #include <string.h>
@@ -21,7 +22,8 @@ typedef struct job {
     uint32_t program_index;
 } job;
 
-/* ---- Kernels --------------------------------------------------------------------------------------------- */
+/* ---- Kernels ---------------------------------------------------------------------------------------------
+ */
 
 typedef struct kernel_job {
     void (*run)(const tdn_call *call, size_t tile);
@@ -43,7 +45,11 @@ static tdn_status run_kernel(const job *j, const tdn_engine_step *s, tdn_view *v
     const tdn_plan_step *p = s->plan;
     kernel_job k = {
         .run = s->kernel->run,
-        .call = {.args = p->args, .in = views, .out = views + p->n_in, .n_in = (int)p->n_in, .n_out = (int)p->n_out},
+        .call = {.args = p->args,
+                 .in = views,
+                 .out = views + p->n_in,
+                 .n_in = (int)p->n_in,
+                 .n_out = (int)p->n_out},
         .scratch = j->c->scratch,
         .scratch_stride = j->c->scratch_stride,
     };
@@ -51,7 +57,8 @@ static tdn_status run_kernel(const job *j, const tdn_engine_step *s, tdn_view *v
     return TDN_OK;
 }
 
-/* ---- References ------------------------------------------------------------------------------------------ */
+/* ---- References ------------------------------------------------------------------------------------------
+ */
 
 typedef struct reference_job {
     const tdn_ref_def *ref;
@@ -112,7 +119,8 @@ static tdn_status run_parts(const job *j, const tdn_engine_step *s, tdn_view *vi
     return first_failure(c);
 }
 
-/* ---- Extents that are known only now --------------------------------------------------------------------- */
+/* ---- Extents that are known only now ---------------------------------------------------------------------
+ */
 
 static void reset_extents(tdn_context *c, const tdn_engine_program *p)
 {
@@ -132,7 +140,8 @@ static void shrink(tdn_view *view, const tdn_extents *extents)
 }
 
 /* Keeps what a step wrote into an output's dims; a reference that says more than the bounds is a defect. */
-static tdn_status record_extents(tdn_context *c, const tdn_plan_operand *o, const tdn_view *view, tdn_extents *extents)
+static tdn_status record_extents(tdn_context *c, const tdn_plan_operand *o, const tdn_view *view,
+                                 tdn_extents *extents)
 {
     for (int i = 0; i < o->rank; i++) {
         const bool open = (o->bounded >> i & 1) != 0;
@@ -157,7 +166,8 @@ static tdn_status run_open(const job *j, const tdn_engine_step *s, const tdn_vie
     for (uint32_t i = p->n_in; i < n; i++) {
         const tdn_plan_operand *o = &p->operands[i];
         if (o->bounded)
-            TDN_TRY(record_extents(c, o, &c->open_views[i], &c->extents[j->program->open_buffers[o->buffer]]));
+            TDN_TRY(
+                record_extents(c, o, &c->open_views[i], &c->extents[j->program->open_buffers[o->buffer]]));
     }
     return TDN_OK;
 }
@@ -167,13 +177,16 @@ static void close_extents(const job *j, const tdn_plan_step *p)
 {
     for (uint32_t i = p->n_in; i < p->n_in + p->n_out; i++) {
         const tdn_plan_operand *o = &p->operands[i];
-        const uint32_t open = o->buffer == UINT32_MAX || o->bounded ? UINT32_MAX : j->program->open_buffers[o->buffer];
+        const uint32_t open =
+            o->buffer == UINT32_MAX || o->bounded ? UINT32_MAX : j->program->open_buffers[o->buffer];
         if (open != UINT32_MAX)
-            memcpy(j->c->extents[open].dims, j->program->open_operands[open]->dims, sizeof j->c->extents[open].dims);
+            memcpy(j->c->extents[open].dims, j->program->open_operands[open]->dims,
+                   sizeof j->c->extents[open].dims);
     }
 }
 
-/* ---- Taps ------------------------------------------------------------------------------------------------ */
+/* ---- Taps ------------------------------------------------------------------------------------------------
+ */
 
 static void call_tap(const job *j, uint32_t step)
 {
@@ -199,7 +212,8 @@ static void call_tap(const job *j, uint32_t step)
     }
 }
 
-/* ---- Steps ----------------------------------------------------------------------------------------------- */
+/* ---- Steps -----------------------------------------------------------------------------------------------
+ */
 
 static tdn_status run_range(const job *j, uint32_t from, uint32_t to);
 
@@ -216,7 +230,8 @@ static tdn_status run_branch(const job *j, uint32_t at, const tdn_view *views)
 {
     const tdn_plan_step *p = &j->program->plan->steps[at];
     const uint32_t then_end = at + 1 + p->n_then;
-    return *(const uint8_t *)views[0].data ? run_range(j, at + 1, then_end) : run_range(j, then_end, then_end + p->n_else);
+    return *(const uint8_t *)views[0].data ? run_range(j, at + 1, then_end)
+                                           : run_range(j, then_end, then_end + p->n_else);
 }
 
 static tdn_status run_loop(const job *j, uint32_t at, const tdn_view *views)
@@ -285,12 +300,13 @@ static tdn_status run_range(const job *j, uint32_t from, uint32_t to)
     return TDN_OK;
 }
 
-/* ---- Staging --------------------------------------------------------------------------------------------- */
+/* ---- Staging ---------------------------------------------------------------------------------------------
+ */
 
 /* The bytes of a tensor as rows: each holds what lies behind one index of the axes before the batch axis. */
 typedef struct rows {
-    size_t n, size;  /* of the program's tensor */
-    size_t used;     /* of the caller's, at the begin of each row */
+    size_t n, size; /* of the program's tensor */
+    size_t used;    /* of the caller's, at the begin of each row */
 } rows;
 
 static rows rows_of(const tdn_plan_io *io, int64_t batch)
@@ -338,7 +354,8 @@ static void unstage_outputs(const job *j)
     }
 }
 
-/* ---- A run ----------------------------------------------------------------------------------------------- */
+/* ---- A run -----------------------------------------------------------------------------------------------
+ */
 
 static tdn_status check_bound(tdn_context *c)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Engine and context from the inside. The engine holds what all contexts share: for each program its steps with
- * kernels resolved and checked, and a template of all operands' views. A context copies the views and fills in
- * addresses: those of arena and states once, those of bound tensors when the binding changes, through lists of
- * fix-ups. So a run only walks: nothing is looked up, computed or allocated on the way.
+ * Engine and context from the inside. The engine holds what all contexts share: for each program its steps
+ * with kernels resolved and checked, and a template of all operands' views. A context copies the views and
+ * fills in addresses: those of arena and states once, those of bound tensors when the binding changes,
+ * through lists of fix-ups. So a run only walks: nothing is looked up, computed or allocated on the way.
  */
 #ifndef TDN_RUNTIME_RUNTIME_H
 #define TDN_RUNTIME_RUNTIME_H
@@ -14,7 +14,8 @@
 #include "plan/plan.h"
 #include "ref/ref.h"
 
-#define TDN_STEP_LIMIT ((uint64_t)1 << 32) /* steps a run may take: a loop that never ends becomes an error */
+#define TDN_STEP_LIMIT ((uint64_t)1 << 32) /* steps a run may take: a loop that never ends becomes an error \
+                                            */
 
 typedef struct tdn_engine_step {
     const tdn_plan_step *plan;
@@ -25,7 +26,7 @@ typedef struct tdn_engine_step {
     size_t scratch_size;      /* a thread */
     int64_t flops, bytes;
     uint32_t first_view;
-    bool open;                /* has operands whose extents are known only while running */
+    bool open; /* has operands whose extents are known only while running */
 } tdn_engine_step;
 
 /* View `view` looks into the buffer from `offset` on. */
@@ -37,30 +38,32 @@ typedef struct tdn_fixup {
 typedef struct tdn_engine_program {
     const tdn_plan_program *plan;
     tdn_engine_step *steps;
-    tdn_view *views;           /* of all steps; data is set where it is a weight */
+    tdn_view *views; /* of all steps; data is set where it is a weight */
     uint32_t n_views;
-    tdn_fixup *fixups;         /* of input or output i: io_fixups[i] .. io_fixups[i + 1] - 1 */
+    tdn_fixup *fixups; /* of input or output i: io_fixups[i] .. io_fixups[i + 1] - 1 */
     uint32_t *io_fixups;
-    uint32_t *first_value;     /* of step i: values first_value[i] .. first_value[i + 1] - 1 */
-    uint32_t *open_buffers;    /* of each buffer: its number among those with open extents, or UINT32_MAX */
-    const tdn_plan_operand **open_operands; /* of each buffer with open extents: an operand that has its bounds */
+    uint32_t *first_value;  /* of step i: values first_value[i] .. first_value[i + 1] - 1 */
+    uint32_t *open_buffers; /* of each buffer: its number among those with open extents, or UINT32_MAX */
+    const tdn_plan_operand *
+        *open_operands; /* of each buffer with open extents: an operand that has its bounds */
     uint32_t n_open;
-    uint32_t max_open_views;   /* operands of the widest step with open extents */
-    size_t scratch_size;       /* a thread */
-    size_t staging_size;       /* of inputs and outputs with a batch axis */
-    size_t state_offset;       /* programs with the same states share them */
+    uint32_t max_open_views; /* operands of the widest step with open extents */
+    size_t scratch_size;     /* a thread */
+    size_t staging_size;     /* of inputs and outputs with a batch axis */
+    size_t state_offset;     /* programs with the same states share them */
 } tdn_engine_program;
 
 struct tdn_engine {
-    tdn_arena *memory;         /* all of this */
+    tdn_arena *memory; /* all of this */
     tdn_allocator allocator;
-    tdn_map map;               /* empty where the caller holds the bytes */
+    tdn_map map; /* empty where the caller holds the bytes */
     size_t plan_size;
     const tdn_plan *plan;
     const tdn_plan_section *section;
     tdn_engine_program *programs;
-    uint32_t n_io;             /* inputs, then outputs: the numbering of bindings */
-    size_t arena_size, state_size, scratch_size, staging_size; /* the most that a program needs; states: of all */
+    uint32_t n_io; /* inputs, then outputs: the numbering of bindings */
+    size_t arena_size, state_size, scratch_size,
+        staging_size; /* the most that a program needs; states: of all */
     uint32_t max_open, max_open_views;
     uint64_t weights_size;
 };
@@ -83,25 +86,25 @@ typedef struct tdn_step_times {
 
 struct tdn_context {
     tdn_engine *engine;
-    tdn_arena *memory;         /* all but the four areas below */
+    tdn_arena *memory; /* all but the four areas below */
     tdn_pool *pool;
     int n_threads;
     uint8_t *arena, *states, *scratch, *staging;
     size_t scratch_stride;
-    tdn_view **views;          /* of each program */
+    tdn_view **views; /* of each program */
     /* Bindings */
-    tdn_tensor *bound;         /* by io */
+    tdn_tensor *bound; /* by io */
     bool *is_bound;
-    int program;               /* that the bound tensors fit; 0 while none is bound */
-    int64_t batch;             /* extent of the batch axes; -1: no bound tensor has one */
-    bool staged;               /* batch is shorter than the program's */
-    bool stale;                /* addresses are not yet in the views */
+    int program;   /* that the bound tensors fit; 0 while none is bound */
+    int64_t batch; /* extent of the batch axes; -1: no bound tensor has one */
+    bool staged;   /* batch is shorter than the program's */
+    bool stale;    /* addresses are not yet in the views */
     /* Running */
-    tdn_extents *extents;      /* by open buffer */
+    tdn_extents *extents; /* by open buffer */
     tdn_view *open_views;
-    tdn_failure *failures;     /* by thread */
+    tdn_failure *failures; /* by thread */
     uint64_t step_limit, steps_left;
-    tdn_step_times **times;    /* by program; NULL: no profile */
+    tdn_step_times **times; /* by program; NULL: no profile */
     tdn_tap_fn *tap;
     void *tap_user;
     tdn_error error;

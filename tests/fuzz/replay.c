@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The main of a fuzz target that is built without libFuzzer: runs the target on every file of a folder, so that each
- * test run replays what fuzzing once found. A folder without a file is a failure: it would test nothing.
+ * The main of a fuzz target that is built without libFuzzer: runs the target on every file of a folder, so
+ * that each test run replays what fuzzing once found. A folder without a file is a failure: it would test
+ * nothing.
  */
 #include <dirent.h>
 #include <stdint.h>
