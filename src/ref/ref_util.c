@@ -2,8 +2,9 @@
 /*
  * Strided copies and the other things that references share.
  *
- * A copy first drops axes of extent 1 and joins axes that lie one after the other in both places, so that the loop
- * over the innermost axis is long and, where both are contiguous, a memcpy. Elements are moved by size, not by type.
+ * A copy first drops axes of extent 1 and joins axes that lie one after the other in both places, so that the
+ * loop over the innermost axis is long and, where both are contiguous, a memcpy. Elements are moved by size,
+ * not by type.
  */
 #include "ref/ref_util.h"
 
@@ -15,7 +16,8 @@ tdn_status tdn_ref_misfit(const tdn_ref_call *call, const char *what)
     return tdn_fail(call->error, TDN_E_MODEL, "operands do not fit together (%s)", what);
 }
 
-/* ---- Copies --------------------------------------------------------------------------------------------------- */
+/* ---- Copies
+ * --------------------------------------------------------------------------------------------------- */
 
 /* Two places walked together: dims and both strides, joined. */
 typedef struct pair {
@@ -49,7 +51,8 @@ static pair pair_make(const tdn_view *to, const tdn_view *from)
 }
 
 /* Moves n elements of `size` bytes; strides in bytes. */
-static void move_row(char *to, int64_t to_stride, const char *from, int64_t from_stride, size_t size, int64_t n)
+static void move_row(char *to, int64_t to_stride, const char *from, int64_t from_stride, size_t size,
+                     int64_t n)
 {
     if (to_stride == (int64_t)size && from_stride == (int64_t)size) {
         memcpy(to, from, (size_t)n * size);
@@ -110,8 +113,8 @@ void tdn_ref_copy(const tdn_place *to, const tdn_place *from, int part, int n_pa
         }
         int64_t n = p.dims[last] - index[last];
         n = n < end - begin ? n : end - begin;
-        move_row((char *)to->view.data + a * size, p.to[last] * size, (const char *)from->view.data + b * size,
-                 p.from[last] * size, (size_t)size, n);
+        move_row((char *)to->view.data + a * size, p.to[last] * size,
+                 (const char *)from->view.data + b * size, p.from[last] * size, (size_t)size, n);
         begin += n;
         index[last] = 0;
         for (int i = last - 1; i >= 0 && ++index[i] == p.dims[i]; i--)
@@ -160,7 +163,8 @@ void tdn_ref_fill(const tdn_place *to, double x, int64_t i)
     tdn_ref_copy(to, &one, 0, 1);
 }
 
-/* ---- Small help ----------------------------------------------------------------------------------------------- */
+/* ---- Small help
+ * ----------------------------------------------------------------------------------------------- */
 
 int tdn_ref_parts_of(const tdn_view *out, int64_t work_per_element)
 {
@@ -218,17 +222,22 @@ int64_t tdn_ref_product(const tdn_view *view, int from, int to)
     return count;
 }
 
-static int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
+static int64_t clamp(int64_t x, int64_t low, int64_t high)
+{
+    return x < low ? low : x > high ? high : x;
+}
 
 bool tdn_slice_resolve(int64_t dim, int64_t *start, int64_t end, int64_t *step, int64_t *extent)
 {
     if (*step == 0)
         return false;
     const bool up = *step > 0;
-    const int64_t low = up ? 0 : -1, high = up ? dim : dim - 1;
-    const int64_t first = clamp(*start < 0 ? *start + dim : *start, low, high);
-    const int64_t stop = clamp(end < 0 ? end + dim : end, low, high);
-    if (up)
+    const int64_t high = up ? dim : dim - 1;
+    const int64_t first = clamp(*start < 0 ? *start + dim : *start, 0, high);
+    const int64_t stop = clamp(end < 0 ? end + dim : end, up ? 0 : -1, high);
+    if (dim == 0)
+        *extent = 0;
+    else if (up)
         *extent = stop > first ? (stop - first - 1) / *step + 1 : 0;
     else
         *extent = first > stop ? (first - stop - 1) / (*step == INT64_MIN ? INT64_MAX : -*step) + 1 : 0;
@@ -250,11 +259,13 @@ void tdn_ref_sort(tdn_ref_item *items, tdn_ref_item *temp, int64_t n, bool desce
     tdn_ref_item *from = items, *to = temp;
     for (int64_t run = 1; run < n; run *= 2) {
         for (int64_t begin = 0; begin < n; begin += 2 * run) {
-            const int64_t middle = begin + run < n ? begin + run : n, end = middle + run < n ? middle + run : n;
+            const int64_t middle = begin + run < n ? begin + run : n,
+                          end = middle + run < n ? middle + run : n;
             int64_t a = begin, b = middle;
             for (int64_t at = begin; at < end; at++) {
-                const bool second = a == middle || (b < end && (descending ? less(&from[a], &from[b])
-                                                                           : less(&from[b], &from[a])));
+                const bool second =
+                    a == middle ||
+                    (b < end && (descending ? less(&from[a], &from[b]) : less(&from[b], &from[a])));
                 to[at] = from[second ? b++ : a++];
             }
         }
@@ -278,8 +289,8 @@ double tdn_ref_dot(const float *x, int64_t dx, const float *y, int64_t dy, int64
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-/* Two doubles, in any level of instructions: with vectors spelled out, the loop does not depend on what the compiler's
- * vectoriser thinks of it. */
+/* Two doubles, in any level of instructions: with vectors spelled out, the loop does not depend on what the
+ * compiler's vectoriser thinks of it. */
 typedef double pair_of_doubles __attribute__((vector_size(16)));
 typedef float pair_of_floats __attribute__((vector_size(8)));
 
@@ -301,8 +312,8 @@ static void add_pair(double *acc, const pair_of_doubles *x, int n_x, const doubl
 }
 
 /* Four terms: the sums are read and written once for all of them. */
-static int64_t add_four(double *acc, int64_t ld, const float *const *x, int64_t step, const double (*w)[TDN_REF_ROWS],
-                        int64_t n)
+static int64_t add_four(double *acc, int64_t ld, const float *const *x, int64_t step,
+                        const double (*w)[TDN_REF_ROWS], int64_t n)
 {
     int64_t i = 0;
     for (; i + 2 <= n; i += 2) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * References of convolutions, pools, contractions, norms, moves, indexed reads and writes, sorts, resizes, recurrent
- * networks and detection: against plain loops and cases worked out by hand, over strided views and in any number of
- * parts. And decompositions: a graph of one node, evaluated by the node's reference, before and after its rewrite.
+ * References of convolutions, pools, contractions, norms, moves, indexed reads and writes, sorts, resizes,
+ * recurrent networks and detection: against plain loops and cases worked out by hand, over strided views and
+ * in any number of parts. And decompositions: a graph of one node, evaluated by the node's reference, before
+ * and after its rewrite.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -27,10 +28,17 @@ static uint32_t random_bits(void)
     random_state = random_state * 1664525u + 1013904223u;
     return random_state >> 8;
 }
-static float random_float(void) { return (float)random_bits() / (float)(1 << 24) * 4 - 2; }
-static int64_t random_between(int64_t low, int64_t high) { return low + random_bits() % (high - low + 1); }
+static float random_float(void)
+{
+    return (float)random_bits() / (float)(1 << 24) * 4 - 2;
+}
+static int64_t random_between(int64_t low, int64_t high)
+{
+    return low + random_bits() % (high - low + 1);
+}
 
-/* ---- One reference on arrays ---------------------------------------------------------------------------------- */
+/* ---- One reference on arrays
+ * ---------------------------------------------------------------------------------- */
 
 enum { MAX_OPERANDS = 8, MAX_ATTRS = 12 };
 
@@ -72,8 +80,13 @@ static tdn_status run_parts(maker *m, int n_parts)
     const tdn_attrs attrs = {m->attrs, m->n_attrs};
     if (!ref)
         fail_msg("there is no reference '%s'", m->name);
-    tdn_ref_call call = {.in = m->in, .n_in = m->n_in, .out = m->out, .n_out = m->n_out, .attrs = &attrs,
-                         .n_parts = n_parts, .error = &m->error};
+    tdn_ref_call call = {.in = m->in,
+                         .n_in = m->n_in,
+                         .out = m->out,
+                         .n_out = m->n_out,
+                         .attrs = &attrs,
+                         .n_parts = n_parts,
+                         .error = &m->error};
     const int wanted = ref->n_parts ? ref->n_parts(&call) : 1;
     call.n_parts = n_parts && ref->n_parts ? n_parts : wanted;
     const size_t size = ref->scratch_size ? ref->scratch_size(&call) : 0;
@@ -113,7 +126,8 @@ static void assert_ints(const char *what, const int64_t *a, const int64_t *b, in
             fail_msg("%s: element %d is %lld, expected %lld", what, i, (long long)a[i], (long long)b[i]);
 }
 
-/* ---- Convolution against a plain loop ------------------------------------------------------------------------- */
+/* ---- Convolution against a plain loop
+ * ------------------------------------------------------------------------- */
 
 typedef struct conv_case {
     int64_t n, c, m, group, in[3], kernel[3], stride[3], dilation[3], before[3], after[3], out[3];
@@ -133,12 +147,14 @@ static conv_case random_conv(int spatial)
         k.before[i] = used ? random_between(0, 2) : 0;
         k.after[i] = used ? random_between(0, 2) : 0;
         k.in[i] = used ? (k.kernel[i] - 1) * k.dilation[i] + random_between(1, 6) : 1;
-        k.out[i] = (k.in[i] + k.before[i] + k.after[i] - (k.kernel[i] - 1) * k.dilation[i] - 1) / k.stride[i] + 1;
+        k.out[i] =
+            (k.in[i] + k.before[i] + k.after[i] - (k.kernel[i] - 1) * k.dilation[i] - 1) / k.stride[i] + 1;
     }
     return k;
 }
 
-static double conv_at(const conv_case *k, const float *x, const float *w, int64_t n, int64_t m, const int64_t *o)
+static double conv_at(const conv_case *k, const float *x, const float *w, int64_t n, int64_t m,
+                      const int64_t *o)
 {
     const int64_t per_in = k->c / k->group, group = m / (k->m / k->group);
     double sum = 0;
@@ -207,7 +223,8 @@ static void conv_is_a_plain_sum(void **state)
         assert_int_equal(run_parts(&m, 1 + round % 4), TDN_OK);
         for (int64_t i = 0; i < k.n * k.m; i++)
             for (tdn_walk o = tdn_walk_begin(3, k.out); o.more; tdn_walk_next(&o)) {
-                const int64_t at = ((i * k.out[0] + o.index[0]) * k.out[1] + o.index[1]) * k.out[2] + o.index[2];
+                const int64_t at =
+                    ((i * k.out[0] + o.index[0]) * k.out[1] + o.index[1]) * k.out[2] + o.index[2];
                 const double sum = conv_at(&k, x, w, i / k.m, i % k.m, o.index) + (double)b[i % k.m];
                 assert_near("conv", (double)y[at], sum);
             }
@@ -226,10 +243,14 @@ static void conv_transpose_is_adjoint(void **state)
         conv_case k = random_conv(1 + round % 3);
         int64_t lists[4][6], extra[3] = {0};
         for (int i = 0; i < 3; i++) /* what the convolution's last window leaves over is output_padding */
-            extra[i] = (k.in[i] + k.before[i] + k.after[i] - (k.kernel[i] - 1) * k.dilation[i] - 1) % k.stride[i];
-        const int64_t n_x = k.n * k.c * k.in[0] * k.in[1] * k.in[2], n_y = k.n * k.m * k.out[0] * k.out[1] * k.out[2];
-        float *x = random_array(n_x), *back = random_array(n_x), *y = random_array(n_y), *conv = random_array(n_y);
-        float *w = random_array(k.m * k.c / k.group * k.kernel[0] * k.kernel[1] * k.kernel[2]), *b = random_array(k.m);
+            extra[i] =
+                (k.in[i] + k.before[i] + k.after[i] - (k.kernel[i] - 1) * k.dilation[i] - 1) % k.stride[i];
+        const int64_t n_x = k.n * k.c * k.in[0] * k.in[1] * k.in[2],
+                      n_y = k.n * k.m * k.out[0] * k.out[1] * k.out[2];
+        float *x = random_array(n_x), *back = random_array(n_x), *y = random_array(n_y),
+              *conv = random_array(n_y);
+        float *w = random_array(k.m * k.c / k.group * k.kernel[0] * k.kernel[1] * k.kernel[2]),
+              *b = random_array(k.m);
         memset(b, 0, (size_t)k.m * sizeof *b);
         maker forth = {.name = "Conv"}, m = {.name = "ConvTranspose"};
         make_conv(&forth, &k, x, w, b, conv, lists);
@@ -259,7 +280,8 @@ static void conv_transpose_is_adjoint(void **state)
     }
 }
 
-/* ---- By hand -------------------------------------------------------------------------------------------------- */
+/* ---- By hand
+ * -------------------------------------------------------------------------------------------------- */
 
 static void pools_by_hand(void **state)
 {
@@ -279,7 +301,8 @@ static void pools_by_hand(void **state)
     add_int(&m, "storage_order", 1);
     run(&m);
     assert_ints("column-major index", indices, (int64_t[]){4, 7, 5, 8}, 4);
-    /* average of 1..4 by 2, padded by 1 before, overhanging by 1 behind: the padding counts, the overhang does not */
+    /* average of 1..4 by 2, padded by 1 before, overhanging by 1 behind: the padding counts, the overhang
+     * does not */
     for (int include = 0; include < 2; include++) {
         maker a = {.name = "AveragePool"};
         add_in(&a, TDN_F32, x, LIST(1, 1, 4));
@@ -300,7 +323,8 @@ static void slices_by_hand(void **state)
     static const struct {
         int64_t start, end, step, n, first, stride;
     } cases[] = {
-        {1, 3, 1, 1, 1, 1}, {-1, -100, -1, 4, 3, -1}, {3, INT64_MIN, -2, 2, 3, -2}, {0, INT64_MAX, 3, 2, 0, 3}, {5, 9, 1, 0, 0, 1},
+        {1, 3, 1, 1, 1, 1},         {-1, -100, -1, 4, 3, -1}, {3, INT64_MIN, -2, 2, 3, -2},
+        {0, INT64_MAX, 3, 2, 0, 3}, {5, 9, 1, 0, 0, 1},       {-9, INT64_MIN, -2, 1, 0, 1},
     };
     for (int i = 0; i < COUNT(cases); i++) {
         int16_t y[8];
@@ -391,7 +415,10 @@ static void scatters_by_hand(void **state)
     static const struct {
         const char *reduction;
         float want[4];
-    } cases[] = {{"none", {1, 4, 1, 3}}, {"add", {1, 7, 1, 4}}, {"mul", {1, 8, 1, 3}}, {"max", {1, 4, 1, 3}},
+    } cases[] = {{"none", {1, 4, 1, 3}},
+                 {"add", {1, 7, 1, 4}},
+                 {"mul", {1, 8, 1, 3}},
+                 {"max", {1, 4, 1, 3}},
                  {"min", {1, 1, 1, 1}}};
     for (int i = 0; i < COUNT(cases); i++)
         for (int nd = 0; nd < 2; nd++) {
@@ -434,9 +461,11 @@ static void sorts_by_hand(void **state)
         add_int(&u, "sorted", sorted);
         run(&u);
         assert_int_equal(u.out[0].dims[0], 4);
-        assert_ints("unique", y, sorted ? (int64_t[]){-7, 3, big, big + 1} : (int64_t[]){3, big, big + 1, -7}, 4);
+        assert_ints("unique", y, sorted ? (int64_t[]){-7, 3, big, big + 1} : (int64_t[]){3, big, big + 1, -7},
+                    4);
         assert_ints("first", first, sorted ? (int64_t[]){4, 0, 1, 3} : (int64_t[]){0, 1, 3, 4}, 4);
-        assert_ints("inverse", inverse, sorted ? (int64_t[]){1, 2, 1, 3, 0, 1} : (int64_t[]){0, 1, 0, 2, 3, 0}, 6);
+        assert_ints("inverse", inverse,
+                    sorted ? (int64_t[]){1, 2, 1, 3, 0, 1} : (int64_t[]){0, 1, 0, 2, 3, 0}, 6);
         assert_ints("count", count, sorted ? (int64_t[]){1, 3, 1, 1} : (int64_t[]){3, 1, 1, 1}, 4);
     }
 }
@@ -556,7 +585,8 @@ static void lstm_by_hand(void **state)
     assert_near("h", (double)h, tanh(want) / (1 + exp(0.5)));
 }
 
-/* ---- Decompositions ------------------------------------------------------------------------------------------- */
+/* ---- Decompositions
+ * ------------------------------------------------------------------------------------------- */
 
 typedef struct bench {
     tdn_arena *arena;
@@ -583,8 +613,14 @@ static void input(bench *b, const int64_t *dims, int rank)
     const tdn_shape shape = tdn_shape_make(rank, dims);
     b->in[b->n_in++] = tdn_graph_add_input(b->g, NULL, TDN_F32, &shape);
 }
-static void absent(bench *b) { b->in[b->n_in++] = NULL; }
-static void ints(bench *b, const int64_t *v, int n) { b->in[b->n_in++] = tdn_graph_const_ints(b->g, v, n); }
+static void absent(bench *b)
+{
+    b->in[b->n_in++] = NULL;
+}
+static void ints(bench *b, const int64_t *v, int n)
+{
+    b->in[b->n_in++] = tdn_graph_const_ints(b->g, v, n);
+}
 static void floats(bench *b, const float *v, int n)
 {
     float *copy = tdn_arena_alloc_data(b->arena, (size_t)n * sizeof *v);
@@ -628,15 +664,22 @@ static void evaluate(bench *b, tdn_view *views)
             fail_msg("%s has no reference", node->op->name);
         for (int i = 0; i < node->n_in; i++)
             if (node->in[i])
-                in[i] = node->in[i]->kind == TDN_VALUE_CONST ? tdn_value_view(node->in[i]) : views[node->in[i]->id];
+                in[i] = node->in[i]->kind == TDN_VALUE_CONST ? tdn_value_view(node->in[i])
+                                                             : views[node->in[i]->id];
         for (int i = 0; i < node->n_out; i++)
             if (node->out[i]) {
                 out[i] = tdn_value_view(node->out[i]);
                 const size_t n = (size_t)tdn_view_count(&out[i]);
                 out[i].data = tdn_arena_alloc_data(b->arena, tdn_dtype_size(out[i].dtype, n) + 8);
             }
-        tdn_ref_call call = {.in = in, .n_in = node->n_in, .out = out, .n_out = node->n_out, .attrs = &node->attrs,
-                             .expr = node->expr, .n_parts = 1, .error = &error};
+        tdn_ref_call call = {.in = in,
+                             .n_in = node->n_in,
+                             .out = out,
+                             .n_out = node->n_out,
+                             .attrs = &node->attrs,
+                             .expr = node->expr,
+                             .n_parts = 1,
+                             .error = &error};
         call.scratch = tdn_alloc(NULL, ref->scratch_size ? ref->scratch_size(&call) : 0, 64);
         if (ref->run(&call) != TDN_OK)
             fail_msg("%s: %s", node->op->name, error.text);
@@ -648,8 +691,8 @@ static void evaluate(bench *b, tdn_view *views)
 }
 
 /*
- * Ends a case: the node's reference and its rewrite give the same, and the rewrite leaves only core operators. Frees
- * the case.
+ * Ends a case: the node's reference and its rewrite give the same, and the rewrite leaves only core
+ * operators. Frees the case.
  */
 static void check(bench *b)
 {
@@ -930,7 +973,8 @@ static void resizes_rewritten(void **state)
     floats(&b, FLOATS(1, 1, 3, 2));
     check(&b);
     static const char *const modes[] = {"linear", "cubic"};
-    static const char *const transforms[] = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"};
+    static const char *const transforms[] = {"half_pixel", "pytorch_half_pixel", "align_corners",
+                                             "asymmetric"};
     for (int i = 0; i < 16; i++) {
         b = begin("Resize", 18);
         input(&b, LIST(2, 1, 7, 5));
@@ -944,7 +988,8 @@ static void resizes_rewritten(void **state)
     }
 }
 
-/* ---- All rows ------------------------------------------------------------------------------------------------- */
+/* ---- All rows
+ * ------------------------------------------------------------------------------------------------- */
 
 /* Every operator can be evaluated, or says why not; core operators have a reference. */
 static void every_row_has_a_way(void **state)
@@ -962,26 +1007,16 @@ static void every_row_has_a_way(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(conv_is_a_plain_sum),
-        cmocka_unit_test(conv_transpose_is_adjoint),
-        cmocka_unit_test(pools_by_hand),
-        cmocka_unit_test(slices_by_hand),
-        cmocka_unit_test(pads_by_hand),
-        cmocka_unit_test(nibbles_move),
-        cmocka_unit_test(gathers_by_hand),
-        cmocka_unit_test(scatters_by_hand),
-        cmocka_unit_test(sorts_by_hand),
-        cmocka_unit_test(bounded_outputs_say_their_extent),
-        cmocka_unit_test(resizes_by_hand),
-        cmocka_unit_test(rnn_by_hand),
-        cmocka_unit_test(lstm_by_hand),
-        cmocka_unit_test(moves_rewritten),
-        cmocka_unit_test(gathers_rewritten),
-        cmocka_unit_test(convs_and_pools_rewritten),
-        cmocka_unit_test(contractions_rewritten),
-        cmocka_unit_test(norms_rewritten),
-        cmocka_unit_test(resizes_rewritten),
-        cmocka_unit_test(every_row_has_a_way),
+        cmocka_unit_test(conv_is_a_plain_sum),    cmocka_unit_test(conv_transpose_is_adjoint),
+        cmocka_unit_test(pools_by_hand),          cmocka_unit_test(slices_by_hand),
+        cmocka_unit_test(pads_by_hand),           cmocka_unit_test(nibbles_move),
+        cmocka_unit_test(gathers_by_hand),        cmocka_unit_test(scatters_by_hand),
+        cmocka_unit_test(sorts_by_hand),          cmocka_unit_test(bounded_outputs_say_their_extent),
+        cmocka_unit_test(resizes_by_hand),        cmocka_unit_test(rnn_by_hand),
+        cmocka_unit_test(lstm_by_hand),           cmocka_unit_test(moves_rewritten),
+        cmocka_unit_test(gathers_rewritten),      cmocka_unit_test(convs_and_pools_rewritten),
+        cmocka_unit_test(contractions_rewritten), cmocka_unit_test(norms_rewritten),
+        cmocka_unit_test(resizes_rewritten),      cmocka_unit_test(every_row_has_a_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
