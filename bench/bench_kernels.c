@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Speed of every kernel that this CPU runs, on shapes that networks have: GFLOP/s and GB/s on one core, beside the
- * core's own peak of fused multiply-adds, measured here too. The best of many short runs counts, since other work on
- * the machine only ever adds.
+ * Speed of every kernel that this CPU runs, on shapes that networks have: GFLOP/s and GB/s on one
+ * core, beside the core's own peak of fused multiply-adds, measured here too. The best of many
+ * short runs counts, since other work on the machine only ever adds.
  *
  *     bench_kernels [PART OF A NAME]
  */
@@ -26,27 +26,27 @@
 enum { CHAINS = 12 };
 static volatile float sink;
 
-/* ---- The core's peak ---------------------------------------------------------------------------------------- */
+/* ---- The core's peak ------------------------------------------------------------------------- */
 
 #define EACH(i) _Pragma("GCC unroll 12") for (int i = 0; i < CHAINS; i++)
-#define PEAK(name, attribute, type, set, fma, lanes, first)                                                            \
-    attribute static double name(void)                                                                                 \
-    {                                                                                                                  \
-        enum { N = 20000 };                                                                                            \
-        double best = 0;                                                                                               \
-        for (int run = 0; run < 300; run++) {                                                                          \
-            type acc[CHAINS], a = set(0.999f), b = set(1e-3f);                                                         \
-            EACH(i) acc[i] = set((float)i);                                                                            \
-            EACH(i) HOLD(acc[i]);                                                                                      \
-            const uint64_t start = tdn_now_ns();                                                                       \
-            for (int n = 0; n < N; n++)                                                                                \
-                EACH(i) acc[i] = fma(acc[i], a, b);                                                                    \
-            EACH(i) HOLD(acc[i]);                                                                                      \
-            const double rate = 2.0 * CHAINS * (lanes)*N / (double)(tdn_now_ns() - start);                             \
-            best = rate > best ? rate : best;                                                                          \
-            EACH(i) sink = first(acc[i]);                                                                              \
-        }                                                                                                              \
-        return best;                                                                                                   \
+#define PEAK(name, attribute, type, set, fma, lanes, first)                                        \
+    attribute static double name(void)                                                             \
+    {                                                                                              \
+        enum { N = 20000 };                                                                        \
+        double best = 0;                                                                           \
+        for (int run = 0; run < 300; run++) {                                                      \
+            type acc[CHAINS], a = set(0.999f), b = set(1e-3f);                                     \
+            EACH(i) acc[i] = set((float)i);                                                        \
+            EACH(i) HOLD(acc[i]);                                                                  \
+            const uint64_t start = tdn_now_ns();                                                   \
+            for (int n = 0; n < N; n++)                                                            \
+                EACH(i) acc[i] = fma(acc[i], a, b);                                                \
+            EACH(i) HOLD(acc[i]);                                                                  \
+            const double rate = 2.0 * CHAINS * (lanes)*N / (double)(tdn_now_ns() - start);         \
+            best = rate > best ? rate : best;                                                      \
+            EACH(i) sink = first(acc[i]);                                                          \
+        }                                                                                          \
+        return best;                                                                               \
     }
 
 #if defined(__x86_64__)
@@ -55,8 +55,10 @@ static inline __m128 multiply_add(__m128 a, __m128 b, __m128 c)
     return _mm_add_ps(_mm_mul_ps(a, b), c);
 }
 PEAK(peak_base, , __m128, _mm_set1_ps, multiply_add, 4, _mm_cvtss_f32)
-PEAK(peak_avx2, __attribute__((target("avx2,fma"))), __m256, _mm256_set1_ps, _mm256_fmadd_ps, 8, _mm256_cvtss_f32)
-PEAK(peak_avx512, __attribute__((target("avx512f"))), __m512, _mm512_set1_ps, _mm512_fmadd_ps, 16, _mm512_cvtss_f32)
+PEAK(peak_avx2, __attribute__((target("avx2,fma"))), __m256, _mm256_set1_ps, _mm256_fmadd_ps, 8,
+     _mm256_cvtss_f32)
+PEAK(peak_avx512, __attribute__((target("avx512f"))), __m512, _mm512_set1_ps, _mm512_fmadd_ps, 16,
+     _mm512_cvtss_f32)
 #elif defined(__aarch64__)
 #define NEON_FMA(a, b, c) vfmaq_f32(c, a, b)
 #define NEON_FIRST(a) vgetq_lane_f32(a, 0)
@@ -89,7 +91,7 @@ static double peak_of(const char *kernel)
     return 0;
 }
 
-/* ---- Steps -------------------------------------------------------------------------------------------------- */
+/* ---- Steps ----------------------------------------------------------------------------------- */
 
 typedef struct bench {
     tdn_arena *arena;
@@ -118,7 +120,8 @@ static tdn_view tensor(bench *b, int rank, const int64_t *dims)
     b->bytes += n * (int64_t)sizeof *data;
     return v;
 }
-#define DIMS(...) (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__}
+#define DIMS(...)                                                                                  \
+    (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]) { __VA_ARGS__ }
 
 static tdn_view transposed(tdn_view v, int a, int b)
 {
@@ -138,21 +141,26 @@ static void set_epilogue(bench *b)
         bias.strides[i] = 0;
     bias.data = tensor(b, DIMS(bias.dims[bias.rank - 1])).data;
     b->extra[0] = bias;
-    const int sum = tdn_expr_add(&b->expr, TDN_X_ADD, tdn_expr_input(&b->expr, 0), tdn_expr_input(&b->expr, 1), 0);
-    tdn_expr_store(&b->expr, tdn_expr_add(&b->expr, TDN_X_MAX, sum, tdn_expr_const(&b->expr, 0), 0), 0);
+    const int sum = tdn_expr_add(&b->expr, TDN_X_ADD, tdn_expr_input(&b->expr, 0),
+                                 tdn_expr_input(&b->expr, 1), 0);
+    tdn_expr_store(&b->expr, tdn_expr_add(&b->expr, TDN_X_MAX, sum, tdn_expr_const(&b->expr, 0), 0),
+                   0);
     b->group.expr = &b->expr;
     b->group.n_extra = 1;
 }
 
 /* in h, w, c -> m, kernel, stride, pad, group. */
-static void conv(bench *b, int64_t h, int64_t w, int64_t c, int64_t m, int kh, int kw, int stride_h, int stride_w,
-                 int pad_h, int pad_w, int group)
+static void conv(bench *b, int64_t h, int64_t w, int64_t c, int64_t m, int kh, int kw, int stride_h,
+                 int stride_w, int pad_h, int pad_w, int group)
 {
-    b->conv = (tdn_conv_desc){
-        .stride = {1, stride_h, stride_w}, .dilation = {1, 1, 1}, .pad = {0, pad_h, pad_w}, .group = group};
+    b->conv = (tdn_conv_desc){.stride = {1, stride_h, stride_w},
+                              .dilation = {1, 1, 1},
+                              .pad = {0, pad_h, pad_w},
+                              .group = group};
     b->in[0] = tensor(b, DIMS(1, 1, h, w, c));
     b->in[1] = tensor(b, DIMS(m, c / group, 1, kh, kw));
-    b->out[0] = tensor(b, DIMS(1, 1, (h + 2 * pad_h - kh) / stride_h + 1, (w + 2 * pad_w - kw) / stride_w + 1, m));
+    b->out[0] = tensor(
+        b, DIMS(1, 1, (h + 2 * pad_h - kh) / stride_h + 1, (w + 2 * pad_w - kw) / stride_w + 1, m));
     b->group.desc = &b->conv;
     b->group.n_in = 2;
     set_epilogue(b);
@@ -172,10 +180,12 @@ static void conv_grouped(bench *b) { conv(b, 28, 28, 128, 128, 3, 3, 1, 1, 1, 1,
 static void dwconv_3x3_144(bench *b) { conv(b, 56, 56, 144, 144, 3, 3, 1, 1, 1, 1, 144); }
 static void dwconv_5x5_240_s2(bench *b) { conv(b, 28, 28, 240, 240, 5, 5, 2, 2, 2, 2, 240); }
 
-static void gemm(bench *b, int64_t b0, int64_t b1, int64_t m, int64_t k, int64_t n, bool constant, bool turned)
+static void gemm(bench *b, int64_t b0, int64_t b1, int64_t m, int64_t k, int64_t n, bool constant,
+                 bool turned)
 {
     b->in[0] = tensor(b, DIMS(b0, b1, m, k));
-    b->in[1] = turned ? transposed(tensor(b, DIMS(b0, b1, n, k)), 2, 3) : tensor(b, DIMS(b0, b1, k, n));
+    b->in[1] =
+        turned ? transposed(tensor(b, DIMS(b0, b1, n, k)), 2, 3) : tensor(b, DIMS(b0, b1, k, n));
     b->out[0] = tensor(b, DIMS(b0, b1, m, n));
     b->group.n_in = 2;
     if (constant)
@@ -195,8 +205,10 @@ static void map_add_relu(bench *b)
         b->in[i] = tensor(b, DIMS(200 * 256));
     b->out[0] = tensor(b, DIMS(200 * 256));
     b->group.n_in = 2;
-    const int sum = tdn_expr_add(&b->expr, TDN_X_ADD, tdn_expr_input(&b->expr, 0), tdn_expr_input(&b->expr, 1), 0);
-    tdn_expr_store(&b->expr, tdn_expr_add(&b->expr, TDN_X_MAX, sum, tdn_expr_const(&b->expr, 0), 0), 0);
+    const int sum = tdn_expr_add(&b->expr, TDN_X_ADD, tdn_expr_input(&b->expr, 0),
+                                 tdn_expr_input(&b->expr, 1), 0);
+    tdn_expr_store(&b->expr, tdn_expr_add(&b->expr, TDN_X_MAX, sum, tdn_expr_const(&b->expr, 0), 0),
+                   0);
     b->group.expr = &b->expr;
 }
 static void map_unary(bench *b, tdn_expr_op op)
@@ -207,10 +219,7 @@ static void map_unary(bench *b, tdn_expr_op op)
     tdn_expr_store(&b->expr, tdn_expr_add(&b->expr, op, tdn_expr_input(&b->expr, 0), 0, 0), 0);
     b->group.expr = &b->expr;
 }
-static void map_abs(bench *b)
-{
-    map_unary(b, TDN_X_ABS);
-}
+static void map_abs(bench *b) { map_unary(b, TDN_X_ABS); }
 static void map_exp(bench *b) { map_unary(b, TDN_X_EXP); }
 static void map_log(bench *b) { map_unary(b, TDN_X_LOG); }
 static void map_tanh(bench *b) { map_unary(b, TDN_X_TANH); }
@@ -224,7 +233,8 @@ static void map_gelu(bench *b)
     tdn_expr *e = &b->expr;
     const int x = tdn_expr_input(e, 0);
     const int scaled = tdn_expr_add(e, TDN_X_MUL, x, tdn_expr_const(e, 0.70710678f), 0);
-    const int one = tdn_expr_add(e, TDN_X_ADD, tdn_expr_add(e, TDN_X_ERF, scaled, 0, 0), tdn_expr_const(e, 1), 0);
+    const int one = tdn_expr_add(e, TDN_X_ADD, tdn_expr_add(e, TDN_X_ERF, scaled, 0, 0),
+                                 tdn_expr_const(e, 1), 0);
     const int half = tdn_expr_add(e, TDN_X_MUL, x, tdn_expr_const(e, 0.5f), 0);
     tdn_expr_store(e, tdn_expr_add(e, TDN_X_MUL, half, one, 0), 0);
     b->group.expr = e;
@@ -240,8 +250,12 @@ static void map_broadcast_rows(bench *b)
 
 static void pool_max_3x3_s2(bench *b)
 {
-    b->pool = (tdn_pool_desc){.kind = TDN_POOL_MAX, .kernel = {1, 3, 3}, .stride = {1, 2, 2}, .dilation = {1, 1, 1},
-                              .pad = {0, 1, 1}, .pad_end = {0, 1, 1}};
+    b->pool = (tdn_pool_desc){.kind = TDN_POOL_MAX,
+                              .kernel = {1, 3, 3},
+                              .stride = {1, 2, 2},
+                              .dilation = {1, 1, 1},
+                              .pad = {0, 1, 1},
+                              .pad_end = {0, 1, 1}};
     b->in[0] = tensor(b, DIMS(1, 1, 112, 112, 64));
     b->out[0] = tensor(b, DIMS(1, 1, 56, 56, 64));
     b->group.desc = &b->pool;
@@ -348,10 +362,10 @@ static const struct {
     {"pad", "1 around 56x56x64", pad_1},
 };
 
-/* ---- Measuring ---------------------------------------------------------------------------------------------- */
+/* ---- Measuring ------------------------------------------------------------------------------- */
 
-/* Short steps are repeated until the clock's own cost does not show; of long ones the best time of each tile is added
- * up, since a time slice ends somewhere in every run of them. */
+/* Short steps are repeated until the clock's own cost does not show; of long ones the best time of
+ * each tile is added up, since a time slice ends somewhere in every run of them. */
 static double measure(const tdn_kernel *k, const tdn_call *call, size_t n_tiles)
 {
     double best = INFINITY, *tiles = malloc((n_tiles + 1) * sizeof *tiles), sum = 0;
@@ -409,9 +423,11 @@ static void run_case(size_t c, const tdn_family *family, const tdn_kernel *k)
         }
         void *scratch = tdn_alloc(NULL, work.scratch_size, TDN_ALIGN);
         const tdn_call call = {made.args, in, b.out, n_in, 1, scratch};
-        const double ns = measure(k, &call, work.n_tiles), rate = (double)work.flops / ns, peak = peak_of(k->name);
-        printf("%-20s %-28s %10.2f us %5zu tiles %8.1f GFLOP/s %5.1f %% %8.1f GB/s\n", k->name, cases[c].name,
-               ns / 1e3, work.n_tiles, rate, peak > 0 ? 100 * rate / peak : 0, (double)b.bytes / ns);
+        const double ns = measure(k, &call, work.n_tiles), rate = (double)work.flops / ns,
+                     peak = peak_of(k->name);
+        printf("%-20s %-28s %10.2f us %5zu tiles %8.1f GFLOP/s %5.1f %% %8.1f GB/s\n", k->name,
+               cases[c].name, ns / 1e3, work.n_tiles, rate, peak > 0 ? 100 * rate / peak : 0,
+               (double)b.bytes / ns);
         fflush(stdout);
         tdn_free(NULL, scratch);
     }
@@ -430,7 +446,8 @@ int main(int argc, char **argv)
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         const tdn_family *family = tdn_family_find(cases[c].family);
         for (const tdn_kernel *k = family->kernels; k->name; k++)
-            if (k->run && !(k->isa & ~isa) && (strstr(k->name, part) || strstr(cases[c].name, part)))
+            if (k->run && !(k->isa & ~isa) &&
+                (strstr(k->name, part) || strstr(cases[c].name, part)))
                 run_case(c, family, k);
     }
     return 0;

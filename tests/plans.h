@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Plans made by hand, for tests of the format and of the run time and as seeds of the plan fuzzer: small, without a
- * compiler, of reference steps only, so that what they compute is plain.
+ * Plans made by hand, for tests of the format and of the run time and as seeds of the plan fuzzer:
+ * small, without a compiler, of reference steps only, so that what they compute is plain.
  *
- * A plan_maker holds everything in arrays of fixed size and points into itself: it is not to be copied.
+ * A plan_maker holds everything in arrays of fixed size and points into itself: it is not to be
+ * copied.
  */
 #ifndef TESTS_PLANS_H
 #define TESTS_PLANS_H
@@ -74,7 +75,10 @@ static inline uint32_t mk_blob(plan_maker *m, const void *data, size_t size)
 }
 
 /* The program that the following calls add to. */
-static inline tdn_plan_program *mk_at(plan_maker *m) { return &m->programs[m->plan.n_programs - 1]; }
+static inline tdn_plan_program *mk_at(plan_maker *m)
+{
+    return &m->programs[m->plan.n_programs - 1];
+}
 
 static inline void mk_program(plan_maker *m)
 {
@@ -89,12 +93,15 @@ static inline void mk_program(plan_maker *m)
     m->n_operands = m->n_inputs = m->n_outputs = 0;
 }
 
-static inline uint32_t mk_buffer(plan_maker *m, tdn_buffer_class cls, uint32_t index, uint64_t size, const char *name)
+static inline uint32_t mk_buffer(plan_maker *m, tdn_buffer_class cls, uint32_t index, uint64_t size,
+                                 const char *name)
 {
     tdn_plan_program *p = mk_at(m);
     tdn_plan_buffer *b = &m->buffers[m->plan.n_programs - 1][p->n_buffers];
     *b = (tdn_plan_buffer){.cls = cls, .index = index, .size = size, .name = name};
-    uint64_t *area = cls == TDN_BUFFER_ARENA ? &p->arena_size : cls == TDN_BUFFER_STATE ? &p->state_size : NULL;
+    uint64_t *area = cls == TDN_BUFFER_ARENA   ? &p->arena_size
+                     : cls == TDN_BUFFER_STATE ? &p->state_size
+                                               : NULL;
     if (area) {
         b->offset = *area;
         *area += tdn_round_up(size, TDN_ALIGN);
@@ -102,7 +109,8 @@ static inline uint32_t mk_buffer(plan_maker *m, tdn_buffer_class cls, uint32_t i
     return p->n_buffers++;
 }
 
-static inline tdn_plan_operand mk_dense(uint32_t buffer, tdn_dtype dtype, int rank, const int64_t *dims)
+static inline tdn_plan_operand mk_dense(uint32_t buffer, tdn_dtype dtype, int rank,
+                                        const int64_t *dims)
 {
     tdn_plan_operand o = {.buffer = buffer, .dtype = dtype, .rank = rank};
     int64_t stride = 1;
@@ -117,8 +125,8 @@ static inline tdn_plan_operand mk_dense(uint32_t buffer, tdn_dtype dtype, int ra
 static inline tdn_plan_operand mk_absent(void) { return (tdn_plan_operand){.buffer = UINT32_MAX}; }
 
 /* An input or output and its buffer; returns the buffer's operand. */
-static inline tdn_plan_operand mk_io(plan_maker *m, bool is_input, const char *name, tdn_dtype dtype, int rank,
-                                     const int64_t *dims, int batch_axis)
+static inline tdn_plan_operand mk_io(plan_maker *m, bool is_input, const char *name,
+                                     tdn_dtype dtype, int rank, const int64_t *dims, int batch_axis)
 {
     const uint32_t i = is_input ? m->n_inputs++ : m->n_outputs++;
     (is_input ? m->input_names : m->output_names)[i] = name;
@@ -135,16 +143,19 @@ static inline tdn_plan_operand mk_io(plan_maker *m, bool is_input, const char *n
     return mk_dense(b, dtype, rank, dims);
 }
 
-static inline tdn_plan_operand mk_arena(plan_maker *m, const char *name, tdn_dtype dtype, int rank, const int64_t *dims)
+static inline tdn_plan_operand mk_arena(plan_maker *m, const char *name, tdn_dtype dtype, int rank,
+                                        const int64_t *dims)
 {
     int64_t count = 1;
     for (int k = 0; k < rank; k++)
         count *= dims[k];
-    return mk_dense(mk_buffer(m, TDN_BUFFER_ARENA, 0, tdn_dtype_size(dtype, (size_t)count), name), dtype, rank, dims);
+    return mk_dense(mk_buffer(m, TDN_BUFFER_ARENA, 0, tdn_dtype_size(dtype, (size_t)count), name),
+                    dtype, rank, dims);
 }
 
-static inline tdn_plan_step *mk_step(plan_maker *m, tdn_step_kind kind, const char *kernel, const char *name,
-                                     uint32_t n_in, uint32_t n_out, const tdn_plan_operand *operands)
+static inline tdn_plan_step *mk_step(plan_maker *m, tdn_step_kind kind, const char *kernel,
+                                     const char *name, uint32_t n_in, uint32_t n_out,
+                                     const tdn_plan_operand *operands)
 {
     tdn_plan_program *p = mk_at(m);
     tdn_plan_step *s = &m->steps[m->plan.n_programs - 1][p->n_steps++];
@@ -152,11 +163,12 @@ static inline tdn_plan_step *mk_step(plan_maker *m, tdn_step_kind kind, const ch
     if (n_in + n_out > 0)
         memcpy(to, operands, (n_in + n_out) * sizeof *to);
     m->n_operands += n_in + n_out;
-    *s = (tdn_plan_step){.kind = kind, .name = name, .kernel = kernel, .operands = to, .n_in = n_in, .n_out = n_out};
+    *s = (tdn_plan_step){
+        .kind = kind, .name = name, .kernel = kernel, .operands = to, .n_in = n_in, .n_out = n_out};
     return s;
 }
 
-#define MK_STEP(m, kind, kernel, name, n_in, n_out, ...)                                                               \
+#define MK_STEP(m, kind, kernel, name, n_in, n_out, ...)                                           \
     mk_step(m, kind, kernel, name, n_in, n_out, (const tdn_plan_operand[]){__VA_ARGS__})
 
 /* What the last step wrote, as a tap sees it. */
@@ -177,10 +189,10 @@ static inline const tdn_expr *mk_expr(plan_maker *m, float c)
     return e;
 }
 
-/* ---- Plans ----------------------------------------------------------------------------------------------- */
+/* ---- Plans ----------------------------------------------------------------------------------- */
 
-/* y = x * w + 0.5 over x (n, 3, 4), with a tap "t" of x * w + 0.5 before it is copied to y. One program an entry of
- * `sizes`; the batch axis is `axis`, 0 or 1 (x is then (3, n, 4)). */
+/* y = x * w + 0.5 over x (n, 3, 4), with a tap "t" of x * w + 0.5 before it is copied to y. One
+ * program an entry of `sizes`; the batch axis is `axis`, 0 or 1 (x is then (3, n, 4)). */
 static inline plan_maker *plan_affine(const int64_t *sizes, int n_sizes, int axis)
 {
     static const _Alignas(64) float w[4] = {1, -2, 3, 0.25f};
@@ -194,8 +206,8 @@ static inline plan_maker *plan_affine(const int64_t *sizes, int n_sizes, int axi
         mk_program(m);
         const tdn_plan_operand x = mk_io(m, true, "x", TDN_F32, 3, dims, axis);
         const tdn_plan_operand y = mk_io(m, false, "y", TDN_F32, 3, dims, axis);
-        const tdn_plan_operand weight =
-            mk_dense(mk_buffer(m, TDN_BUFFER_WEIGHT, blob, sizeof w, "w"), TDN_F32, 1, (int64_t[]){4});
+        const tdn_plan_operand weight = mk_dense(
+            mk_buffer(m, TDN_BUFFER_WEIGHT, blob, sizeof w, "w"), TDN_F32, 1, (int64_t[]){4});
         const tdn_plan_operand t = mk_arena(m, "t", TDN_F32, 3, dims);
         MK_STEP(m, TDN_STEP_REFERENCE, "Map", "scale", 2, 1, x, weight, t)->expr = expr;
         mk_value(m, "t", t);
@@ -208,7 +220,9 @@ static inline plan_maker *plan_affine(const int64_t *sizes, int n_sizes, int axi
 /* A bit of everything that the format holds:
  *     t = x * w + 0.5;  s = s + t (a state that starts at 1, 2, 3, 4);  u = flag ? -t : t;
  *     trips times: u = u + t, and where flag u = |u|;
- *     y = u + s;  where = NonZero(y);  z = y as (2, 2), transposed;  count = number of the last trip (or what it was) */
+ *     y = u + s;  where = NonZero(y);  z = y as (2, 2), transposed;  count = number of the last
+ * trip (or what it was)
+ */
 static inline plan_maker *plan_everything(void)
 {
     static const _Alignas(64) float w[4] = {1, -2, 3, 0.25f}, start[4] = {1, 2, 3, 4};
@@ -249,7 +263,8 @@ static inline plan_maker *plan_everything(void)
         mk_dense(mk_buffer(m, TDN_BUFFER_WEIGHT, w_blob, sizeof w, "w"), TDN_F32, 1, four);
     const tdn_plan_operand s =
         mk_dense(mk_buffer(m, TDN_BUFFER_STATE, start_blob, sizeof start, "s"), TDN_F32, 1, four);
-    const tdn_plan_operand t = mk_arena(m, "t", TDN_F32, 1, four), u = mk_arena(m, "", TDN_F32, 1, four);
+    const tdn_plan_operand t = mk_arena(m, "t", TDN_F32, 1, four),
+                           u = mk_arena(m, "", TDN_F32, 1, four);
     m->buffers[0][t.buffer].scale = 0.125f;
     m->buffers[0][t.buffer].zero_point = -3;
 
@@ -275,8 +290,8 @@ static inline plan_maker *plan_everything(void)
     return m;
 }
 
-/* The bytes of a plan made by hand, which is freed; tdn_free takes them. Aborts where that fails: tests of writing
- * itself call tdn_plan_write. */
+/* The bytes of a plan made by hand, which is freed; tdn_free takes them. Aborts where that fails:
+ * tests of writing itself call tdn_plan_write. */
 static inline void *plan_bytes(plan_maker *m, size_t *size)
 {
     void *bytes;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tendon's compiler: an ONNX model in, a plan out; and the reference evaluation that plans are judged by.
+ * Tendon's compiler: an ONNX model in, a plan out; and the reference evaluation that plans are
+ * judged by.
  *
  *     tdn_model *model;
  *     tdn_build_options options = TDN_BUILD_OPTIONS_INIT;
@@ -8,8 +9,9 @@
  *     if (tdn_build_file(model, &options, "emg.plan", &err)) ...
  *     tdn_model_free(model);
  *
- * A device does not need this library: it links libtendon alone. The rules of tendon.h on ownership, errors and
- * struct_size hold here too. Nothing here is real-time. A model may be used by one thread at a time.
+ * A device does not need this library: it links libtendon alone. The rules of tendon.h on
+ * ownership, errors and struct_size hold here too. Nothing here is real-time. A model may be used
+ * by one thread at a time.
  */
 #ifndef TENDON_BUILD_H
 #define TENDON_BUILD_H
@@ -28,23 +30,29 @@ typedef struct tdn_model_options {
     tdn_log_fn *log;                /* NULL: silent */
     void *log_user;
 } tdn_model_options;
-#define TDN_MODEL_OPTIONS_INIT {sizeof(tdn_model_options), NULL, NULL, NULL}
+#define TDN_MODEL_OPTIONS_INIT                                                                     \
+    {                                                                                              \
+        sizeof(tdn_model_options), NULL, NULL, NULL                                                \
+    }
 
 /*
- * Maps and parses an ONNX file and its external data; weights stay in the map. External data must lie in the
- * model's folder or below it.
- * Returns   TDN_OK; TDN_E_IO; TDN_E_MODEL for what is not a valid model; TDN_E_NOMEM. Unsupported operators are
- *           no error here: see tdn_model_describe and the build.
+ * Maps and parses an ONNX file and its external data; weights stay in the map. External data must
+ * lie in the model's folder or below it. Returns   TDN_OK; TDN_E_IO; TDN_E_MODEL for what is not a
+ * valid model; TDN_E_NOMEM. Unsupported operators are no error here: see tdn_model_describe and the
+ * build.
  */
-TDN_API tdn_status tdn_model_load(tdn_model **model, const char *path, const tdn_model_options *options,
-                                  tdn_error *error);
-/* The same from memory, which must outlive the model. `folder` is where external data lies; NULL: there is none. */
-TDN_API tdn_status tdn_model_load_memory(tdn_model **model, const void *data, size_t size, const char *folder,
-                                         const tdn_model_options *options, tdn_error *error);
+TDN_API tdn_status tdn_model_load(tdn_model **model, const char *path,
+                                  const tdn_model_options *options, tdn_error *error);
+/* The same from memory, which must outlive the model. `folder` is where external data lies; NULL:
+ * there is none. */
+TDN_API tdn_status tdn_model_load_memory(tdn_model **model, const void *data, size_t size,
+                                         const char *folder, const tdn_model_options *options,
+                                         tdn_error *error);
 /* Takes NULL. */
 TDN_API void tdn_model_free(tdn_model *model);
 
-/* An input or output as the model declares it: dims -1 where they are symbolic, with the symbol's name or NULL. */
+/* An input or output as the model declares it: dims -1 where they are symbolic, with the symbol's
+ * name or NULL. */
 typedef struct tdn_model_io {
     uint32_t struct_size;
     const char *name;
@@ -65,33 +73,42 @@ typedef struct tdn_shape_spec {
     int64_t dims[TDN_MAX_RANK];
 } tdn_shape_spec;
 
-/* A set of shapes is one program. Inputs that are not named keep the model's shape, symbolic axes taken as 1. */
+/* A set of shapes is one program. Inputs that are not named keep the model's shape, symbolic axes
+ * taken as 1. */
 typedef struct tdn_shape_set {
     const tdn_shape_spec *specs;
     int32_t n_specs;
 } tdn_shape_set;
 
-typedef enum tdn_precision { TDN_PRECISION_FP32 = 0, TDN_PRECISION_FP16 = 1, TDN_PRECISION_INT8 = 2 } tdn_precision;
+typedef enum tdn_precision {
+    TDN_PRECISION_FP32 = 0,
+    TDN_PRECISION_FP16 = 1,
+    TDN_PRECISION_INT8 = 2
+} tdn_precision;
 
-/* A state: after each run the output's value becomes the input's. Neither is bound by the caller; it starts at 0. */
+/* A state: after each run the output's value becomes the input's. Neither is bound by the caller;
+ * it starts at 0. */
 typedef struct tdn_state_spec {
     const char *input;
     const char *output;
 } tdn_state_spec;
 
-/* phase counts from 1 to n_phases; fraction is how much of the phase is done, 0..1; what is its title. */
-typedef void tdn_progress_fn(void *user, int phase, int n_phases, const char *what, double fraction);
+/* phase counts from 1 to n_phases; fraction is how much of the phase is done, 0..1; what is its
+ * title. */
+typedef void tdn_progress_fn(void *user, int phase, int n_phases, const char *what,
+                             double fraction);
 
 typedef struct tdn_build_options {
     uint32_t struct_size;
     tdn_precision precision;
     int32_t optimization_level; /* 0..5; 3 is the default */
-    int32_t n_threads;          /* for which the plan is made and with which it is built; 0: all cores */
+    int32_t n_threads; /* for which the plan is made and with which it is built; 0: all cores */
     const char *const *targets; /* names; NULL: the native one */
     int32_t n_targets;
     const tdn_shape_set *shapes; /* one program each; NULL: the model's own */
     int32_t n_shapes;
-    /* Instead of `shapes`: a range. Axes that differ must be the batch axis: programs for powers of two and opt. */
+    /* Instead of `shapes`: a range. Axes that differ must be the batch axis: programs for powers of
+     * two and opt. */
     const tdn_shape_set *min_shapes, *opt_shapes, *max_shapes;
     const tdn_state_spec *states;
     int32_t n_states;
@@ -103,40 +120,51 @@ typedef struct tdn_build_options {
     tdn_progress_fn *progress;
     void *progress_user;
 } tdn_build_options;
-#define TDN_BUILD_OPTIONS_INIT {.struct_size = sizeof(tdn_build_options), .optimization_level = 3}
+#define TDN_BUILD_OPTIONS_INIT                                                                     \
+    {                                                                                              \
+        .struct_size = sizeof(tdn_build_options), .optimization_level = 3                          \
+    }
 
 /*
- * Compiles to memory: *plan is `*size` bytes, aligned to 64, that tdn_plan_free takes. The same model, options and
- * version give the same bytes.
- * Returns   TDN_OK; TDN_E_ARG; TDN_E_MODEL; TDN_E_UNSUPPORTED with all unsupported nodes; TDN_E_SHAPE; TDN_E_NOMEM.
+ * Compiles to memory: *plan is `*size` bytes, aligned to 64, that tdn_plan_free takes. The same
+ * model, options and version give the same bytes. Returns   TDN_OK; TDN_E_ARG; TDN_E_MODEL;
+ * TDN_E_UNSUPPORTED with all unsupported nodes; TDN_E_SHAPE; TDN_E_NOMEM.
  */
-TDN_API tdn_status tdn_build(tdn_model *model, const tdn_build_options *options, void **plan, size_t *size,
-                             tdn_error *error);
+TDN_API tdn_status tdn_build(tdn_model *model, const tdn_build_options *options, void **plan,
+                             size_t *size, tdn_error *error);
 TDN_API void tdn_plan_free(void *plan);
-/* Compiles and writes the file aside, then renames it: the old file stays until the new one is whole. TDN_E_IO too. */
-TDN_API tdn_status tdn_build_file(tdn_model *model, const tdn_build_options *options, const char *path,
-                                  tdn_error *error);
+/* Compiles and writes the file aside, then renames it: the old file stays until the new one is
+ * whole. TDN_E_IO too. */
+TDN_API tdn_status tdn_build_file(tdn_model *model, const tdn_build_options *options,
+                                  const char *path, tdn_error *error);
 
 /*
- * Describes the model as JSON text: inputs, outputs, opsets, nodes by operator with shapes, parameters, FLOPs, and
- * every unsupported node with its reason. shapes may be NULL. tdn_text_free takes *json.
- * Returns   TDN_OK (also where nodes are unsupported); TDN_E_MODEL; TDN_E_SHAPE; TDN_E_NOMEM.
+ * Describes the model as JSON text: inputs, outputs, opsets, nodes by operator with shapes,
+ * parameters, FLOPs, and every unsupported node with its reason. shapes may be NULL. tdn_text_free
+ * takes *json. Returns   TDN_OK (also where nodes are unsupported); TDN_E_MODEL; TDN_E_SHAPE;
+ * TDN_E_NOMEM.
  */
-TDN_API tdn_status tdn_model_describe(char **json, tdn_model *model, const tdn_shape_set *shapes, tdn_error *error);
+TDN_API tdn_status tdn_model_describe(char **json, tdn_model *model, const tdn_shape_set *shapes,
+                                      tdn_error *error);
 
-/* ---- Reference evaluation -------------------------------------------------------------------------------- */
+/* ---- Reference evaluation -------------------------------------------------------------------- */
 
 typedef struct tdn_reference tdn_reference;
 
-/* Prepares the plain evaluation of the model for one set of shapes (NULL: the model's). The model must outlive it. */
-TDN_API tdn_status tdn_reference_create(tdn_reference **reference, tdn_model *model, const tdn_shape_set *shapes,
-                                        int n_threads, tdn_error *error);
+/* Prepares the plain evaluation of the model for one set of shapes (NULL: the model's). The model
+ * must outlive it. */
+TDN_API tdn_status tdn_reference_create(tdn_reference **reference, tdn_model *model,
+                                        const tdn_shape_set *shapes, int n_threads,
+                                        tdn_error *error);
 TDN_API void tdn_reference_free(tdn_reference *reference);
-/* Evaluates. `inputs` in the order of the model's inputs. Values stay valid until the next evaluation. */
-TDN_API tdn_status tdn_reference_run(tdn_reference *reference, const tdn_tensor *inputs, int n_inputs,
-                                     tdn_error *error);
-/* Finds any value by its name in the model, outputs included. TDN_E_ARG when there is none of that name. */
-TDN_API tdn_status tdn_reference_value(const tdn_reference *reference, const char *name, tdn_tensor *value);
+/* Evaluates. `inputs` in the order of the model's inputs. Values stay valid until the next
+ * evaluation. */
+TDN_API tdn_status tdn_reference_run(tdn_reference *reference, const tdn_tensor *inputs,
+                                     int n_inputs, tdn_error *error);
+/* Finds any value by its name in the model, outputs included. TDN_E_ARG when there is none of that
+ * name. */
+TDN_API tdn_status tdn_reference_value(const tdn_reference *reference, const char *name,
+                                       tdn_tensor *value);
 
 #ifdef __cplusplus
 }

@@ -15,13 +15,14 @@
  *     tdn_context_free(context);
  *     tdn_engine_free(engine);
  *
- * Objects     An engine is a loaded plan: immutable, shared by any number of threads. A context is one execution
- *             state over an engine: one thread at a time. A pool is a set of worker threads that contexts share.
- * Ownership   Whoever creates frees. Freeing takes NULL. A creation that fails leaves nothing to undo and stores
- *             NULL. Tensors that are bound belong to the caller and must outlive the runs that use them.
- * Errors      Every fallible function returns TDN_OK (0) or a negative tdn_status and writes one or two lines of
- *             text, cause first, to the tdn_error it is given (may be NULL) or to the context's.
- * Structs     Options carry struct_size, set by their _init macro, so that fields can be added later.
+ * Objects     An engine is a loaded plan: immutable, shared by any number of threads. A context is
+ * one execution state over an engine: one thread at a time. A pool is a set of worker threads that
+ * contexts share. Ownership   Whoever creates frees. Freeing takes NULL. A creation that fails
+ * leaves nothing to undo and stores NULL. Tensors that are bound belong to the caller and must
+ * outlive the runs that use them. Errors      Every fallible function returns TDN_OK (0) or a
+ * negative tdn_status and writes one or two lines of text, cause first, to the tdn_error it is
+ * given (may be NULL) or to the context's. Structs     Options carry struct_size, set by their
+ * _init macro, so that fields can be added later.
  */
 #ifndef TENDON_TENDON_H
 #define TENDON_TENDON_H
@@ -39,52 +40,62 @@ extern "C" {
 #define TDN_VERSION_MINOR 1
 #define TDN_VERSION_PATCH 0
 
-/* "0.1.0": the version of the library that is linked, which may differ from the header's. Never fails. */
+/* "0.1.0": the version of the library that is linked, which may differ from the header's. Never
+ * fails. */
 TDN_API const char *tdn_version(void);
 
-/* ---- Status and error text ------------------------------------------------------------------------------- */
+/* ---- Status and error text ------------------------------------------------------------------- */
 
 typedef enum tdn_status {
     TDN_OK = 0,
-    TDN_E_ARG = -1,         /* the caller broke a rule of this header */
-    TDN_E_NOMEM = -2,       /* an allocation failed */
-    TDN_E_IO = -3,          /* the system refused a file: the text has its words */
-    TDN_E_FORMAT = -4,      /* a plan, npz or cache file is damaged, truncated or not of that kind */
-    TDN_E_MODEL = -5,       /* the model breaks ONNX's rules */
-    TDN_E_UNSUPPORTED = -6, /* the model is valid, but uses what Tendon lacks: the text lists all of it */
-    TDN_E_SHAPE = -7,       /* no program for these shapes: the text lists those there are */
-    TDN_E_TARGET = -8,      /* no section of the plan runs on this CPU: the text has the command that builds one */
-    TDN_E_DEVICE = -9,      /* a backend failed while running */
-    TDN_E_CHECK = -10,      /* a comparison did not hold */
-    TDN_E_INTERNAL = -11    /* a defect of Tendon: please report it with the text */
+    TDN_E_ARG = -1,    /* the caller broke a rule of this header */
+    TDN_E_NOMEM = -2,  /* an allocation failed */
+    TDN_E_IO = -3,     /* the system refused a file: the text has its words */
+    TDN_E_FORMAT = -4, /* a plan, npz or cache file is damaged, truncated or not of that kind */
+    TDN_E_MODEL = -5,  /* the model breaks ONNX's rules */
+    TDN_E_UNSUPPORTED =
+        -6,           /* the model is valid, but uses what Tendon lacks: the text lists all of it */
+    TDN_E_SHAPE = -7, /* no program for these shapes: the text lists those there are */
+    TDN_E_TARGET =
+        -8, /* no section of the plan runs on this CPU: the text has the command that builds one */
+    TDN_E_DEVICE = -9,   /* a backend failed while running */
+    TDN_E_CHECK = -10,   /* a comparison did not hold */
+    TDN_E_INTERNAL = -11 /* a defect of Tendon: please report it with the text */
 } tdn_status;
 
 /* "TDN_E_SHAPE" and so on; "TDN_E_?" for other numbers. Never fails. */
 TDN_API const char *tdn_status_name(tdn_status status);
 
-/* Text of a failure; the caller owns it and need not initialise it. Meaningful after a negative status only. */
+/* Text of a failure; the caller owns it and need not initialise it. Meaningful after a negative
+ * status only. */
 typedef struct tdn_error {
     char text[2048];
 } tdn_error;
 
-typedef enum tdn_log_level { TDN_LOG_ERROR, TDN_LOG_WARNING, TDN_LOG_INFO, TDN_LOG_VERBOSE } tdn_log_level;
+typedef enum tdn_log_level {
+    TDN_LOG_ERROR,
+    TDN_LOG_WARNING,
+    TDN_LOG_INFO,
+    TDN_LOG_VERBOSE
+} tdn_log_level;
 
-/* Receives one line without a newline. Called from the thread that called into Tendon, never from a worker and
- * never from tdn_context_run. */
+/* Receives one line without a newline. Called from the thread that called into Tendon, never from a
+ * worker and never from tdn_context_run. */
 typedef void tdn_log_fn(void *user, tdn_log_level level, const char *line);
 
-/* Memory hook. alloc returns `size` bytes aligned to `align` (a power of two, at most 4096) or NULL; free takes
- * what alloc returned, or NULL. Both may be called from any thread. */
+/* Memory hook. alloc returns `size` bytes aligned to `align` (a power of two, at most 4096) or
+ * NULL; free takes what alloc returned, or NULL. Both may be called from any thread. */
 typedef struct tdn_allocator {
     void *(*alloc)(void *user, size_t size, size_t align);
     void (*free)(void *user, void *memory);
     void *user;
 } tdn_allocator;
 
-/* ---- Tensors --------------------------------------------------------------------------------------------- */
+/* ---- Tensors --------------------------------------------------------------------------------- */
 
-/* Element types. The numbers are part of the plan format. BOOL is one byte, 0 or 1. S4 and U4 hold two elements a
- * byte, the first in the low half. STRING appears in models only, never in a plan. */
+/* Element types. The numbers are part of the plan format. BOOL is one byte, 0 or 1. S4 and U4 hold
+ * two elements a byte, the first in the low half. STRING appears in models only, never in a plan.
+ */
 typedef enum tdn_dtype {
     TDN_DTYPE_NONE = 0,
     TDN_F32 = 1,
@@ -114,7 +125,8 @@ TDN_API size_t tdn_dtype_size(tdn_dtype dtype, size_t n);
 
 typedef enum tdn_memory { TDN_MEMORY_HOST = 0, TDN_MEMORY_DEVICE = 1 } tdn_memory;
 
-/* A dense row-major tensor that the caller owns. dims are counts of elements; rank 0 is a scalar. */
+/* A dense row-major tensor that the caller owns. dims are counts of elements; rank 0
+ * is a scalar. */
 typedef struct tdn_tensor {
     uint32_t struct_size;
     tdn_dtype dtype;
@@ -132,7 +144,7 @@ static inline tdn_tensor tdn_tensor_make(void *data, tdn_dtype dtype, int rank, 
     return t;
 }
 
-/* ---- Worker threads -------------------------------------------------------------------------------------- */
+/* ---- Worker threads -------------------------------------------------------------------------- */
 
 typedef struct tdn_pool tdn_pool;
 
@@ -142,20 +154,24 @@ typedef struct tdn_pool_options {
     int32_t spin_us;   /* how long an idle worker spins before it sleeps; -1: the default, 100 */
     const tdn_allocator *allocator; /* NULL: the C library's */
 } tdn_pool_options;
-#define TDN_POOL_OPTIONS_INIT {sizeof(tdn_pool_options), 0, -1, NULL}
+#define TDN_POOL_OPTIONS_INIT                                                                      \
+    {                                                                                              \
+        sizeof(tdn_pool_options), 0, -1, NULL                                                      \
+    }
 
 /*
- * Starts n_threads - 1 workers. A pool serves one run at a time: a context that finds it busy runs its tiles
- * itself, so sharing one is always safe. options may be NULL.
- * Returns   TDN_OK; TDN_E_ARG; TDN_E_NOMEM; TDN_E_IO when the system refuses a thread.
+ * Starts n_threads - 1 workers. A pool serves one run at a time: a context that finds it busy runs
+ * its tiles itself, so sharing one is always safe. options may be NULL. Returns   TDN_OK;
+ * TDN_E_ARG; TDN_E_NOMEM; TDN_E_IO when the system refuses a thread.
  */
-TDN_API tdn_status tdn_pool_create(tdn_pool **pool, const tdn_pool_options *options, tdn_error *error);
+TDN_API tdn_status tdn_pool_create(tdn_pool **pool, const tdn_pool_options *options,
+                                   tdn_error *error);
 /* Ends the workers. No context that uses the pool may be running. Takes NULL. */
 TDN_API void tdn_pool_free(tdn_pool *pool);
 /* Threads that work on a run, the calling one included. */
 TDN_API int tdn_pool_threads(const tdn_pool *pool);
 
-/* ---- Engine ---------------------------------------------------------------------------------------------- */
+/* ---- Engine ---------------------------------------------------------------------------------- */
 
 typedef struct tdn_engine tdn_engine;
 
@@ -164,25 +180,31 @@ typedef struct tdn_engine_options {
     const tdn_allocator *allocator; /* NULL: the C library's; must outlive the engine */
     tdn_log_fn *log;                /* NULL: silent */
     void *log_user;
-    const char *max_target; /* use no target section above this one ("x86-64-v3"); NULL: the best this CPU runs */
+    const char *max_target; /* use no target section above this one ("x86-64-v3"); NULL: the best
+                               this CPU runs */
 } tdn_engine_options;
-#define TDN_ENGINE_OPTIONS_INIT {sizeof(tdn_engine_options), NULL, NULL, NULL, NULL}
+#define TDN_ENGINE_OPTIONS_INIT                                                                    \
+    {                                                                                              \
+        sizeof(tdn_engine_options), NULL, NULL, NULL, NULL                                         \
+    }
 
 /*
- * Maps the plan file, checks all of it, and takes the best target section that this CPU runs. Weights are used
- * where they lie in the map: the file must not be changed while the engine lives (replace it by rename).
- * Returns   TDN_OK; TDN_E_IO; TDN_E_FORMAT; TDN_E_TARGET; TDN_E_NOMEM.
+ * Maps the plan file, checks all of it, and takes the best target section that this CPU runs.
+ * Weights are used where they lie in the map: the file must not be changed while the engine lives
+ * (replace it by rename). Returns   TDN_OK; TDN_E_IO; TDN_E_FORMAT; TDN_E_TARGET; TDN_E_NOMEM.
  */
-TDN_API tdn_status tdn_engine_load(tdn_engine **engine, const char *path, const tdn_engine_options *options,
-                                   tdn_error *error);
-/* The same from memory: `plan` is aligned to 64 bytes, stays the caller's, and must outlive the engine unchanged. */
+TDN_API tdn_status tdn_engine_load(tdn_engine **engine, const char *path,
+                                   const tdn_engine_options *options, tdn_error *error);
+/* The same from memory: `plan` is aligned to 64 bytes, stays the caller's, and must outlive the
+ * engine unchanged. */
 TDN_API tdn_status tdn_engine_load_memory(tdn_engine **engine, const void *plan, size_t size,
                                           const tdn_engine_options *options, tdn_error *error);
 /* Frees the engine; its contexts must be gone. Takes NULL. */
 TDN_API void tdn_engine_free(tdn_engine *engine);
 
-/* What an input or output looks like in one program. dims are the largest it takes; where batch_axis >= 0 that
- * axis may be bound shorter, by the same count on all of the program's inputs and outputs. */
+/* What an input or output looks like in one program. dims are the largest it takes; where
+ * batch_axis >= 0 that axis may be bound shorter, by the same count on all of the program's inputs
+ * and outputs. */
 typedef struct tdn_io_info {
     uint32_t struct_size;
     const char *name; /* the engine's */
@@ -190,7 +212,8 @@ typedef struct tdn_io_info {
     int32_t rank;
     int64_t dims[TDN_MAX_RANK];
     int32_t batch_axis;
-    uint64_t bounded; /* bit i: the extent of axis i is known only after a run (dims[i] is its bound) */
+    uint64_t
+        bounded; /* bit i: the extent of axis i is known only after a run (dims[i] is its bound) */
 } tdn_io_info;
 
 /* A plan holds one or more programs: the same network for different shapes, ordered by size. */
@@ -198,26 +221,29 @@ TDN_API int tdn_engine_n_programs(const tdn_engine *engine);
 TDN_API int tdn_engine_n_inputs(const tdn_engine *engine);
 TDN_API int tdn_engine_n_outputs(const tdn_engine *engine);
 /* Fills *info (struct_size set by the caller). TDN_E_ARG for an index out of range. */
-TDN_API tdn_status tdn_engine_input(const tdn_engine *engine, int program, int index, tdn_io_info *info);
-TDN_API tdn_status tdn_engine_output(const tdn_engine *engine, int program, int index, tdn_io_info *info);
+TDN_API tdn_status tdn_engine_input(const tdn_engine *engine, int program, int index,
+                                    tdn_io_info *info);
+TDN_API tdn_status tdn_engine_output(const tdn_engine *engine, int program, int index,
+                                     tdn_io_info *info);
 
 /* Numbers and names about the loaded section. */
 typedef struct tdn_engine_info {
     uint32_t struct_size;
-    const char *target;      /* the section in use, e.g. "x86-64-v4" */
-    uint64_t plan_size;      /* bytes of the file */
-    uint64_t weights_size;   /* bytes of packed weights in the section in use */
-    uint64_t arena_size;     /* bytes of activations a context allocates */
+    const char *target;    /* the section in use, e.g. "x86-64-v4" */
+    uint64_t plan_size;    /* bytes of the file */
+    uint64_t weights_size; /* bytes of packed weights in the section in use */
+    uint64_t arena_size;   /* bytes of activations a context allocates */
 } tdn_engine_info;
 TDN_API tdn_status tdn_engine_get_info(const tdn_engine *engine, tdn_engine_info *info);
 
-/* ---- Context --------------------------------------------------------------------------------------------- */
+/* ---- Context --------------------------------------------------------------------------------- */
 
 typedef struct tdn_context tdn_context;
 
 /*
- * What a tap sees: one value right after the step that wrote it. The layout is whatever the step wrote: element
- * (i0, i1, ...) is at data + dtype size * sum(i * strides). Valid during the call only.
+ * What a tap sees: one value right after the step that wrote it. The layout is whatever the step
+ * wrote: element (i0, i1, ...) is at data + dtype size * sum(i * strides). Valid during the call
+ * only.
  */
 typedef struct tdn_tap {
     uint32_t struct_size;
@@ -236,7 +262,10 @@ typedef struct tdn_context_options {
     tdn_pool *pool;  /* NULL: the calling thread alone; must outlive the context */
     int32_t profile; /* not 0: time every step */
 } tdn_context_options;
-#define TDN_CONTEXT_OPTIONS_INIT {sizeof(tdn_context_options), NULL, 0}
+#define TDN_CONTEXT_OPTIONS_INIT                                                                   \
+    {                                                                                              \
+        sizeof(tdn_context_options), NULL, 0                                                       \
+    }
 
 /* Allocates all that running needs. options may be NULL. Returns TDN_OK; TDN_E_ARG; TDN_E_NOMEM. */
 TDN_API tdn_status tdn_context_create(tdn_context **context, tdn_engine *engine,
@@ -245,35 +274,39 @@ TDN_API tdn_status tdn_context_create(tdn_context **context, tdn_engine *engine,
 TDN_API void tdn_context_free(tdn_context *context);
 
 /*
- * Binds an input or output by name. The tensor struct is copied, its data is not. A tensor that is as large as the
- * program's is used in place; one that is shorter along the batch axis is copied through the arena.
- * The program is chosen among those that fit all tensors bound so far; when none is left, nothing is bound.
- * Returns   TDN_OK; TDN_E_ARG for an unknown name, another dtype, NULL data or device memory; TDN_E_SHAPE.
- * Cost      allocates nothing.
+ * Binds an input or output by name. The tensor struct is copied, its data is not. A tensor that is
+ * as large as the program's is used in place; one that is shorter along the batch axis is copied
+ * through the arena. The program is chosen among those that fit all tensors bound so far; when none
+ * is left, nothing is bound. Returns   TDN_OK; TDN_E_ARG for an unknown name, another dtype, NULL
+ * data or device memory; TDN_E_SHAPE. Cost      allocates nothing.
  */
-TDN_API tdn_status tdn_context_bind(tdn_context *context, const char *name, const tdn_tensor *tensor);
+TDN_API tdn_status tdn_context_bind(tdn_context *context, const char *name,
+                                    const tdn_tensor *tensor);
 /* Forgets all bindings, so that other shapes can be bound. */
 TDN_API void tdn_context_unbind(tdn_context *context);
 
 /*
  * Runs the engine once on the bound tensors, with the smallest program that holds them.
- * Returns   TDN_OK; TDN_E_ARG when an input or output is not bound (nothing ran); TDN_E_MODEL when the data makes
- *           an operator's index run out of its range; TDN_E_DEVICE when the backend failed. After a failure the
- *           outputs are undefined and the context stays usable. tdn_context_error has the words.
- * Threads   one call at a time per context; contexts of one engine are independent.
- * Cost      allocates nothing, takes no lock; its only system call wakes a sleeping worker.
+ * Returns   TDN_OK; TDN_E_ARG when an input or output is not bound (nothing ran); TDN_E_MODEL when
+ * the data makes an operator's index run out of its range; TDN_E_DEVICE when the backend failed.
+ * After a failure the outputs are undefined and the context stays usable. tdn_context_error has the
+ * words. Threads   one call at a time per context; contexts of one engine are independent. Cost
+ * allocates nothing, takes no lock; its only system call wakes a sleeping worker.
  */
 TDN_API tdn_status tdn_context_run(tdn_context *context);
 
-/* Extents of an output after a run, where `bounded` said they were unknown before. TDN_E_ARG: no such output. */
-TDN_API tdn_status tdn_context_output_dims(const tdn_context *context, const char *name, int64_t dims[TDN_MAX_RANK]);
+/* Extents of an output after a run, where `bounded` said they were unknown before. TDN_E_ARG: no
+ * such output. */
+TDN_API tdn_status tdn_context_output_dims(const tdn_context *context, const char *name,
+                                           int64_t dims[TDN_MAX_RANK]);
 /* Sets every state back to its initial value. Never fails. */
 TDN_API void tdn_context_reset(tdn_context *context);
 /* The program that the bound tensors use, or -1. */
 TDN_API int tdn_context_program(const tdn_context *context);
 /* Text of the context's last failure. Valid until its next call. */
 TDN_API const char *tdn_context_error(const tdn_context *context);
-/* Calls fn after each step with what the step wrote; NULL ends it. For calibration and debugging: not real-time. */
+/* Calls fn after each step with what the step wrote; NULL ends it. For calibration and debugging:
+ * not real-time. */
 TDN_API void tdn_context_set_tap(tdn_context *context, tdn_tap_fn *fn, void *user);
 
 /* One step of a program, and its time where the context profiles. */
@@ -285,22 +318,23 @@ typedef struct tdn_step_info {
     int64_t bytes;      /* read and written by one run, weights included */
     int64_t n_tiles;
     uint64_t n_runs;
-    uint64_t total_ns;  /* over n_runs */
+    uint64_t total_ns; /* over n_runs */
     uint64_t min_ns;
     uint64_t max_ns;
 } tdn_step_info;
 TDN_API int tdn_context_n_steps(const tdn_context *context, int program);
 /* TDN_E_ARG for an index out of range. */
-TDN_API tdn_status tdn_context_step(const tdn_context *context, int program, int step, tdn_step_info *info);
+TDN_API tdn_status tdn_context_step(const tdn_context *context, int program, int step,
+                                    tdn_step_info *info);
 /* Forgets the times so far. */
 TDN_API void tdn_context_profile_reset(tdn_context *context);
 
-/* ---- Description ----------------------------------------------------------------------------------------- */
+/* ---- Description ----------------------------------------------------------------------------- */
 
 /*
- * Describes a plan file as JSON text: programs, steps, buffers, targets, provenance. Works on plans for other CPUs.
- * On success *json is NUL-terminated text that tdn_text_free takes.
- * Returns   TDN_OK; TDN_E_IO; TDN_E_FORMAT; TDN_E_NOMEM.
+ * Describes a plan file as JSON text: programs, steps, buffers, targets, provenance. Works on plans
+ * for other CPUs. On success *json is NUL-terminated text that tdn_text_free takes. Returns TDN_OK;
+ * TDN_E_IO; TDN_E_FORMAT; TDN_E_NOMEM.
  */
 TDN_API tdn_status tdn_plan_describe(char **json, const char *path, tdn_error *error);
 TDN_API void tdn_text_free(char *text);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a backend is: families of kernels. A family (conv, gemm, map, ...) implements one core operator in a canonical
- * form; its list of kernels has one row per instruction set, best last. The compiler asks a family to `make` a step
- * from a group (what to compute, on which views); the plan stores the kernel's name, its arguments and the packed
- * weights; the run time finds the kernel by name and has the family `check` all of it before the first run.
+ * What a backend is: families of kernels. A family (conv, gemm, map, ...) implements one core
+ * operator in a canonical form; its list of kernels has one row per instruction set, best last. The
+ * compiler asks a family to `make` a step from a group (what to compute, on which views); the plan
+ * stores the kernel's name, its arguments and the packed weights; the run time finds the kernel by
+ * name and has the family `check` all of it before the first run.
  *
- * Whatever `check` passed, `run` may trust: it reads and writes nothing outside the operands' views and its scratch.
+ * Whatever `check` passed, `run` may trust: it reads and writes nothing outside the operands' views
+ * and its scratch.
  */
 #ifndef TDN_BACKEND_BACKEND_H
 #define TDN_BACKEND_BACKEND_H
@@ -30,26 +32,29 @@ typedef struct tdn_work {
 } tdn_work;
 
 typedef struct tdn_kernel {
-    const char *name; /* "conv_f32_avx512": the function, the plan entry, the profile line, the test */
-    uint64_t isa;     /* TDN_ISA_ bits that it needs */
-    int32_t mr, nr;   /* tile: rows and columns of the micro-kernel, or 0 and the vector's lanes */
-    void (*run)(const tdn_call *call, size_t tile); /* NULL: not compiled for this machine's architecture */
+    const char
+        *name;    /* "conv_f32_avx512": the function, the plan entry, the profile line, the test */
+    uint64_t isa; /* TDN_ISA_ bits that it needs */
+    int32_t mr, nr; /* tile: rows and columns of the micro-kernel, or 0 and the vector's lanes */
+    void (*run)(const tdn_call *call,
+                size_t tile); /* NULL: not compiled for this machine's architecture */
 } tdn_kernel;
 
-/* What to compute. Views are in the family's canonical form; data is set where the value is a constant. */
+/* What to compute. Views are in the family's canonical form; data is set where the value is a
+ * constant. */
 typedef struct tdn_group {
-    const void *desc;     /* the family's own description, e.g. tdn_conv_desc; NULL where it has none */
+    const void *desc; /* the family's own description, e.g. tdn_conv_desc; NULL where it has none */
     const tdn_view *in;
     const tdn_view *out;
     int32_t n_in, n_out;
-    const tdn_expr *expr; /* map: the expression over `in`. Others: the epilogue, input 0 is the result, input i is
-                             extra[i - 1]; NULL: none */
+    const tdn_expr *expr;  /* map: the expression over `in`. Others: the epilogue, input 0 is the
+                              result, input i is  extra[i - 1]; NULL: none */
     const tdn_view *extra; /* broadcast to out[0]'s dims (the same rank, stride 0) */
     int32_t n_extra;
 } tdn_group;
 
-/* A candidate step. Its inputs are the group's `in` then `extra`; where packed_input >= 0, that input is replaced by
- * the packed blob: a dense 1-D view of U8. Memory is the arena's. */
+/* A candidate step. Its inputs are the group's `in` then `extra`; where packed_input >= 0, that
+ * input is replaced by the packed blob: a dense 1-D view of U8. Memory is the arena's. */
 typedef struct tdn_made {
     const tdn_kernel *kernel;
     void *args;
@@ -62,14 +67,16 @@ typedef struct tdn_made {
 typedef struct tdn_family {
     const char *name;          /* "conv" */
     const tdn_kernel *kernels; /* ended by a row without a name; best last */
-    /* Makes the step with the best kernel within `isa`. TDN_E_UNSUPPORTED says what it does not take (a dtype, a
-     * stride): the compiler then copies, or falls back to the reference. Packs with portable code, so that plans for
-     * other CPUs can be built anywhere. */
-    tdn_status (*make)(tdn_made *made, const tdn_group *group, uint64_t isa, tdn_arena *arena, tdn_error *error);
-    /* Checks all: sizes and contents of args, dims, dtypes, strides, sizes of packed blobs. Everything may come from a
-     * hostile file, except that every view lies inside its buffer. */
-    tdn_status (*check)(const tdn_kernel *kernel, const void *args, size_t args_size, const tdn_view *in, int n_in,
-                        const tdn_view *out, int n_out, tdn_work *work, tdn_error *error);
+    /* Makes the step with the best kernel within `isa`. TDN_E_UNSUPPORTED says what it does not
+     * take (a dtype, a stride): the compiler then copies, or falls back to the reference. Packs
+     * with portable code, so that plans for other CPUs can be built anywhere. */
+    tdn_status (*make)(tdn_made *made, const tdn_group *group, uint64_t isa, tdn_arena *arena,
+                       tdn_error *error);
+    /* Checks all: sizes and contents of args, dims, dtypes, strides, sizes of packed blobs.
+     * Everything may come from a hostile file, except that every view lies inside its buffer. */
+    tdn_status (*check)(const tdn_kernel *kernel, const void *args, size_t args_size,
+                        const tdn_view *in, int n_in, const tdn_view *out, int n_out,
+                        tdn_work *work, tdn_error *error);
 } tdn_family;
 
 /* A target: a name for a set of instructions. Ordered, best last within an architecture. */
@@ -80,10 +87,10 @@ typedef struct tdn_target {
 } tdn_target;
 
 typedef struct tdn_backend {
-    const char *name;                   /* "cpu" */
-    const tdn_family *const *families;  /* ended by NULL */
-    const tdn_target *targets;          /* ended by a row without a name */
-    uint64_t (*detect)(void);           /* TDN_ISA_ bits of this machine */
+    const char *name;                  /* "cpu" */
+    const tdn_family *const *families; /* ended by NULL */
+    const tdn_target *targets;         /* ended by a row without a name */
+    uint64_t (*detect)(void);          /* TDN_ISA_ bits of this machine */
 } tdn_backend;
 
 extern const tdn_backend *const tdn_backends[]; /* registry.c; ended by NULL */
@@ -97,7 +104,8 @@ const tdn_target *tdn_target_find(const char *name);
 /* The best target whose bits this machine has. */
 const tdn_target *tdn_target_detect(void);
 
-/* Bits of the part of an ISA mask that names the architecture are included, so masks of two never fit each other. */
+/* Bits of the part of an ISA mask that names the architecture are included, so masks of two never
+ * fit each other. */
 enum {
     TDN_ISA_X86 = 1 << 0,
     TDN_ISA_AVX2 = 1 << 1,   /* with FMA and F16C */
@@ -112,12 +120,12 @@ enum {
     TDN_ISA_ARMFP16 = 1 << 18
 };
 
-/* ---- Descriptions and canonical forms, one a family ------------------------------------------------------- */
+/* ---- Descriptions and canonical forms, one a family ------------------------------------------ */
 
 /*
- * conv   in[0] (n, d, h, w, c), stride of c 1; in[1] the constant weights, dense (m, c / group, kd, kh, kw);
- *        out (n, d, h, w, m), stride of m 1. Fewer spatial axes: extents 1. Epilogue operands over out's dims: bias is
- *        one of them, with stride 1 along m and 0 elsewhere.
+ * conv   in[0] (n, d, h, w, c), stride of c 1; in[1] the constant weights, dense (m, c / group, kd,
+ * kh, kw); out (n, d, h, w, m), stride of m 1. Fewer spatial axes: extents 1. Epilogue operands
+ * over out's dims: bias is one of them, with stride 1 along m and 0 elsewhere.
  */
 typedef struct tdn_conv_desc {
     int32_t stride[3], dilation[3], pad[3]; /* pad at the begin; the end follows from out's dims */
@@ -125,24 +133,35 @@ typedef struct tdn_conv_desc {
 } tdn_conv_desc;
 
 /*
- * gemm   in[0] (b0, b1, m, k); in[1] (b0, b1, k, n); out (b0, b1, m, n); stride 0 broadcasts a batch axis. No desc.
- *        k of in[0] has stride 1 and n of out has stride 1; in[1], when not constant, has stride 1 along k or n.
+ * gemm   in[0] (b0, b1, m, k); in[1] (b0, b1, k, n); out (b0, b1, m, n); stride 0 broadcasts a
+ * batch axis. No desc. k of in[0] has stride 1 and n of out has stride 1; in[1], when not constant,
+ * has stride 1 along k or n.
  */
 
-/* map    in: each broadcast to out's dims; all outputs have the same dims. F32 or BOOL (bytes), any strides. */
+/* map    in: each broadcast to out's dims; all outputs have the same dims. F32 or BOOL (bytes), any
+ * strides. */
 
 /* pool   in[0] (n, d, h, w, c), out the same form; stride of c 1. */
 typedef enum tdn_pool_kind { TDN_POOL_MAX = 0, TDN_POOL_AVERAGE = 1 } tdn_pool_kind;
 typedef struct tdn_pool_desc {
     int32_t kind, count_include_pad;
     int32_t kernel[3], stride[3], dilation[3], pad[3];
-    int32_t pad_end[3]; /* counted as padding where count_include_pad; what lies beyond is never counted */
+    int32_t pad_end[3]; /* counted as padding where count_include_pad; what lies beyond is never
+                           counted */
 } tdn_pool_desc;
 
 /* reduce in[0] and out of the same rank; reduced axes have extent 1 in out. Any strides. */
 typedef enum tdn_reduce_kind {
-    TDN_REDUCE_SUM = 0, TDN_REDUCE_MEAN, TDN_REDUCE_MAX, TDN_REDUCE_MIN, TDN_REDUCE_PROD, TDN_REDUCE_L1,
-    TDN_REDUCE_L2, TDN_REDUCE_SUMSQ, TDN_REDUCE_LOGSUM, TDN_REDUCE_LOGSUMEXP
+    TDN_REDUCE_SUM = 0,
+    TDN_REDUCE_MEAN,
+    TDN_REDUCE_MAX,
+    TDN_REDUCE_MIN,
+    TDN_REDUCE_PROD,
+    TDN_REDUCE_L1,
+    TDN_REDUCE_L2,
+    TDN_REDUCE_SUMSQ,
+    TDN_REDUCE_LOGSUM,
+    TDN_REDUCE_LOGSUMEXP
 } tdn_reduce_kind;
 typedef struct tdn_reduce_desc {
     int32_t kind;
@@ -153,13 +172,15 @@ typedef struct tdn_softmax_desc {
     int32_t axis, log;
 } tdn_softmax_desc;
 
-/* norm   in[0] x, in[1] scale, in[2] bias (both broadcast to x's dims), out like x: normalised over axes >= axis. */
+/* norm   in[0] x, in[1] scale, in[2] bias (both broadcast to x's dims), out like x: normalised over
+ * axes >= axis. */
 typedef struct tdn_norm_desc {
     int32_t axis;
     float epsilon;
 } tdn_norm_desc;
 
-/* copy   in[0] and out of the same dims and dtype, any strides, any dtype of whole bytes. No desc. */
+/* copy   in[0] and out of the same dims and dtype, any strides, any dtype of whole
+ * bytes. No desc. */
 
 /* pad    out dims = in dims + pads; what in[0] does not cover is `value`. F32. */
 typedef struct tdn_pad_desc {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The backends, and look-ups over their tables: families and kernels by name, targets by name or by this machine.
- * All is constant data; a look-up compares names, which happens while loading or building only.
+ * The backends, and look-ups over their tables: families and kernels by name, targets by name or by
+ * this machine. All is constant data; a look-up compares names, which happens while loading or
+ * building only.
  */
 #include <string.h>
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attributes of an operator: a short list of named values, the same in the graph, in a plan and for a reference. */
+/* Attributes of an operator: a short list of named values, the same in the graph, in a plan and for
+ * a reference. */
 #ifndef TDN_BASE_ATTR_H
 #define TDN_BASE_ATTR_H
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Expressions: building with sharing, joining, checking bytes of unknown origin, the plain evaluation, and text.
+ * Expressions: building with sharing, joining, checking bytes of unknown origin, the plain
+ * evaluation, and text.
  *
- * An expression has one form only: unused fields are 0, equal instructions are one, so equal expressions are equal
- * bytes. tdn_expr_check insists on it; evaluation then trusts every number.
+ * An expression has one form only: unused fields are 0, equal instructions are one, so equal
+ * expressions are equal bytes. tdn_expr_check insists on it; evaluation then trusts every number.
  */
 #include "base/expr.h"
 
@@ -13,22 +14,22 @@
 #include <string.h>
 
 const tdn_expr_op_def tdn_expr_ops[TDN_X_COUNT] = {
-    [TDN_X_INPUT] = {"in", 0},      [TDN_X_CONST] = {"const", 0}, [TDN_X_STORE] = {"store", 1},
-    [TDN_X_ADD] = {"add", 2},       [TDN_X_SUB] = {"sub", 2},     [TDN_X_MUL] = {"mul", 2},
-    [TDN_X_DIV] = {"div", 2},       [TDN_X_MIN] = {"min", 2},     [TDN_X_MAX] = {"max", 2},
-    [TDN_X_POW] = {"pow", 2},       [TDN_X_MOD] = {"mod", 2},     [TDN_X_FMA] = {"fma", 3},
-    [TDN_X_SELECT] = {"select", 3}, [TDN_X_EQ] = {"eq", 2},       [TDN_X_LT] = {"lt", 2},
-    [TDN_X_LE] = {"le", 2},         [TDN_X_GT] = {"gt", 2},       [TDN_X_GE] = {"ge", 2},
-    [TDN_X_AND] = {"and", 2},       [TDN_X_OR] = {"or", 2},       [TDN_X_XOR] = {"xor", 2},
-    [TDN_X_NOT] = {"not", 1},       [TDN_X_NEG] = {"neg", 1},     [TDN_X_ABS] = {"abs", 1},
-    [TDN_X_SIGN] = {"sign", 1},     [TDN_X_RECIP] = {"recip", 1}, [TDN_X_SQRT] = {"sqrt", 1},
-    [TDN_X_EXP] = {"exp", 1},       [TDN_X_LOG] = {"log", 1},     [TDN_X_TANH] = {"tanh", 1},
-    [TDN_X_SIGMOID] = {"sigmoid", 1}, [TDN_X_ERF] = {"erf", 1},   [TDN_X_SIN] = {"sin", 1},
-    [TDN_X_COS] = {"cos", 1},       [TDN_X_TAN] = {"tan", 1},     [TDN_X_ASIN] = {"asin", 1},
-    [TDN_X_ACOS] = {"acos", 1},     [TDN_X_ATAN] = {"atan", 1},   [TDN_X_SINH] = {"sinh", 1},
-    [TDN_X_COSH] = {"cosh", 1},     [TDN_X_ASINH] = {"asinh", 1}, [TDN_X_ACOSH] = {"acosh", 1},
-    [TDN_X_ATANH] = {"atanh", 1},   [TDN_X_FLOOR] = {"floor", 1}, [TDN_X_CEIL] = {"ceil", 1},
-    [TDN_X_ROUND] = {"round", 1},   [TDN_X_TRUNC] = {"trunc", 1}, [TDN_X_ISNAN] = {"isnan", 1},
+    [TDN_X_INPUT] = {"in", 0},        [TDN_X_CONST] = {"const", 0}, [TDN_X_STORE] = {"store", 1},
+    [TDN_X_ADD] = {"add", 2},         [TDN_X_SUB] = {"sub", 2},     [TDN_X_MUL] = {"mul", 2},
+    [TDN_X_DIV] = {"div", 2},         [TDN_X_MIN] = {"min", 2},     [TDN_X_MAX] = {"max", 2},
+    [TDN_X_POW] = {"pow", 2},         [TDN_X_MOD] = {"mod", 2},     [TDN_X_FMA] = {"fma", 3},
+    [TDN_X_SELECT] = {"select", 3},   [TDN_X_EQ] = {"eq", 2},       [TDN_X_LT] = {"lt", 2},
+    [TDN_X_LE] = {"le", 2},           [TDN_X_GT] = {"gt", 2},       [TDN_X_GE] = {"ge", 2},
+    [TDN_X_AND] = {"and", 2},         [TDN_X_OR] = {"or", 2},       [TDN_X_XOR] = {"xor", 2},
+    [TDN_X_NOT] = {"not", 1},         [TDN_X_NEG] = {"neg", 1},     [TDN_X_ABS] = {"abs", 1},
+    [TDN_X_SIGN] = {"sign", 1},       [TDN_X_RECIP] = {"recip", 1}, [TDN_X_SQRT] = {"sqrt", 1},
+    [TDN_X_EXP] = {"exp", 1},         [TDN_X_LOG] = {"log", 1},     [TDN_X_TANH] = {"tanh", 1},
+    [TDN_X_SIGMOID] = {"sigmoid", 1}, [TDN_X_ERF] = {"erf", 1},     [TDN_X_SIN] = {"sin", 1},
+    [TDN_X_COS] = {"cos", 1},         [TDN_X_TAN] = {"tan", 1},     [TDN_X_ASIN] = {"asin", 1},
+    [TDN_X_ACOS] = {"acos", 1},       [TDN_X_ATAN] = {"atan", 1},   [TDN_X_SINH] = {"sinh", 1},
+    [TDN_X_COSH] = {"cosh", 1},       [TDN_X_ASINH] = {"asinh", 1}, [TDN_X_ACOSH] = {"acosh", 1},
+    [TDN_X_ATANH] = {"atanh", 1},     [TDN_X_FLOOR] = {"floor", 1}, [TDN_X_CEIL] = {"ceil", 1},
+    [TDN_X_ROUND] = {"round", 1},     [TDN_X_TRUNC] = {"trunc", 1}, [TDN_X_ISNAN] = {"isnan", 1},
     [TDN_X_ISINF] = {"isinf", 1},
 };
 
@@ -39,7 +40,7 @@ size_t tdn_expr_size(const tdn_expr *expr)
     return HEAD_SIZE + expr->n_instr * sizeof expr->code[0];
 }
 
-/* ---- Checking ------------------------------------------------------------------------------------------------ */
+/* ---- Checking -------------------------------------------------------------------------------- */
 
 static bool is_zero_bits(float f)
 {
@@ -48,17 +49,21 @@ static bool is_zero_bits(float f)
     return u == 0;
 }
 
-static tdn_status check_instr(const tdn_expr *head, const tdn_instr *in, int at, unsigned *stored, tdn_error *error)
+static tdn_status check_instr(const tdn_expr *head, const tdn_instr *in, int at, unsigned *stored,
+                              tdn_error *error)
 {
     if (in->op >= TDN_X_COUNT)
-        return tdn_fail(error, TDN_E_FORMAT, "expression instruction %d has unknown operation %d", at, in->op);
+        return tdn_fail(error, TDN_E_FORMAT, "expression instruction %d has unknown operation %d",
+                        at, in->op);
     const uint8_t args[3] = {in->a, in->b, in->c};
     for (int i = 0; i < 3; i++)
         if (i < tdn_expr_ops[in->op].n_args ? args[i] >= at : args[i] != 0)
-            return tdn_fail(error, TDN_E_FORMAT, "expression instruction %d reads register %d", at, args[i]);
+            return tdn_fail(error, TDN_E_FORMAT, "expression instruction %d reads register %d", at,
+                            args[i]);
     const int limit = in->op == TDN_X_INPUT ? head->n_in : in->op == TDN_X_STORE ? head->n_out : 1;
     if (in->index >= limit || in->zero != 0 || (in->op != TDN_X_CONST && !is_zero_bits(in->imm)))
-        return tdn_fail(error, TDN_E_FORMAT, "expression instruction %d has index %d out of range", at, in->index);
+        return tdn_fail(error, TDN_E_FORMAT, "expression instruction %d has index %d out of range",
+                        at, in->index);
     if (in->op == TDN_X_STORE) {
         if (*stored >> in->index & 1)
             return tdn_fail(error, TDN_E_FORMAT, "expression stores output %d twice", in->index);
@@ -69,16 +74,19 @@ static tdn_status check_instr(const tdn_expr *head, const tdn_instr *in, int at,
 
 tdn_status tdn_expr_check(const void *expr, size_t size, tdn_error *error)
 {
-    tdn_expr head; /* its first bytes only: what is checked may be shorter than the struct, and unaligned */
+    tdn_expr head; /* its first bytes only: what is checked may be shorter than the struct, and
+                      unaligned */
     if (size < HEAD_SIZE)
         return tdn_fail(error, TDN_E_FORMAT, "expression of %zu bytes has no header", size);
     memcpy(&head, expr, HEAD_SIZE);
     if (head.n_in > TDN_EXPR_MAX_IN || head.n_out > TDN_EXPR_MAX_OUT || head.n_out == 0 ||
         head.n_instr > TDN_EXPR_MAX || head.zero != 0)
-        return tdn_fail(error, TDN_E_FORMAT, "expression with %d inputs, %d outputs and %d instructions is out of range",
+        return tdn_fail(error, TDN_E_FORMAT,
+                        "expression with %d inputs, %d outputs and %d instructions is out of range",
                         head.n_in, head.n_out, head.n_instr);
     if (tdn_expr_size(&head) > size)
-        return tdn_fail(error, TDN_E_FORMAT, "expression of %d instructions is cut at %zu bytes", head.n_instr, size);
+        return tdn_fail(error, TDN_E_FORMAT, "expression of %d instructions is cut at %zu bytes",
+                        head.n_instr, size);
     unsigned stored = 0;
     for (int i = 0; i < head.n_instr; i++) {
         tdn_instr in;
@@ -86,11 +94,12 @@ tdn_status tdn_expr_check(const void *expr, size_t size, tdn_error *error)
         TDN_TRY(check_instr(&head, &in, i, &stored, error));
     }
     if (stored != (1u << head.n_out) - 1)
-        return tdn_fail(error, TDN_E_FORMAT, "expression does not store all of its %d outputs", head.n_out);
+        return tdn_fail(error, TDN_E_FORMAT, "expression does not store all of its %d outputs",
+                        head.n_out);
     return TDN_OK;
 }
 
-/* ---- Building ------------------------------------------------------------------------------------------------ */
+/* ---- Building -------------------------------------------------------------------------------- */
 
 static int add_instr(tdn_expr *expr, const tdn_instr *in)
 {
@@ -111,7 +120,8 @@ int tdn_expr_add(tdn_expr *expr, tdn_expr_op op, int a, int b, int c)
     for (int i = 0; i < 3; i++) {
         if (i >= tdn_expr_ops[op].n_args)
             args[i] = 0;
-        else if (args[i] < 0 || args[i] >= expr->n_instr) /* so that a -1 of an earlier call stays -1 */
+        else if (args[i] < 0 ||
+                 args[i] >= expr->n_instr) /* so that a -1 of an earlier call stays -1 */
             return -1;
     }
     return add_instr(expr, &(tdn_instr){.op = (uint8_t)op,
@@ -142,7 +152,8 @@ bool tdn_expr_store(tdn_expr *expr, int reg, int output)
     for (int i = 0; i < expr->n_instr; i++)
         if (expr->code[i].op == TDN_X_STORE && expr->code[i].index == output)
             return false;
-    if (add_instr(expr, &(tdn_instr){.op = TDN_X_STORE, .a = (uint8_t)reg, .index = (uint16_t)output}) < 0)
+    if (add_instr(expr, &(tdn_instr){
+                            .op = TDN_X_STORE, .a = (uint8_t)reg, .index = (uint16_t)output}) < 0)
         return false;
     if (expr->n_out <= output)
         expr->n_out = (uint16_t)(output + 1);
@@ -173,7 +184,7 @@ bool tdn_expr_inline(tdn_expr *to, const tdn_expr *from, const int *map, int *re
     return true;
 }
 
-/* ---- Evaluation ---------------------------------------------------------------------------------------------- */
+/* ---- Evaluation ------------------------------------------------------------------------------ */
 
 static float with_nan(float a, float b, float chosen)
 {
@@ -245,14 +256,15 @@ void tdn_expr_eval(const tdn_expr *expr, const float *in, float *out)
             reg[i] = at->imm;
         } else {
             const int n_args = tdn_expr_ops[at->op].n_args;
-            reg[i] = eval_op((tdn_expr_op)at->op, reg[at->a], n_args > 1 ? reg[at->b] : 0, n_args > 2 ? reg[at->c] : 0);
+            reg[i] = eval_op((tdn_expr_op)at->op, reg[at->a], n_args > 1 ? reg[at->b] : 0,
+                             n_args > 2 ? reg[at->c] : 0);
             if (at->op == TDN_X_STORE)
                 out[at->index] = reg[i];
         }
     }
 }
 
-/* ---- Text ---------------------------------------------------------------------------------------------------- */
+/* ---- Text ------------------------------------------------------------------------------------ */
 
 typedef struct line {
     char *text;

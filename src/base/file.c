@@ -2,10 +2,10 @@
 /*
  * Files: read-only maps, and writes that are whole or not at all.
  *
- * A write goes to a new file beside the wanted one, is flushed to the disk, and takes its place by rename, so a
- * reader (or an engine that maps the old file) sees the old bytes or the new ones, never a mixture. A path that
- * names something else than a regular file (/dev/null, a pipe) is written to directly: renaming over it would
- * destroy it.
+ * A write goes to a new file beside the wanted one, is flushed to the disk, and takes its place by
+ * rename, so a reader (or an engine that maps the old file) sees the old bytes or the new ones,
+ * never a mixture. A path that names something else than a regular file (/dev/null, a pipe) is
+ * written to directly: renaming over it would destroy it.
  */
 #include "base/file.h"
 
@@ -23,7 +23,8 @@
 static tdn_status fail_io(tdn_error *error, const char *what, const char *path)
 {
     char words[128];
-    return tdn_fail(error, TDN_E_IO, "%s '%s': %s", what, path, strerror_r(errno, words, sizeof words));
+    return tdn_fail(error, TDN_E_IO, "%s '%s': %s", what, path,
+                    strerror_r(errno, words, sizeof words));
 }
 
 static tdn_status map_fd(tdn_map *map, int fd, const char *path, tdn_error *error)
@@ -45,7 +46,8 @@ static tdn_status map_fd(tdn_map *map, int fd, const char *path, tdn_error *erro
 tdn_status tdn_map_open(tdn_map *map, const char *path, tdn_error *error)
 {
     *map = (tdn_map){NULL, 0};
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe without a writer must not block */
+    const int fd =
+        open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe without a writer must not block */
     if (fd < 0)
         return fail_io(error, "cannot open", path);
     const tdn_status status = map_fd(map, fd, path, error);
@@ -94,7 +96,8 @@ static tdn_status write_direct(const char *path, const void *data, size_t size, 
     return TDN_OK;
 }
 
-/* A new file path.tmpPID, or path.tmpPID-1, ... where another thread or a killed process left that one. */
+/* A new file path.tmpPID, or path.tmpPID-1, ... where another thread or a killed process left that
+ * one. */
 static int open_aside(char *aside, size_t aside_size, const char *path)
 {
     for (int i = 0; i < 100; i++) {
@@ -111,7 +114,8 @@ static int open_aside(char *aside, size_t aside_size, const char *path)
     return -1;
 }
 
-/* Makes the rename itself last through a power cut, where the system can; failing that, the data is still whole. */
+/* Makes the rename itself last through a power cut, where the system can; failing that, the data is
+ * still whole. */
 static void flush_folder(char *path)
 {
     char *slash = strrchr(path, '/');
@@ -125,7 +129,8 @@ static void flush_folder(char *path)
 }
 
 /* `path` is for the words, `real` is where the file lies. */
-static tdn_status write_aside(const char *path, const char *real, const void *data, size_t size, tdn_error *error)
+static tdn_status write_aside(const char *path, const char *real, const void *data, size_t size,
+                              tdn_error *error)
 {
     char aside[PATH_MAX];
     const int fd = open_aside(aside, sizeof aside, real);

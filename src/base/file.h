@@ -10,10 +10,12 @@ typedef struct tdn_map {
     size_t size;
 } tdn_map;
 
-/* Maps a regular file read-only. An empty file gives size 0. TDN_E_IO with path and the system's words. */
+/* Maps a regular file read-only. An empty file gives size 0. TDN_E_IO with path and the system's
+ * words. */
 tdn_status tdn_map_open(tdn_map *map, const char *path, tdn_error *error);
 void tdn_map_close(tdn_map *map);
-/* Writes aside (path + ".tmp" + pid), flushes, renames. On failure nothing is left and the old file is untouched. */
+/* Writes aside (path + ".tmp" + pid), flushes, renames. On failure nothing is left and the old file
+ * is untouched. */
 tdn_status tdn_file_write(const char *path, const void *data, size_t size, tdn_error *error);
 
 #endif

@@ -2,8 +2,8 @@
 /*
  * binary16 and bfloat16 by bits, so that every compiler, level and machine gives the same result.
  *
- * Rounding is to nearest, ties to even; a finite value beyond the range becomes infinity; NaN stays NaN and keeps
- * the upper bits of its payload, made quiet.
+ * Rounding is to nearest, ties to even; a finite value beyond the range becomes infinity; NaN stays
+ * NaN and keeps the upper bits of its payload, made quiet.
  */
 #include "base/half.h"
 
@@ -46,21 +46,20 @@ uint16_t tdn_f32_to_f16(float f)
         return sign | 0x7c00u;
     if (magnitude < 0x33000000u) /* below 2^-25: nearer to zero than to the smallest subnormal */
         return sign;
-    if (magnitude < 0x38800000u) { /* below 2^-14: subnormal, unit 2^-24 */
+    if (magnitude < 0x38800000u) {                      /* below 2^-14: subnormal, unit 2^-24 */
         const uint32_t shift = 126 - (magnitude >> 23); /* 14..24 */
         const uint32_t mantissa = (magnitude & 0x7fffffu) | 0x800000u;
-        const uint32_t kept = mantissa >> shift, rest = mantissa & ((1u << shift) - 1), half = 1u << (shift - 1);
+        const uint32_t kept = mantissa >> shift, rest = mantissa & ((1u << shift) - 1),
+                       half = 1u << (shift - 1);
         return (uint16_t)(sign | (kept + (rest > half || (rest == half && (kept & 1)))));
     }
-    /* Adding half a unit less one, plus the last kept bit, carries exactly when rounding goes up. */
+    /* Adding half a unit less one, plus the last kept bit, carries exactly when
+     * rounding goes up. */
     const uint32_t rebased = magnitude - (112u << 23);
     return (uint16_t)(sign | ((rebased + 0xfffu + ((rebased >> 13) & 1)) >> 13));
 }
 
-float tdn_bf16_to_f32(uint16_t h)
-{
-    return float_of((uint32_t)h << 16);
-}
+float tdn_bf16_to_f32(uint16_t h) { return float_of((uint32_t)h << 16); }
 
 uint16_t tdn_f32_to_bf16(float f)
 {

@@ -2,9 +2,10 @@
 /*
  * CRC-32C (Castagnoli, reflected polynomial 0x82f63b78) and SHA-256 (FIPS 180-4).
  *
- * The CRC is on the way to the first result, since loading a plan checks every byte of it: x86-64 has an instruction
- * for it, and elsewhere eight bytes go through eight tables at once. The tables live on the stack of the call: they
- * cost about 5 us, which only long blocks pay, and there is no global state to initialise.
+ * The CRC is on the way to the first result, since loading a plan checks every byte of it: x86-64
+ * has an instruction for it, and elsewhere eight bytes go through eight tables at once. The tables
+ * live on the stack of the call: they cost about 5 us, which only long blocks pay, and there is no
+ * global state to initialise.
  */
 #include "base/hash.h"
 
@@ -15,7 +16,7 @@
 #include <immintrin.h>
 #endif
 
-/* ---- CRC-32C ------------------------------------------------------------------------------------------------- */
+/* ---- CRC-32C --------------------------------------------------------------------------------- */
 
 #define POLYNOMIAL 0x82f63b78u
 
@@ -46,14 +47,16 @@ static uint32_t crc_tables(uint32_t crc, const uint8_t *p, size_t n_words)
         memcpy(&low, p, 4);
         memcpy(&high, p + 4, 4);
         low ^= crc;
-        crc = table[7][low & 255] ^ table[6][low >> 8 & 255] ^ table[5][low >> 16 & 255] ^ table[4][low >> 24] ^
-              table[3][high & 255] ^ table[2][high >> 8 & 255] ^ table[1][high >> 16 & 255] ^ table[0][high >> 24];
+        crc = table[7][low & 255] ^ table[6][low >> 8 & 255] ^ table[5][low >> 16 & 255] ^
+              table[4][low >> 24] ^ table[3][high & 255] ^ table[2][high >> 8 & 255] ^
+              table[1][high >> 16 & 255] ^ table[0][high >> 24];
     }
     return crc;
 }
 
 #if defined(__x86_64__)
-__attribute__((target("sse4.2"))) static uint32_t crc_instruction(uint32_t crc, const uint8_t *p, size_t n_words)
+__attribute__((target("sse4.2"))) static uint32_t crc_instruction(uint32_t crc, const uint8_t *p,
+                                                                  size_t n_words)
 {
     uint64_t wide = crc;
     for (; n_words > 0; n_words--, p += 8) {
@@ -66,7 +69,8 @@ __attribute__((target("sse4.2"))) static uint32_t crc_instruction(uint32_t crc, 
 
 static uint32_t crc_words(uint32_t crc, const uint8_t *p, size_t n_words)
 {
-    return __builtin_cpu_supports("sse4.2") ? crc_instruction(crc, p, n_words) : crc_tables(crc, p, n_words);
+    return __builtin_cpu_supports("sse4.2") ? crc_instruction(crc, p, n_words)
+                                            : crc_tables(crc, p, n_words);
 }
 #else
 static uint32_t crc_words(uint32_t crc, const uint8_t *p, size_t n_words)
@@ -90,7 +94,7 @@ uint32_t tdn_crc32c(uint32_t crc, const void *data, size_t size)
     return ~crc;
 }
 
-/* ---- SHA-256 ------------------------------------------------------------------------------------------------- */
+/* ---- SHA-256 --------------------------------------------------------------------------------- */
 
 /* The first 32 bits of the fractional parts of the cube roots of the first 64 primes. */
 static const uint32_t round_constants[64] = {
@@ -104,24 +108,23 @@ static const uint32_t round_constants[64] = {
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 };
 
-static uint32_t rotate(uint32_t x, int n)
-{
-    return x >> n | x << (32 - n);
-}
+static uint32_t rotate(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
 static uint32_t load_big(const uint8_t *p)
 {
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-/* One round, names as in FIPS 180-4, section 6.2.2. Instead of moving eight variables on, the caller turns the names. */
-#define ROUND(a, b, c, d, e, f, g, h, t)                                                                               \
-    do {                                                                                                               \
-        const uint32_t sum1 = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25);                                            \
-        const uint32_t t1 = (h) + sum1 + (((e) & (f)) ^ (~(e) & (g))) + round_constants[t] + w[t];                     \
-        const uint32_t sum0 = rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22);                                            \
-        (d) += t1;                                                                                                     \
-        (h) = t1 + sum0 + (((a) & (b)) ^ ((a) & (c)) ^ ((b) & (c)));                                                   \
+/* One round, names as in FIPS 180-4, section 6.2.2. Instead of moving eight variables on, the
+ * caller turns the names.
+ */
+#define ROUND(a, b, c, d, e, f, g, h, t)                                                           \
+    do {                                                                                           \
+        const uint32_t sum1 = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25);                        \
+        const uint32_t t1 = (h) + sum1 + (((e) & (f)) ^ (~(e) & (g))) + round_constants[t] + w[t]; \
+        const uint32_t sum0 = rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22);                        \
+        (d) += t1;                                                                                 \
+        (h) = t1 + sum0 + (((a) & (b)) ^ ((a) & (c)) ^ ((b) & (c)));                               \
     } while (0)
 
 static void add_block(uint32_t state[8], const uint8_t *block)
@@ -158,13 +161,15 @@ static void add_blocks_plain(uint32_t state[8], const uint8_t *p, size_t n)
 }
 
 #if defined(__x86_64__)
-/* The SHA extensions (Intel, "Intel SHA Extensions", 2013): two rounds an instruction, state as ABEF and CDGH. A model's
- * weights are hashed at each build, and this is eight times the speed. */
-__attribute__((target("sha,sse4.1"))) static void add_blocks_sha(uint32_t state[8], const uint8_t *p, size_t n)
+/* The SHA extensions (Intel, "Intel SHA Extensions", 2013): two rounds an instruction, state as
+ * ABEF and CDGH. A model's weights are hashed at each build, and this is eight times the speed. */
+__attribute__((target("sha,sse4.1"))) static void add_blocks_sha(uint32_t state[8],
+                                                                 const uint8_t *p, size_t n)
 {
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
     const int *s = (const int *)state; /* a to h */
-    __m128i abef = _mm_set_epi32(s[0], s[1], s[4], s[5]), cdgh = _mm_set_epi32(s[2], s[3], s[6], s[7]);
+    __m128i abef = _mm_set_epi32(s[0], s[1], s[4], s[5]),
+            cdgh = _mm_set_epi32(s[2], s[3], s[6], s[7]);
     for (; n > 0; n--, p += 64) {
         const __m128i abef0 = abef, cdgh0 = cdgh;
         __m128i w[4];
@@ -194,7 +199,8 @@ __attribute__((target("sha,sse4.1"))) static void add_blocks_sha(uint32_t state[
 static int has_sha(void)
 {
     unsigned a, b, c, d;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1) && __builtin_cpu_supports("sse4.1");
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1) &&
+           __builtin_cpu_supports("sse4.1");
 }
 
 static void add_blocks(uint32_t state[8], const uint8_t *p, size_t n)
@@ -214,8 +220,8 @@ static void add_blocks(uint32_t state[8], const uint8_t *p, size_t n)
 void tdn_sha256_begin(tdn_sha256 *s)
 {
     /* The same of the square roots of the first 8 primes. */
-    *s = (tdn_sha256){.state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab,
-                                0x5be0cd19}};
+    *s = (tdn_sha256){.state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f,
+                                0x9b05688c, 0x1f83d9ab, 0x5be0cd19}};
 }
 
 void tdn_sha256_add(tdn_sha256 *s, const void *data, size_t size)

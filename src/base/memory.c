@@ -2,9 +2,9 @@
 /*
  * Checked sizes, the allocator hook, and arenas.
  *
- * An arena is a list of chunks; an allocation is cut from the newest chunk, or gets a chunk of its own when it is
- * large. Chunks double from 16 KiB to 1 MiB, so a phase makes few calls to the allocator, and freeing the phase is
- * a walk over the list. Nothing is ever freed alone.
+ * An arena is a list of chunks; an allocation is cut from the newest chunk, or gets a chunk of its
+ * own when it is large. Chunks double from 16 KiB to 1 MiB, so a phase makes few calls to the
+ * allocator, and freeing the phase is a walk over the list. Nothing is ever freed alone.
  */
 #include "base/memory.h"
 

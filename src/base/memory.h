@@ -9,7 +9,8 @@
 
 #define TDN_ALIGN 64 /* of buffers and plan sections: a cache line, the widest vector */
 
-/* The one place where sizes are multiplied and added. False when the result does not fit; *out is then untouched. */
+/* The one place where sizes are multiplied and added. False when the result does not fit; *out is
+ * then untouched. */
 bool tdn_size_mul(size_t a, size_t b, size_t *out);
 bool tdn_size_add(size_t a, size_t b, size_t *out);
 /* Product of non-negative dims, false on overflow of int64_t or a negative dim. */
@@ -18,7 +19,8 @@ static inline size_t tdn_round_up(size_t n, size_t to) { return (n + to - 1) / t
 
 /* The C library's allocator. */
 extern const tdn_allocator tdn_allocator_libc;
-/* allocator NULL: libc's. Memory is not cleared. NULL when out of memory; size 0 gives a valid pointer. */
+/* allocator NULL: libc's. Memory is not cleared. NULL when out of memory; size 0 gives a valid
+ * pointer. */
 void *tdn_alloc(const tdn_allocator *allocator, size_t size, size_t align);
 void *tdn_alloc_zero(const tdn_allocator *allocator, size_t size, size_t align);
 void tdn_free(const tdn_allocator *allocator, void *memory);
@@ -33,6 +35,7 @@ void *tdn_arena_alloc(tdn_arena *arena, size_t count, size_t size);
 void *tdn_arena_alloc_data(tdn_arena *arena, size_t size);
 char *tdn_arena_strdup(tdn_arena *arena, const char *text);
 char *tdn_arena_strndup(tdn_arena *arena, const char *text, size_t size);
-__attribute__((format(printf, 2, 3))) char *tdn_arena_printf(tdn_arena *arena, const char *format, ...);
+__attribute__((format(printf, 2, 3))) char *tdn_arena_printf(tdn_arena *arena, const char *format,
+                                                             ...);
 
 #endif

@@ -2,16 +2,18 @@
 /*
  * The thread pool: loops over independent tiles, without a lock.
  *
- * One 64-bit word, `work`, holds the loop's number (upper half) and how many of its tiles are still to be taken
- * (lower half). A thread takes a tile by compare-and-swap from (loop, left) to (loop, left - 1). It reads the loop's
- * function and user beforehand: where the swap succeeds, the loop was not over, so they were this loop's; a thread
- * that comes late, from an older loop, fails the swap because the number has changed. A loop ends when all tiles are
- * counted in `n_done`, so nothing of it is touched afterwards.
+ * One 64-bit word, `work`, holds the loop's number (upper half) and how many of its tiles are still
+ * to be taken (lower half). A thread takes a tile by compare-and-swap from (loop, left) to (loop,
+ * left - 1). It reads the loop's function and user beforehand: where the swap succeeds, the loop
+ * was not over, so they were this loop's; a thread that comes late, from an older loop, fails the
+ * swap because the number has changed. A loop ends when all tiles are counted in `n_done`, so
+ * nothing of it is touched afterwards.
  *
- * Sleeping workers: a worker sets `may_sleep`, looks at `work` once more and waits on the futex `wake`; the main
- * thread publishes `work`, then looks at `may_sleep`. In the one total order of these four at least one sees the
- * other, so no wake is lost; and a loop that finds everybody awake makes no system call. A woken worker wakes two
- * more, so that waking sixty of them does not wait on one thread.
+ * Sleeping workers: a worker sets `may_sleep`, looks at `work` once more and waits on the futex
+ * `wake`; the main thread publishes `work`, then looks at `may_sleep`. In the one total order of
+ * these four at least one sees the other, so no wake is lost; and a loop that finds everybody awake
+ * makes no system call. A woken worker wakes two more, so that waking sixty of them does not wait
+ * on one thread.
  */
 #include "base/pool.h"
 
@@ -34,8 +36,9 @@
 #define DEFAULT_SPIN_US 100
 #define STACK_SIZE ((size_t)512 << 10)
 #define PAUSES_PER_LOOK 32 /* between two looks at the clock: about a microsecond */
-/* How long the main thread spins for the last tiles before it sleeps. Where every thread has a core of its own a tile
- * is soon done; where not, the spinning may be what keeps the worker from doing it. */
+/* How long the main thread spins for the last tiles before it sleeps. Where every thread has a core
+ * of its own a tile is soon done; where not, the spinning may be what keeps the worker from doing
+ * it. */
 #define MAIN_SPIN_NS 20000000u
 #define MAIN_SPIN_SHARED_NS 50000u
 #define MAX_TILES_A_LOOP ((size_t)1 << 30)
@@ -55,7 +58,8 @@ struct tdn_pool {
     worker *workers;
     atomic_bool busy;
     atomic_bool stop;
-    /* The loop: written by the main thread between loops only, valid to whoever then takes a tile of it. */
+    /* The loop: written by the main thread between loops only, valid to whoever then takes a tile
+     * of it. */
     _Alignas(TDN_ALIGN) _Atomic(tdn_tile_fn *) fn;
     _Atomic(void *) user;
     atomic_size_t first, n_tiles; /* tiles first .. first + n_tiles - 1 */
@@ -85,15 +89,9 @@ static void pause_cpu(void)
 #endif
 }
 
-static uint32_t tiles_left(uint64_t work)
-{
-    return (uint32_t)work;
-}
+static uint32_t tiles_left(uint64_t work) { return (uint32_t)work; }
 
-static uint32_t loop_number(uint64_t work)
-{
-    return (uint32_t)(work >> 32);
-}
+static uint32_t loop_number(uint64_t work) { return (uint32_t)(work >> 32); }
 
 /* Takes and does tiles until none is left. Returns how many it did. */
 static uint32_t do_tiles(tdn_pool *pool, int thread)
@@ -106,8 +104,8 @@ static uint32_t do_tiles(tdn_pool *pool, int thread)
         const size_t first = atomic_load_explicit(&pool->first, memory_order_relaxed);
         const size_t n_tiles = atomic_load_explicit(&pool->n_tiles, memory_order_relaxed);
         /* Release keeps the loads above before the swap. On failure `work` is the new value. */
-        if (!atomic_compare_exchange_weak_explicit(&pool->work, &work, work - 1, memory_order_acq_rel,
-                                                   memory_order_acquire))
+        if (!atomic_compare_exchange_weak_explicit(&pool->work, &work, work - 1,
+                                                   memory_order_acq_rel, memory_order_acquire))
             continue;
         fn(user, first + n_tiles - tiles_left(work), thread);
         n_did++;
@@ -116,9 +114,10 @@ static uint32_t do_tiles(tdn_pool *pool, int thread)
     return n_did;
 }
 
-/* ---- Workers ------------------------------------------------------------------------------------------------- */
+/* ---- Workers --------------------------------------------------------------------------------- */
 
-/* Spins until there is work or the pool ends; false when spin_ns passed since the last loop was seen. */
+/* Spins until there is work or the pool ends; false when spin_ns passed since the last loop was
+ * seen. */
 static bool spin_for_work(tdn_pool *pool)
 {
     uint64_t since = tdn_now_ns();
@@ -171,7 +170,7 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-/* ---- The main thread ----------------------------------------------------------------------------------------- */
+/* ---- The main thread ------------------------------------------------------------------------- */
 
 static void publish(tdn_pool *pool, size_t first, size_t n_tiles, tdn_tile_fn *fn, void *user)
 {
@@ -201,7 +200,8 @@ static void sleep_until_done(tdn_pool *pool, uint32_t n_tiles)
 static void wait_until_done(tdn_pool *pool, uint32_t n_tiles)
 {
     uint64_t since = 0;
-    for (unsigned i = 1; atomic_load_explicit(&pool->n_done, memory_order_acquire) != n_tiles; i++) {
+    for (unsigned i = 1; atomic_load_explicit(&pool->n_done, memory_order_acquire) != n_tiles;
+         i++) {
         pause_cpu();
         if (i % PAUSES_PER_LOOK != 0)
             continue;
@@ -244,7 +244,7 @@ void tdn_pool_release(tdn_pool *pool)
     atomic_store_explicit(&pool->busy, false, memory_order_release);
 }
 
-/* ---- Life ---------------------------------------------------------------------------------------------------- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static int n_usable_cores(void)
 {
@@ -255,17 +255,21 @@ static int n_usable_cores(void)
     return online < 1 ? 1 : online > MAX_THREADS ? MAX_THREADS : (int)online;
 }
 
-static tdn_status read_options(tdn_pool_options *out, const tdn_pool_options *options, tdn_error *error)
+static tdn_status read_options(tdn_pool_options *out, const tdn_pool_options *options,
+                               tdn_error *error)
 {
     *out = (tdn_pool_options)TDN_POOL_OPTIONS_INIT;
     if (options) {
         if (options->struct_size < sizeof options->struct_size)
-            return tdn_fail(error, TDN_E_ARG, "tdn_pool_options is not initialised: struct_size is %u",
+            return tdn_fail(error, TDN_E_ARG,
+                            "tdn_pool_options is not initialised: struct_size is %u",
                             options->struct_size);
-        memcpy(out, options, options->struct_size < sizeof *out ? options->struct_size : sizeof *out);
+        memcpy(out, options,
+               options->struct_size < sizeof *out ? options->struct_size : sizeof *out);
     }
     if (out->n_threads < 0 || out->n_threads > MAX_THREADS)
-        return tdn_fail(error, TDN_E_ARG, "%d threads are not in 0..%d", out->n_threads, MAX_THREADS);
+        return tdn_fail(error, TDN_E_ARG, "%d threads are not in 0..%d", out->n_threads,
+                        MAX_THREADS);
     if (out->spin_us < -1)
         return tdn_fail(error, TDN_E_ARG, "cannot spin for %d microseconds", out->spin_us);
     return TDN_OK;
@@ -303,8 +307,9 @@ static tdn_status start_workers(tdn_pool *pool, tdn_error *error)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (code == 0)
         return TDN_OK;
-    return tdn_fail(error, code == ENOMEM ? TDN_E_NOMEM : TDN_E_IO, "cannot start thread %d of %d: %s",
-                    pool->n_started + 2, pool->n_threads, strerror(code));
+    return tdn_fail(error, code == ENOMEM ? TDN_E_NOMEM : TDN_E_IO,
+                    "cannot start thread %d of %d: %s", pool->n_started + 2, pool->n_threads,
+                    strerror(code));
 }
 
 tdn_status tdn_pool_create(tdn_pool **out, const tdn_pool_options *options, tdn_error *error)
@@ -323,9 +328,10 @@ tdn_status tdn_pool_create(tdn_pool **out, const tdn_pool_options *options, tdn_
     pool->n_threads = n_threads;
     pool->spin_ns = (uint64_t)(o.spin_us < 0 ? DEFAULT_SPIN_US : o.spin_us) * 1000;
     pool->main_spin_ns = n_threads > n_cores ? MAIN_SPIN_SHARED_NS : MAIN_SPIN_NS;
-    pool->workers = tdn_alloc_zero(o.allocator, (size_t)n_threads * sizeof *pool->workers, TDN_ALIGN);
-    const tdn_status status =
-        pool->workers ? start_workers(pool, error) : tdn_fail_nomem(error, "the workers of a thread pool");
+    pool->workers =
+        tdn_alloc_zero(o.allocator, (size_t)n_threads * sizeof *pool->workers, TDN_ALIGN);
+    const tdn_status status = pool->workers ? start_workers(pool, error)
+                                            : tdn_fail_nomem(error, "the workers of a thread pool");
     if (status != TDN_OK) {
         tdn_pool_free(pool);
         return status;
@@ -348,7 +354,4 @@ void tdn_pool_free(tdn_pool *pool)
     tdn_free(&allocator, pool);
 }
 
-int tdn_pool_threads(const tdn_pool *pool)
-{
-    return pool ? pool->n_threads : 1;
-}
+int tdn_pool_threads(const tdn_pool *pool) { return pool ? pool->n_threads : 1; }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Work shared by threads: tdn_pool (public) and the loop over independent tiles that steps and references use.
- * Workers spin for spin_us after the last loop, then sleep on a futex. No lock, no allocation after creation.
+ * Work shared by threads: tdn_pool (public) and the loop over independent tiles that steps and
+ * references use. Workers spin for spin_us after the last loop, then sleep on a futex. No lock, no
+ * allocation after creation.
  */
 #ifndef TDN_BASE_POOL_H
 #define TDN_BASE_POOL_H
@@ -16,8 +17,8 @@ typedef void tdn_tile_fn(void *user, size_t tile, int thread);
 /* Takes the pool for a run; false when another run has it (then use no pool). NULL: false. */
 bool tdn_pool_acquire(tdn_pool *pool);
 void tdn_pool_release(tdn_pool *pool);
-/* Does all tiles and returns when they are done. `pool` is acquired by this thread, or NULL: this thread alone.
- * One tile is done here without a word to the workers. */
+/* Does all tiles and returns when they are done. `pool` is acquired by this thread, or NULL: this
+ * thread alone. One tile is done here without a word to the workers. */
 void tdn_pool_for(tdn_pool *pool, size_t n_tiles, tdn_tile_fn *fn, void *user);
 
 #endif

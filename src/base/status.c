@@ -2,8 +2,8 @@
 /*
  * Error text, status names and dtypes: the small public facts that every layer needs.
  *
- * Text never overflows: what does not fit tdn_error is cut, and the cut text stays NUL-terminated. The cause comes
- * first, so cutting loses the circumstances and keeps the reason.
+ * Text never overflows: what does not fit tdn_error is cut, and the cut text stays NUL-terminated.
+ * The cause comes first, so cutting loses the circumstances and keeps the reason.
  */
 #include "base/status.h"
 
@@ -44,16 +44,17 @@ const char *tdn_status_name(tdn_status status)
     return "TDN_E_?";
 }
 
-/* bits is the size of one element; 0 where elements have no fixed size. The order is tdn_dtype's. */
+/* bits is the size of one element; 0 where elements have no fixed size. The
+ * order is tdn_dtype's. */
 static const struct {
     const char *name;
     unsigned bits;
 } dtypes[] = {
-    [TDN_DTYPE_NONE] = {"none", 0}, [TDN_F32] = {"float32", 32},    [TDN_F16] = {"float16", 16},
-    [TDN_BF16] = {"bfloat16", 16},  [TDN_F64] = {"float64", 64},    [TDN_S8] = {"int8", 8},
-    [TDN_U8] = {"uint8", 8},        [TDN_S16] = {"int16", 16},      [TDN_U16] = {"uint16", 16},
-    [TDN_S32] = {"int32", 32},      [TDN_U32] = {"uint32", 32},     [TDN_S64] = {"int64", 64},
-    [TDN_U64] = {"uint64", 64},     [TDN_BOOL] = {"bool", 8},       [TDN_S4] = {"int4", 4},
+    [TDN_DTYPE_NONE] = {"none", 0}, [TDN_F32] = {"float32", 32},  [TDN_F16] = {"float16", 16},
+    [TDN_BF16] = {"bfloat16", 16},  [TDN_F64] = {"float64", 64},  [TDN_S8] = {"int8", 8},
+    [TDN_U8] = {"uint8", 8},        [TDN_S16] = {"int16", 16},    [TDN_U16] = {"uint16", 16},
+    [TDN_S32] = {"int32", 32},      [TDN_U32] = {"uint32", 32},   [TDN_S64] = {"int64", 64},
+    [TDN_U64] = {"uint64", 64},     [TDN_BOOL] = {"bool", 8},     [TDN_S4] = {"int4", 4},
     [TDN_U4] = {"uint4", 4},        [TDN_STRING] = {"string", 0},
 };
 
@@ -76,8 +77,8 @@ size_t tdn_dtype_size(tdn_dtype dtype, size_t n)
     return size;
 }
 
-__attribute__((format(printf, 3, 0))) static void write_text(tdn_error *error, size_t at, const char *format,
-                                                             va_list args)
+__attribute__((format(printf, 3, 0))) static void write_text(tdn_error *error, size_t at,
+                                                             const char *format, va_list args)
 {
     vsnprintf(error->text + at, sizeof error->text - at, format, args);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Growing text and the JSON writer. The room doubles. Memory is the C library's: what is handed out outlives whatever
- * allocator the objects it describes came from. */
+/* Growing text and the JSON writer. The room doubles. Memory is the C library's: what is handed out
+ * outlives whatever allocator the objects it describes came from. */
 #include "base/text.h"
 
 #include <math.h>
@@ -61,7 +61,7 @@ void tdn_text_put(tdn_text *t, const char *format, ...)
     va_end(again);
 }
 
-/* ---- JSON ---- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 
 /* Length of the UTF-8 sequence at s (Unicode, table 3-7), or 0 where there is none. */
 static size_t sequence(const unsigned char *s)
@@ -116,8 +116,9 @@ static void put_escaped(tdn_text *t, const char *string)
 
 static void put_indent(tdn_text *t)
 {
-    static const char blanks[] = "                                                                                "
-                                 "                                                ";
+    static const char blanks[] =
+        "                                                                                "
+        "                                                ";
     _Static_assert(sizeof blanks > 2 * 60, "as deep as it goes");
     tdn_text_put_bytes(t, blanks, 2 * (size_t)t->depth);
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Strided views: making, broadcasting, walking, and element access that converts between all dtypes.
+ * Strided views: making, broadcasting, walking, and element access that converts between all
+ * dtypes.
  *
- * Reading as double is exact for all but the 64-bit integers, which is why there is an integer way too. Writing
- * rounds to nearest even; integers saturate, and NaN becomes 0 there. The dims of a view are checked before it is
- * made (tdn_dims_count), so counting does not check again.
+ * Reading as double is exact for all but the 64-bit integers, which is why there is an integer way
+ * too. Writing rounds to nearest even; integers saturate, and NaN becomes 0 there. The dims of a
+ * view are checked before it is made (tdn_dims_count), so counting does not check again.
  */
 #include "base/view.h"
 
@@ -16,7 +17,8 @@
 tdn_view tdn_view_make(void *data, tdn_dtype dtype, int rank, const int64_t *dims)
 {
     tdn_view view = {.data = data, .dtype = dtype, .rank = rank};
-    uint64_t stride = 1; /* wraps where an axis of 0 stands before huge ones: no element is then ever addressed */
+    uint64_t stride =
+        1; /* wraps where an axis of 0 stands before huge ones: no element is then ever addressed */
     for (int i = rank - 1; i >= 0; i--) {
         view.dims[i] = dims[i];
         view.strides[i] = (int64_t)stride;
@@ -46,7 +48,8 @@ bool tdn_view_is_dense(const tdn_view *view)
 
 bool tdn_view_same_dims(const tdn_view *a, const tdn_view *b)
 {
-    return a->rank == b->rank && (a->rank == 0 || memcmp(a->dims, b->dims, (size_t)a->rank * sizeof a->dims[0]) == 0);
+    return a->rank == b->rank &&
+           (a->rank == 0 || memcmp(a->dims, b->dims, (size_t)a->rank * sizeof a->dims[0]) == 0);
 }
 
 int64_t tdn_view_offset(const tdn_view *view, int64_t index)
@@ -78,7 +81,7 @@ bool tdn_view_broadcast(const tdn_view *view, int rank, const int64_t *dims, tdn
     return true;
 }
 
-/* ---- Element access: one row a dtype ------------------------------------------------------------------------- */
+/* ---- Element access: one row a dtype --------------------------------------------------------- */
 
 static double load_float(tdn_dtype dtype, const void *p)
 {
@@ -102,8 +105,9 @@ static bool is_float(tdn_dtype dtype)
     return dtype == TDN_F32 || dtype == TDN_F16 || dtype == TDN_BF16 || dtype == TDN_F64;
 }
 
-/* x in fp32, rounded to odd: an inexact result has its last bit set, so that it never falls on a tie of the second
- * rounding, to half or bfloat16, which is then as right as one rounding from double. */
+/* x in fp32, rounded to odd: an inexact result has its last bit set, so that it never falls on a
+ * tie of the second rounding, to half or bfloat16, which is then as right as one rounding from
+ * double. */
 static float to_float_odd(double x)
 {
     float f = (float)x;
@@ -154,10 +158,17 @@ static void int_range(tdn_dtype dtype, int64_t *min, int64_t *max)
     static const struct {
         int64_t min, max;
     } rows[] = {
-        [TDN_S8] = {INT8_MIN, INT8_MAX}, [TDN_U8] = {0, UINT8_MAX},   [TDN_S16] = {INT16_MIN, INT16_MAX},
-        [TDN_U16] = {0, UINT16_MAX},     [TDN_S32] = {INT32_MIN, INT32_MAX}, [TDN_U32] = {0, UINT32_MAX},
-        [TDN_S64] = {INT64_MIN, INT64_MAX}, [TDN_U64] = {0, INT64_MAX}, [TDN_BOOL] = {0, 1},
-        [TDN_S4] = {-8, 7},              [TDN_U4] = {0, 15},
+        [TDN_S8] = {INT8_MIN, INT8_MAX},
+        [TDN_U8] = {0, UINT8_MAX},
+        [TDN_S16] = {INT16_MIN, INT16_MAX},
+        [TDN_U16] = {0, UINT16_MAX},
+        [TDN_S32] = {INT32_MIN, INT32_MAX},
+        [TDN_U32] = {0, UINT32_MAX},
+        [TDN_S64] = {INT64_MIN, INT64_MAX},
+        [TDN_U64] = {0, INT64_MAX},
+        [TDN_BOOL] = {0, 1},
+        [TDN_S4] = {-8, 7},
+        [TDN_U4] = {0, 15},
     };
     *min = rows[dtype].min;
     *max = rows[dtype].max;
@@ -168,11 +179,11 @@ static void *element(const tdn_view *view, int64_t offset)
     return (char *)view->data + offset * (int64_t)tdn_dtype_size(view->dtype, 1);
 }
 
-#define LOAD_INT(type)                                                                                                 \
-    do {                                                                                                               \
-        type value;                                                                                                    \
-        memcpy(&value, p, sizeof value);                                                                               \
-        return (int64_t)value;                                                                                         \
+#define LOAD_INT(type)                                                                             \
+    do {                                                                                           \
+        type value;                                                                                \
+        memcpy(&value, p, sizeof value);                                                           \
+        return (int64_t)value;                                                                     \
     } while (0)
 
 /* U64 comes as its bits. */
@@ -180,25 +191,16 @@ static int64_t load_int(const tdn_view *view, int64_t offset)
 {
     const void *p = element(view, offset);
     switch (view->dtype) {
-    case TDN_S8:
-        LOAD_INT(int8_t);
-    case TDN_U8:
-        LOAD_INT(uint8_t);
-    case TDN_S16:
-        LOAD_INT(int16_t);
-    case TDN_U16:
-        LOAD_INT(uint16_t);
-    case TDN_S32:
-        LOAD_INT(int32_t);
-    case TDN_U32:
-        LOAD_INT(uint32_t);
+    case TDN_S8: LOAD_INT(int8_t);
+    case TDN_U8: LOAD_INT(uint8_t);
+    case TDN_S16: LOAD_INT(int16_t);
+    case TDN_U16: LOAD_INT(uint16_t);
+    case TDN_S32: LOAD_INT(int32_t);
+    case TDN_U32: LOAD_INT(uint32_t);
     case TDN_S64:
-    case TDN_U64:
-        LOAD_INT(int64_t);
-    case TDN_BOOL:
-        return *(const uint8_t *)p != 0;
-    default:
-        return 0;
+    case TDN_U64: LOAD_INT(int64_t);
+    case TDN_BOOL: return *(const uint8_t *)p != 0;
+    default: return 0;
     }
 }
 
@@ -208,7 +210,8 @@ static void store_int(const tdn_view *view, int64_t offset, int64_t x)
         store_nibble(view, offset, x);
         return;
     }
-    /* Two's complement and little-endian (the only byte order that is built): the low bytes are the narrower value. */
+    /* Two's complement and little-endian (the only byte order that is built): the low bytes are the
+     * narrower value. */
     memcpy(element(view, offset), &x, tdn_dtype_size(view->dtype, 1));
 }
 
@@ -253,7 +256,10 @@ void tdn_view_set(const tdn_view *view, int64_t offset, double x)
         store_int(view, offset, x != 0);
     } else if (view->dtype == TDN_U64) {
         const double even = nearbyint(x);
-        store_int(view, offset, (int64_t)(even >= 0x1p64 ? UINT64_MAX : even > 0 ? (uint64_t)even : 0));
+        store_int(view, offset,
+                  (int64_t)(even >= 0x1p64 ? UINT64_MAX
+                            : even > 0     ? (uint64_t)even
+                                           : 0));
     } else {
         tdn_view_set_int(view, offset, int_of(nearbyint(x)));
     }

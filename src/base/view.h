@@ -24,17 +24,21 @@ bool tdn_view_is_dense(const tdn_view *view);
 bool tdn_view_same_dims(const tdn_view *a, const tdn_view *b);
 /* Offset in elements of the row-major element number `index`. */
 int64_t tdn_view_offset(const tdn_view *view, int64_t index);
-/* Aligns `view` to the right of rank/dims by numpy's rule: stride 0 on broadcast axes. False if it does not fit. */
+/* Aligns `view` to the right of rank/dims by numpy's rule: stride 0 on broadcast axes. False if it
+ * does not fit. */
 bool tdn_view_broadcast(const tdn_view *view, int rank, const int64_t *dims, tdn_view *out);
 
-/* Element access by any dtype, converting: for references and tools, not for speed. `offset` in elements. */
+/* Element access by any dtype, converting: for references and tools, not for speed. `offset` in
+ * elements. */
 double tdn_view_get(const tdn_view *view, int64_t offset);
 int64_t tdn_view_get_int(const tdn_view *view, int64_t offset);
-/* Rounds to nearest even and saturates for integers; NaN becomes 0 there. U64 passes through int64_t by its bits. */
+/* Rounds to nearest even and saturates for integers; NaN becomes 0 there. U64 passes through
+ * int64_t by its bits. */
 void tdn_view_set(const tdn_view *view, int64_t offset, double x);
 void tdn_view_set_int(const tdn_view *view, int64_t offset, int64_t x);
 
-/* Row-major walk over dims: for (tdn_walk w = tdn_walk_begin(rank, dims); w.more; tdn_walk_next(&w)) w.index[...] */
+/* Row-major walk over dims: for (tdn_walk w = tdn_walk_begin(rank, dims); w.more;
+ * tdn_walk_next(&w)) w.index[...] */
 typedef struct tdn_walk {
     int rank;
     bool more;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The compiler's pipeline: for each set of shapes a graph, the passes, and for each target a program; then one plan.
- * Nothing here depends on the clock, addresses or the number of threads, so that two builds give the same bytes.
+ * The compiler's pipeline: for each set of shapes a graph, the passes, and for each target a
+ * program; then one plan. Nothing here depends on the clock, addresses or the number of threads, so
+ * that two builds give the same bytes.
  */
 #include "tendon/build.h"
 
@@ -25,7 +26,7 @@ typedef struct builder {
     tdn_blobs blobs;
     const tdn_target *targets[MAX_TARGETS];
     tdn_shape_set sets[MAX_PROGRAMS];
-    tdn_plan_program *programs; /* [set * n_targets + target] */
+    tdn_plan_program *programs;  /* [set * n_targets + target] */
     int64_t sizes[MAX_PROGRAMS]; /* input elements, by which programs are ordered */
     int32_t n_targets, n_sets;
     int32_t range_axis; /* of a min/opt/max range, or -1 */
@@ -39,18 +40,22 @@ static void progress(const builder *b, int phase, const char *what, double fract
         b->o->progress(b->o->progress_user, phase, N_PHASES, what, fraction);
 }
 
-/* ---- Options ---------------------------------------------------------------------------------------------------- */
+/* ---- Options --------------------------------------------------------------------------------- */
 
 static tdn_status check_options(builder *b)
 {
     const tdn_build_options *o = b->o;
     if (o->precision != TDN_PRECISION_FP32)
-        return tdn_fail(b->error, TDN_E_UNSUPPORTED, "this version builds float32 engines only: use --precision fp32");
+        return tdn_fail(b->error, TDN_E_UNSUPPORTED,
+                        "this version builds float32 engines only: use --precision fp32");
     if (o->optimization_level < 0 || o->optimization_level > 5)
-        return tdn_fail(b->error, TDN_E_ARG, "optimization level %d is not in 0..5", o->optimization_level);
+        return tdn_fail(b->error, TDN_E_ARG, "optimization level %d is not in 0..5",
+                        o->optimization_level);
     if (o->n_shapes > MAX_PROGRAMS || o->n_targets > MAX_TARGETS)
-        return tdn_fail(b->error, TDN_E_ARG, "at most %d sets of shapes and %d targets", MAX_PROGRAMS, MAX_TARGETS);
-    if ((o->min_shapes || o->opt_shapes || o->max_shapes) && !(o->min_shapes && o->opt_shapes && o->max_shapes))
+        return tdn_fail(b->error, TDN_E_ARG, "at most %d sets of shapes and %d targets",
+                        MAX_PROGRAMS, MAX_TARGETS);
+    if ((o->min_shapes || o->opt_shapes || o->max_shapes) &&
+        !(o->min_shapes && o->opt_shapes && o->max_shapes))
         return tdn_fail(b->error, TDN_E_ARG, "a range of shapes needs min, opt and max");
     if (o->n_shapes > 0 && o->max_shapes)
         return tdn_fail(b->error, TDN_E_ARG, "give either shapes or a range of shapes");
@@ -70,7 +75,8 @@ static tdn_status find_targets(builder *b)
             tdn_fail(b->error, TDN_E_ARG, "no target '%s'; there are: native", name);
             for (int k = 0; b->error && tdn_target_name(k); k++) {
                 size_t used = strlen(b->error->text);
-                snprintf(b->error->text + used, sizeof b->error->text - used, ", %s", tdn_target_name(k));
+                snprintf(b->error->text + used, sizeof b->error->text - used, ", %s",
+                         tdn_target_name(k));
             }
             return TDN_E_ARG;
         }
@@ -83,7 +89,7 @@ static tdn_status find_targets(builder *b)
     return TDN_OK;
 }
 
-/* ---- Ranges: min, opt, max -> buckets ------------------------------------------------------------------------------ */
+/* ---- Ranges: min, opt, max -> buckets -------------------------------------------------------- */
 
 static const tdn_shape_spec *spec_of(const tdn_shape_set *set, const char *input)
 {
@@ -101,19 +107,25 @@ typedef struct range {
 /* The axis that differs between min and max of one input; all inputs must agree on it. */
 static tdn_status range_of(builder *b, const tdn_shape_spec *max, range *r)
 {
-    const tdn_shape_spec *min = spec_of(b->o->min_shapes, max->input), *opt = spec_of(b->o->opt_shapes, max->input);
+    const tdn_shape_spec *min = spec_of(b->o->min_shapes, max->input),
+                         *opt = spec_of(b->o->opt_shapes, max->input);
     if (!min || !opt || min->rank != max->rank || opt->rank != max->rank)
-        return tdn_fail(b->error, TDN_E_ARG, "input '%s' needs min, opt and max of one rank", max->input);
+        return tdn_fail(b->error, TDN_E_ARG, "input '%s' needs min, opt and max of one rank",
+                        max->input);
     for (int i = 0; i < max->rank; i++) {
         int64_t lo = min->dims[i], mid = opt->dims[i], hi = max->dims[i];
         if (lo < 1 || lo > mid || mid > hi)
-            return tdn_fail(b->error, TDN_E_ARG, "input '%s', axis %d: not 1 <= min <= opt <= max", max->input, i);
+            return tdn_fail(b->error, TDN_E_ARG, "input '%s', axis %d: not 1 <= min <= opt <= max",
+                            max->input, i);
         if (lo == hi)
             continue;
-        bool agrees = r->axis < 0 || (r->axis == i && r->min == lo && r->opt == mid && r->max == hi);
+        bool agrees =
+            r->axis < 0 || (r->axis == i && r->min == lo && r->opt == mid && r->max == hi);
         if (!agrees)
-            return tdn_fail(b->error, TDN_E_ARG, "input '%s', axis %d: one axis may range, the same on all inputs "
-                            "(the batch); give each other shape by --shapes", max->input, i);
+            return tdn_fail(b->error, TDN_E_ARG,
+                            "input '%s', axis %d: one axis may range, the same on all inputs "
+                            "(the batch); give each other shape by --shapes",
+                            max->input, i);
         *r = (range){i, lo, mid, hi};
     }
     return TDN_OK;
@@ -167,7 +179,7 @@ static tdn_status find_sets(builder *b)
     return TDN_OK;
 }
 
-/* ---- States ---------------------------------------------------------------------------------------------------------- */
+/* ---- States ---------------------------------------------------------------------------------- */
 
 static tdn_value *find_named(tdn_value *const *values, int n, const char *name)
 {
@@ -188,21 +200,24 @@ static tdn_status declare_states(builder *b, tdn_graph *g)
         state->input = find_named(g->inputs, g->n_inputs, s->input);
         state->output = find_named(g->outputs, g->n_outputs, s->output);
         if (!state->input || !state->output)
-            return tdn_fail(b->error, TDN_E_ARG, "state '%s:%s': no %s of that name", s->input, s->output,
-                            state->input ? "output" : "input");
-        if (state->input->dtype != state->output->dtype || !tdn_shape_equal(&state->input->shape, &state->output->shape))
-            return tdn_fail(b->error, TDN_E_ARG, "state '%s:%s': input and output differ in shape or type", s->input,
+            return tdn_fail(b->error, TDN_E_ARG, "state '%s:%s': no %s of that name", s->input,
+                            s->output, state->input ? "output" : "input");
+        if (state->input->dtype != state->output->dtype ||
+            !tdn_shape_equal(&state->input->shape, &state->output->shape))
+            return tdn_fail(b->error, TDN_E_ARG,
+                            "state '%s:%s': input and output differ in shape or type", s->input,
                             s->output);
         for (int k = 0; k < g->n_states; k++)
             if (g->states[k].input == state->input || g->states[k].output == state->output)
-                return tdn_fail(b->error, TDN_E_ARG, "state '%s:%s': one of them is in another state", s->input,
+                return tdn_fail(b->error, TDN_E_ARG,
+                                "state '%s:%s': one of them is in another state", s->input,
                                 s->output);
         g->n_states++;
     }
     return TDN_OK;
 }
 
-/* ---- Programs --------------------------------------------------------------------------------------------------------- */
+/* ---- Programs -------------------------------------------------------------------------------- */
 
 static bool is_state(const tdn_graph *g, const tdn_value *v)
 {
@@ -232,7 +247,6 @@ static tdn_status name_io(builder *b, const tdn_graph *g)
     return TDN_OK;
 }
 
-
 static void dump_line(void *user, const char *text)
 {
     const tdn_build_options *o = user;
@@ -250,8 +264,10 @@ static tdn_status prove_batch(builder *b, const tdn_graph *g, tdn_lower_options 
     if (!axes)
         return tdn_fail_nomem(b->error, "batch axes");
     if (!tdn_graph_batch_axes(g, b->range_axis, axes, &where))
-        return tdn_fail(b->error, TDN_E_UNSUPPORTED, "axis %d is no independent batch: node or output '%s' mixes along "
-                        "it or cannot be followed; give each shape by --shapes", b->range_axis, where);
+        return tdn_fail(b->error, TDN_E_UNSUPPORTED,
+                        "axis %d is no independent batch: node or output '%s' mixes along "
+                        "it or cannot be followed; give each shape by --shapes",
+                        b->range_axis, where);
     lo->batch_axis = b->range_axis;
     lo->batch_axes = axes;
     return TDN_OK;
@@ -278,13 +294,15 @@ static tdn_status compile_set(builder *b, int set)
         tdn_plan_program *p = &b->programs[set * b->n_targets + t];
         TDN_TRY(tdn_lower(p, g, &lo, &b->blobs, b->arena, b->error));
         if (b->o->workspace && p->arena_size > b->o->workspace)
-            return tdn_fail(b->error, TDN_E_ARG, "the engine needs a workspace of %.1f MB, %.1f MB are allowed: raise "
-                            "--workspace", (double)p->arena_size / 1e6, (double)b->o->workspace / 1e6);
+            return tdn_fail(b->error, TDN_E_ARG,
+                            "the engine needs a workspace of %.1f MB, %.1f MB are allowed: raise "
+                            "--workspace",
+                            (double)p->arena_size / 1e6, (double)b->o->workspace / 1e6);
     }
     return TDN_OK;
 }
 
-/* ---- The plan ----------------------------------------------------------------------------------------------------------- */
+/* ---- The plan -------------------------------------------------------------------------------- */
 
 /* Numbers of the sets, smallest first. */
 static void order_sets(const builder *b, int *order)
@@ -323,7 +341,8 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
     TDN_TRY(check_options(b));
     TDN_TRY(find_targets(b));
     TDN_TRY(find_sets(b));
-    b->programs = tdn_arena_alloc(b->arena, (size_t)(b->n_sets * b->n_targets), sizeof *b->programs);
+    b->programs =
+        tdn_arena_alloc(b->arena, (size_t)(b->n_sets * b->n_targets), sizeof *b->programs);
     if (!b->programs)
         return tdn_fail_nomem(b->error, "programs");
     for (int i = 0; i < b->n_sets; i++)
@@ -336,16 +355,22 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
         {"precision", "fp32"},
         {"flags", b->o->flags ? b->o->flags : ""},
     };
-    tdn_plan plan = {.input_names = b->input_names, .output_names = b->output_names, .n_inputs = b->n_inputs,
-                     .n_outputs = b->n_outputs, .blobs = b->blobs.items, .n_blobs = b->blobs.n,
-                     .notes = notes, .n_notes = sizeof notes / sizeof *notes};
+    tdn_plan plan = {.input_names = b->input_names,
+                     .output_names = b->output_names,
+                     .n_inputs = b->n_inputs,
+                     .n_outputs = b->n_outputs,
+                     .blobs = b->blobs.items,
+                     .n_blobs = b->blobs.n,
+                     .notes = notes,
+                     .n_notes = sizeof notes / sizeof *notes};
     TDN_TRY(make_sections(b, &plan));
     TDN_TRY(tdn_plan_write(&plan, NULL, bytes, size, b->error));
     progress(b, 4, "Writing the plan", 1);
     return TDN_OK;
 }
 
-tdn_status tdn_build(tdn_model *model, const tdn_build_options *options, void **plan, size_t *size, tdn_error *error)
+tdn_status tdn_build(tdn_model *model, const tdn_build_options *options, void **plan, size_t *size,
+                     tdn_error *error)
 {
     static const tdn_build_options defaults = TDN_BUILD_OPTIONS_INIT;
     tdn_error own;
@@ -361,12 +386,10 @@ tdn_status tdn_build(tdn_model *model, const tdn_build_options *options, void **
     return status;
 }
 
-void tdn_plan_free(void *plan)
-{
-    tdn_free(NULL, plan);
-}
+void tdn_plan_free(void *plan) { tdn_free(NULL, plan); }
 
-tdn_status tdn_build_file(tdn_model *model, const tdn_build_options *options, const char *path, tdn_error *error)
+tdn_status tdn_build_file(tdn_model *model, const tdn_build_options *options, const char *path,
+                          tdn_error *error)
 {
     void *plan;
     size_t size;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A model as JSON: what it declares, what it comes to for a set of shapes, and all that is not supported.
+ * A model as JSON: what it declares, what it comes to for a set of shapes, and all that is not
+ * supported.
  *
- * Nodes are those of the imported graph: constants are folded and functions written out, so their counts and
- * operations are what a build starts from.
+ * Nodes are those of the imported graph: constants are folded and functions written out, so their
+ * counts and operations are what a build starts from.
  */
 #include <string.h>
 
@@ -93,7 +94,8 @@ static void add_saturated(int64_t *sum, int64_t x)
         *sum = INT64_MAX;
 }
 
-/* Fills in the operators of the graph, in the order they are met, and returns their count. A model uses few. */
+/* Fills in the operators of the graph, in the order they are met, and returns their count. A model
+ * uses few. */
 static int count_operators(const tdn_graph *g, tally *tallies)
 {
     int n = 0;
@@ -149,7 +151,8 @@ static void put_issues(tdn_text *t, const tdn_onnx_issues *issues)
     tdn_json_end(t, ']');
 }
 
-static void put_model(tdn_text *t, tdn_model *model, const tdn_graph *g, const tdn_onnx_issues *issues)
+static void put_model(tdn_text *t, tdn_model *model, const tdn_graph *g,
+                      const tdn_onnx_issues *issues)
 {
     const tdn_onnx_info info = tdn_onnx_get_info(model->onnx);
     tdn_json_begin(t, NULL, '{');
@@ -181,7 +184,8 @@ static void put_model(tdn_text *t, tdn_model *model, const tdn_graph *g, const t
     tdn_json_end(t, '}');
 }
 
-tdn_status tdn_model_describe(char **json, tdn_model *model, const tdn_shape_set *shapes, tdn_error *error)
+tdn_status tdn_model_describe(char **json, tdn_model *model, const tdn_shape_set *shapes,
+                              tdn_error *error)
 {
     if (!json || !model)
         return tdn_fail(error, TDN_E_ARG, "a model, and where to put the text, are needed");

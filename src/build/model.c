@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loading a model, and what it says of its inputs and outputs. The file stays mapped while the model lives, because
- * weights are used where they lie; so does the caller's memory.
+ * Loading a model, and what it says of its inputs and outputs. The file stays mapped while the
+ * model lives, because weights are used where they lie; so does the caller's memory.
  */
 #include "build/model.h"
 
@@ -11,7 +11,7 @@
 #include "base/hash.h"
 #include "base/status.h"
 
-/* ---- Life ---- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static char *copy_text(const tdn_allocator *allocator, const char *text, size_t size)
 {
@@ -23,13 +23,15 @@ static char *copy_text(const tdn_allocator *allocator, const char *text, size_t 
     return copy;
 }
 
-static tdn_status create(tdn_model **out, const char *path, const char *folder, const tdn_model_options *options,
-                         tdn_error *error)
+static tdn_status create(tdn_model **out, const char *path, const char *folder,
+                         const tdn_model_options *options, tdn_error *error)
 {
     *out = NULL;
     if (options && options->struct_size < sizeof *options)
-        return tdn_fail(error, TDN_E_ARG, "options of size %u: use TDN_MODEL_OPTIONS_INIT", options->struct_size);
-    const tdn_allocator *allocator = options && options->allocator ? options->allocator : &tdn_allocator_libc;
+        return tdn_fail(error, TDN_E_ARG, "options of size %u: use TDN_MODEL_OPTIONS_INIT",
+                        options->struct_size);
+    const tdn_allocator *allocator =
+        options && options->allocator ? options->allocator : &tdn_allocator_libc;
     tdn_model *m = tdn_alloc_zero(allocator, sizeof *m, _Alignof(max_align_t));
     if (!m)
         return tdn_fail_nomem(error, "a model");
@@ -42,8 +44,9 @@ static tdn_status create(tdn_model **out, const char *path, const char *folder, 
     m->path = copy_text(m->allocator, path ? path : name, strlen(path ? path : name));
     m->name = copy_text(m->allocator, name, strlen(name));
     if (path) /* "/" keeps its slash, a name alone lies in "." */
-        m->folder = slash ? copy_text(m->allocator, path, slash == path ? 1 : (size_t)(slash - path))
-                          : copy_text(m->allocator, ".", 1);
+        m->folder = slash
+                        ? copy_text(m->allocator, path, slash == path ? 1 : (size_t)(slash - path))
+                        : copy_text(m->allocator, ".", 1);
     else if (folder)
         m->folder = copy_text(m->allocator, folder, strlen(folder));
     if (!m->path || !m->name || (!m->folder && (path || folder))) {
@@ -57,7 +60,8 @@ static tdn_status create(tdn_model **out, const char *path, const char *folder, 
 static tdn_status parse(tdn_model **model, tdn_model *m, tdn_status status, tdn_error *error)
 {
     if (status == TDN_OK)
-        status = tdn_onnx_parse(&m->onnx, m->data, m->size, m->path, m->folder, m->allocator, error);
+        status =
+            tdn_onnx_parse(&m->onnx, m->data, m->size, m->path, m->folder, m->allocator, error);
     if (status != TDN_OK) {
         tdn_model_free(m);
         return status;
@@ -66,7 +70,8 @@ static tdn_status parse(tdn_model **model, tdn_model *m, tdn_status status, tdn_
     return TDN_OK;
 }
 
-tdn_status tdn_model_load(tdn_model **model, const char *path, const tdn_model_options *options, tdn_error *error)
+tdn_status tdn_model_load(tdn_model **model, const char *path, const tdn_model_options *options,
+                          tdn_error *error)
 {
     tdn_model *m;
     if (!model || !path)
@@ -79,8 +84,9 @@ tdn_status tdn_model_load(tdn_model **model, const char *path, const tdn_model_o
     return parse(model, m, status, error);
 }
 
-tdn_status tdn_model_load_memory(tdn_model **model, const void *data, size_t size, const char *folder,
-                                 const tdn_model_options *options, tdn_error *error)
+tdn_status tdn_model_load_memory(tdn_model **model, const void *data, size_t size,
+                                 const char *folder, const tdn_model_options *options,
+                                 tdn_error *error)
 {
     tdn_model *m;
     if (!model || (!data && size))
@@ -105,7 +111,7 @@ void tdn_model_free(tdn_model *m)
     tdn_free(&allocator, m);
 }
 
-/* ---- Identity ---- */
+/* ---- Identity -------------------------------------------------------------------------------- */
 
 const char *tdn_model_name(const tdn_model *model) { return model->name; }
 
@@ -126,10 +132,16 @@ const char *tdn_model_digest(tdn_model *model)
     return model->digest;
 }
 
-/* ---- Inputs and outputs ---- */
+/* ---- Inputs and outputs ---------------------------------------------------------------------- */
 
-int tdn_model_n_inputs(const tdn_model *model) { return model ? tdn_onnx_n_inputs(model->onnx) : 0; }
-int tdn_model_n_outputs(const tdn_model *model) { return model ? tdn_onnx_n_outputs(model->onnx) : 0; }
+int tdn_model_n_inputs(const tdn_model *model)
+{
+    return model ? tdn_onnx_n_inputs(model->onnx) : 0;
+}
+int tdn_model_n_outputs(const tdn_model *model)
+{
+    return model ? tdn_onnx_n_outputs(model->onnx) : 0;
+}
 
 static void describe_io(const tdn_onnx_io *from, tdn_model_io *io)
 {
@@ -158,10 +170,10 @@ tdn_status tdn_model_output(const tdn_model *model, int index, tdn_model_io *io)
     return TDN_OK;
 }
 
-/* ---- Graphs ---- */
+/* ---- Graphs ---------------------------------------------------------------------------------- */
 
-tdn_status tdn_model_import(tdn_graph **g, tdn_model *model, tdn_arena *arena, const tdn_shape_set *shapes,
-                            tdn_onnx_issues *issues, tdn_error *error)
+tdn_status tdn_model_import(tdn_graph **g, tdn_model *model, tdn_arena *arena,
+                            const tdn_shape_set *shapes, tdn_onnx_issues *issues, tdn_error *error)
 {
     const int n = shapes && shapes->specs ? shapes->n_specs : 0;
     tdn_onnx_shape *given = tdn_arena_alloc(arena, (size_t)(n > 0 ? n : 0) + 1, sizeof *given);
@@ -170,7 +182,8 @@ tdn_status tdn_model_import(tdn_graph **g, tdn_model *model, tdn_arena *arena, c
     for (int i = 0; i < n; i++) {
         const tdn_shape_spec *spec = &shapes->specs[i];
         if (!spec->input || spec->rank < 0 || spec->rank > TDN_MAX_RANK)
-            return tdn_fail(error, TDN_E_ARG, "a shape needs the name of an input and at most %d dims", TDN_MAX_RANK);
+            return tdn_fail(error, TDN_E_ARG,
+                            "a shape needs the name of an input and at most %d dims", TDN_MAX_RANK);
         given[i] = (tdn_onnx_shape){spec->input, tdn_shape_make(spec->rank, spec->dims)};
     }
     return tdn_onnx_graph(g, model->onnx, arena, given, n, issues, error);
@@ -181,13 +194,14 @@ static void log_issue(const tdn_model *model, const tdn_onnx_issue *issue)
     char line[1024];
     if (!model->log)
         return;
-    snprintf(line, sizeof line, "unsupported: %s%s%s '%s': %s", issue->domain, issue->domain[0] ? "." : "", issue->op,
-             issue->node, issue->reason);
+    snprintf(line, sizeof line, "unsupported: %s%s%s '%s': %s", issue->domain,
+             issue->domain[0] ? "." : "", issue->op, issue->node, issue->reason);
     model->log(model->log_user, TDN_LOG_ERROR, line);
 }
 
 /* "3 nodes of m.onnx are not supported: Foo 'a' (why); Bar 'b' (why)", as many as fit. */
-static tdn_status fail_issues(const tdn_model *model, const tdn_onnx_issues *issues, tdn_error *error)
+static tdn_status fail_issues(const tdn_model *model, const tdn_onnx_issues *issues,
+                              tdn_error *error)
 {
     tdn_error own;
     char *text = (error ? error : &own)->text;
@@ -197,8 +211,9 @@ static tdn_status fail_issues(const tdn_model *model, const tdn_onnx_issues *iss
     for (int i = 0; i < issues->n; i++) {
         const tdn_onnx_issue *issue = &issues->items[i];
         char one[700];
-        const int size = snprintf(one, sizeof one, "%s%.100s%s%.100s '%.160s' (%.200s)", i ? "; " : "", issue->domain,
-                                  issue->domain[0] ? "." : "", issue->op, issue->node, issue->reason);
+        const int size = snprintf(one, sizeof one, "%s%.100s%s%.100s '%.160s' (%.200s)",
+                                  i ? "; " : "", issue->domain, issue->domain[0] ? "." : "",
+                                  issue->op, issue->node, issue->reason);
         if (n + (size_t)size + 40 > room) {
             snprintf(text + n, room - n, "; and %d more", issues->n - i);
             break;
@@ -211,8 +226,8 @@ static tdn_status fail_issues(const tdn_model *model, const tdn_onnx_issues *iss
     return TDN_E_UNSUPPORTED;
 }
 
-tdn_status tdn_model_graph(tdn_graph **g, tdn_model *model, tdn_arena *arena, const tdn_shape_set *shapes,
-                           tdn_error *error)
+tdn_status tdn_model_graph(tdn_graph **g, tdn_model *model, tdn_arena *arena,
+                           const tdn_shape_set *shapes, tdn_error *error)
 {
     tdn_onnx_issues issues;
     TDN_TRY(tdn_model_import(g, model, arena, shapes, &issues, error));

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The reference evaluation of a model: its imported graph, node by node, each by its operator's plain reference. No
- * pass touches the graph, but that a node without a reference is rewritten into ones that have one; so values keep
- * the model's names, and all of them stay readable after a run.
+ * The reference evaluation of a model: its imported graph, node by node, each by its operator's
+ * plain reference. No pass touches the graph, but that a node without a reference is rewritten into
+ * ones that have one; so values keep the model's names, and all of them stay readable after a run.
  *
- * A value whose extent is known only while running gets its true dims from the reference that makes it; nodes behind
- * it are inferred again with those dims. Buffers are as large as the bounds.
+ * A value whose extent is known only while running gets its true dims from the reference that makes
+ * it; nodes behind it are inferred again with those dims. Buffers are as large as the bounds.
  */
 #include <limits.h>
 #include <string.h>
@@ -23,10 +23,10 @@ struct tdn_reference {
     tdn_arena *arena;
     tdn_graph *g;
     tdn_pool *pool;
-    tdn_view *views;   /* by value id: what each holds now */
-    void **buffers;    /* by value id: of what nodes make */
-    size_t *sizes;     /* of the buffers */
-    tdn_shape *shapes; /* by value id, as inferred before any run */
+    tdn_view *views;    /* by value id: what each holds now */
+    void **buffers;     /* by value id: of what nodes make */
+    size_t *sizes;      /* of the buffers */
+    tdn_shape *shapes;  /* by value id, as inferred before any run */
     tdn_view *in, *out; /* operands of the node at hand */
     void *scratch;
     size_t scratch_size;
@@ -35,7 +35,7 @@ struct tdn_reference {
     bool has_run;
 };
 
-/* ---- Preparing ---- */
+/* ---- Preparing ------------------------------------------------------------------------------- */
 
 /* Removes a node that was rewritten, when nobody reads it any more. */
 static void drop_if_unread(tdn_graph *g, tdn_node *node)
@@ -55,10 +55,13 @@ static tdn_status rewrite(tdn_graph *g, tdn_node *node, tdn_error *error)
         status = node->op->decompose(&io);
     else
         tdn_fail(error, status, "there is no reference for it");
-    if (status == TDN_OK && node->prev == before && tdn_out(node, 0) && tdn_out(node, 0)->n_uses > 0)
-        status = tdn_fail(error, TDN_E_UNSUPPORTED, "there is neither a reference nor a rewrite for it");
+    if (status == TDN_OK && node->prev == before && tdn_out(node, 0) &&
+        tdn_out(node, 0)->n_uses > 0)
+        status =
+            tdn_fail(error, TDN_E_UNSUPPORTED, "there is neither a reference nor a rewrite for it");
     if (status != TDN_OK)
-        return tdn_fail_while(error, status, "preparing node '%s' (%s)", node->name, node->op->name);
+        return tdn_fail_while(error, status, "preparing node '%s' (%s)", node->name,
+                              node->op->name);
     drop_if_unread(g, node);
     return TDN_OK;
 }
@@ -78,7 +81,8 @@ static tdn_status rewrite_all(tdn_graph *g, tdn_error *error)
         if (stays && next == node)
             return tdn_fail(error, TDN_E_INTERNAL, "node '%s' was not rewritten", node->name);
         if (stays)
-            return tdn_fail(error, TDN_E_INTERNAL, "node '%s' is still read after its rewrite", node->name);
+            return tdn_fail(error, TDN_E_INTERNAL, "node '%s' is still read after its rewrite",
+                            node->name);
         node = next;
     }
     return TDN_OK;
@@ -117,8 +121,8 @@ static tdn_status make_buffers(tdn_reference *r, tdn_error *error)
     return r->in && r->out ? TDN_OK : tdn_fail_nomem(error, "the reference");
 }
 
-static tdn_status prepare(tdn_reference *r, tdn_model *model, const tdn_shape_set *shapes, int n_threads,
-                          tdn_error *error)
+static tdn_status prepare(tdn_reference *r, tdn_model *model, const tdn_shape_set *shapes,
+                          int n_threads, tdn_error *error)
 {
     const tdn_pool_options pool = {sizeof pool, n_threads, 0, r->allocator};
     TDN_TRY(tdn_model_graph(&r->g, model, r->arena, shapes, error));
@@ -137,19 +141,20 @@ static tdn_status prepare(tdn_reference *r, tdn_model *model, const tdn_shape_se
     return make_buffers(r, error);
 }
 
-tdn_status tdn_reference_create(tdn_reference **reference, tdn_model *model, const tdn_shape_set *shapes, int n_threads,
-                                tdn_error *error)
+tdn_status tdn_reference_create(tdn_reference **reference, tdn_model *model,
+                                const tdn_shape_set *shapes, int n_threads, tdn_error *error)
 {
     if (!reference || !model || n_threads < 0)
-        return tdn_fail(error, TDN_E_ARG, "a model, where to put the reference, and a count of threads are needed");
+        return tdn_fail(error, TDN_E_ARG,
+                        "a model, where to put the reference, and a count of threads are needed");
     *reference = NULL;
     tdn_reference *r = tdn_alloc_zero(model->allocator, sizeof *r, _Alignof(max_align_t));
     if (!r)
         return tdn_fail_nomem(error, "the reference");
     r->allocator = model->allocator;
     r->arena = tdn_arena_create(r->allocator);
-    const tdn_status status =
-        r->arena ? prepare(r, model, shapes, n_threads, error) : tdn_fail_nomem(error, "the reference");
+    const tdn_status status = r->arena ? prepare(r, model, shapes, n_threads, error)
+                                       : tdn_fail_nomem(error, "the reference");
     if (status != TDN_OK) {
         tdn_reference_free(r);
         return status;
@@ -170,7 +175,7 @@ void tdn_reference_free(tdn_reference *r)
     tdn_free(r->allocator, r);
 }
 
-/* ---- Running ---- */
+/* ---- Running --------------------------------------------------------------------------------- */
 
 typedef struct job {
     tdn_reference *r;
@@ -207,8 +212,14 @@ static tdn_status evaluate(tdn_reference *r, const tdn_node *node, tdn_error *er
     job j = {
         .r = r,
         .ref = tdn_op_reference(node->op),
-        .call = {.in = r->in, .n_in = node->n_in, .out = r->out, .n_out = node->n_out, .attrs = &node->attrs,
-                 .expr = node->expr, .n_parts = 1, .error = error},
+        .call = {.in = r->in,
+                 .n_in = node->n_in,
+                 .out = r->out,
+                 .n_out = node->n_out,
+                 .attrs = &node->attrs,
+                 .expr = node->expr,
+                 .n_parts = 1,
+                 .error = error},
         .statuses = statuses,
     };
     if (j.ref->n_parts) {
@@ -218,7 +229,8 @@ static tdn_status evaluate(tdn_reference *r, const tdn_node *node, tdn_error *er
     size_t whole;
     j.scratch_size = j.ref->scratch_size ? j.ref->scratch_size(&j.call) : 0;
     if (j.scratch_size > SIZE_MAX / 2 ||
-        !tdn_size_mul(j.scratch_size = tdn_round_up(j.scratch_size, TDN_ALIGN), (size_t)tdn_pool_threads(r->pool), &whole))
+        !tdn_size_mul(j.scratch_size = tdn_round_up(j.scratch_size, TDN_ALIGN),
+                      (size_t)tdn_pool_threads(r->pool), &whole))
         return tdn_fail_nomem(error, "scratch");
     TDN_TRY(reserve_scratch(r, whole, error));
     const bool acquired = j.call.n_parts > 1 && tdn_pool_acquire(r->pool);
@@ -243,7 +255,8 @@ static tdn_status infer_again(tdn_reference *r, tdn_node *node, tdn_error *error
     }
     if (!needed)
         return TDN_OK;
-    tdn_infer io = {r->g, node, r->g->opset > node->op->since ? r->g->opset : node->op->since, error};
+    tdn_infer io = {r->g, node, r->g->opset > node->op->since ? r->g->opset : node->op->since,
+                    error};
     return node->op->infer ? node->op->infer(&io) : TDN_OK;
 }
 
@@ -279,28 +292,33 @@ static tdn_status run_node(tdn_reference *r, tdn_node *node, tdn_error *error)
     return TDN_OK;
 }
 
-static tdn_status bind_inputs(tdn_reference *r, const tdn_tensor *inputs, int n_inputs, tdn_error *error)
+static tdn_status bind_inputs(tdn_reference *r, const tdn_tensor *inputs, int n_inputs,
+                              tdn_error *error)
 {
     if (n_inputs != r->g->n_inputs)
-        return tdn_fail(error, TDN_E_ARG, "%d inputs, where the model has %d", n_inputs, r->g->n_inputs);
+        return tdn_fail(error, TDN_E_ARG, "%d inputs, where the model has %d", n_inputs,
+                        r->g->n_inputs);
     for (int i = 0; i < n_inputs; i++) {
         const tdn_value *v = r->g->inputs[i];
         const tdn_tensor *t = &inputs[i];
         char want[192], have[192];
         if (t->dtype != v->dtype || !t->data || t->memory != TDN_MEMORY_HOST)
-            return tdn_fail(error, TDN_E_ARG, "input '%s' takes %s in host memory", v->name, tdn_dtype_name(v->dtype));
+            return tdn_fail(error, TDN_E_ARG, "input '%s' takes %s in host memory", v->name,
+                            tdn_dtype_name(v->dtype));
         if (t->rank < 0 || t->rank > TDN_MAX_RANK)
             return tdn_fail(error, TDN_E_ARG, "input '%s' has rank %d", v->name, t->rank);
         const tdn_shape shape = tdn_shape_make(t->rank, t->dims);
         if (!tdn_shape_equal(&shape, &v->shape))
             return tdn_fail(error, TDN_E_SHAPE, "input '%s' takes the shape %s, not %s", v->name,
-                            tdn_shape_print(&v->shape, want, sizeof want), tdn_shape_print(&shape, have, sizeof have));
+                            tdn_shape_print(&v->shape, want, sizeof want),
+                            tdn_shape_print(&shape, have, sizeof have));
         r->views[v->id] = tdn_view_make(t->data, t->dtype, t->rank, t->dims);
     }
     return TDN_OK;
 }
 
-tdn_status tdn_reference_run(tdn_reference *r, const tdn_tensor *inputs, int n_inputs, tdn_error *error)
+tdn_status tdn_reference_run(tdn_reference *r, const tdn_tensor *inputs, int n_inputs,
+                             tdn_error *error)
 {
     if (!r || (!inputs && n_inputs))
         return tdn_fail(error, TDN_E_ARG, "a reference and its inputs are needed");
@@ -313,7 +331,8 @@ tdn_status tdn_reference_run(tdn_reference *r, const tdn_tensor *inputs, int n_i
     for (tdn_node *node = r->g->first; node; node = node->next) {
         const tdn_status status = run_node(r, node, error);
         if (status != TDN_OK)
-            return tdn_fail_while(error, status, "evaluating node '%s' (%s)", node->name, node->op->name);
+            return tdn_fail_while(error, status, "evaluating node '%s' (%s)", node->name,
+                                  node->op->name);
     }
     r->has_run = true;
     return TDN_OK;

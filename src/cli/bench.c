@@ -18,14 +18,17 @@ typedef struct bench_args {
 
 #define AT(field) offsetof(bench_args, field)
 static const tdn_opt bench_opts[] = {
-    {"inputs", 'i', TDN_OPT_TEXT, AT(inputs), "FILE.npz", "samples to run on (else seeded values)", 0, 0},
+    {"inputs", 'i', TDN_OPT_TEXT, AT(inputs), "FILE.npz", "samples to run on (else seeded values)",
+     0, 0},
     {"warmup", 0, TDN_OPT_INT, AT(warmup), "N", "calls before measuring (10, 200 ms)", 0, 1e9},
     {"iterations", 0, TDN_OPT_INT, AT(iterations), "N", "measure at least N calls (10)", 1, 1e9},
-    {"duration", 0, TDN_OPT_REAL, AT(duration), "SECONDS", "and at least so long (3; with --iterations 0)", 0,
-     1e6},
+    {"duration", 0, TDN_OPT_REAL, AT(duration), "SECONDS",
+     "and at least so long (3; with --iterations 0)", 0, 1e6},
     {"rate", 0, TDN_OPT_REAL, AT(rate), "HZ", "pace the calls; late ones are counted", 1e-3, 1e7},
-    {"spin", 0, TDN_OPT_INT, AT(spin), "US", "spin: when idle (100), before paced calls (0)", 0, 1e9},
-    {"profile", 0, TDN_OPT_FLAG, AT(profile), NULL, "time the steps, too, in a run of its own", 0, 0},
+    {"spin", 0, TDN_OPT_INT, AT(spin), "US", "spin: when idle (100), before paced calls (0)", 0,
+     1e9},
+    {"profile", 0, TDN_OPT_FLAG, AT(profile), NULL, "time the steps, too, in a run of its own", 0,
+     0},
     {"json", 0, TDN_OPT_TEXT, AT(json), "FILE", "write the results for tools", 0, 0},
     {"times", 0, TDN_OPT_FLAG, AT(times), NULL, "with --json: the latency of every call", 0, 0},
     {"seed", 0, TDN_OPT_INT, AT(seed), NULL, NULL, 0, 1e15},
@@ -56,7 +59,7 @@ typedef struct results {
     tdn_profile profile;
 } results;
 
-/* ---- Words ---- */
+/* ---- Words ----------------------------------------------------------------------------------- */
 
 static void print_setup(const results *r)
 {
@@ -68,15 +71,13 @@ static void print_setup(const results *r)
         tdn_tensor t = tdn_feed_tensor(r->feed, i, 0);
         printf(", %s %s", r->feed->inputs[i].name, tdn_tensor_text(&t, dims, sizeof dims));
     }
-    printf("\nWarmup completed %lld queries over %g ms\n", (long long)r->m->n_warmup, r->m->warmup_s * 1e3);
+    printf("\nWarmup completed %lld queries over %g ms\n", (long long)r->m->n_warmup,
+           r->m->warmup_s * 1e3);
     printf("Timing trace has %zu queries over %g s%s\n", r->m->n, r->m->wall_s,
            r->m->interrupted ? " (interrupted)" : "");
 }
 
-static int64_t n_missed(const tdn_measurement *m)
-{
-    return m->n_late + m->n_skipped;
-}
+static int64_t n_missed(const tdn_measurement *m) { return m->n_late + m->n_skipped; }
 
 static void print_summary(const results *r)
 {
@@ -86,14 +87,15 @@ static void print_summary(const results *r)
     if (r->args->rate > 0) {
         tdn_latency_print(stdout, "Response", &r->response, percents, N_PERCENTS);
         double n_due = (double)r->m->n + (double)r->m->n_skipped;
-        printf("Deadlines: %lld of %.0f missed (%.3g %%) at %g Hz; %lld of these calls were skipped\n",
-               (long long)n_missed(r->m), n_due, n_due > 0 ? 100 * (double)n_missed(r->m) / n_due : 0,
-               r->args->rate, (long long)r->m->n_skipped);
+        printf(
+            "Deadlines: %lld of %.0f missed (%.3g %%) at %g Hz; %lld of these calls were skipped\n",
+            (long long)n_missed(r->m), n_due, n_due > 0 ? 100 * (double)n_missed(r->m) / n_due : 0,
+            r->args->rate, (long long)r->m->n_skipped);
     }
     printf("Total Host Walltime: %g s\n", r->m->wall_s);
 }
 
-/* ---- JSON ---- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 
 /* A name from a file may not be UTF-8, which JSON must be. */
 static json_t *json_text(const char *text)
@@ -110,9 +112,9 @@ static json_t *json_text(const char *text)
 
 static json_t *json_latency(const tdn_latency *l)
 {
-    json_t *o =
-        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "min", l->min, "max", l->max, "mean", l->mean, "median",
-                  l->median, "deviation", l->deviation, "p50", tdn_latency_percentile(l, 50));
+    json_t *o = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "min", l->min, "max", l->max, "mean",
+                          l->mean, "median", l->median, "deviation", l->deviation, "p50",
+                          tdn_latency_percentile(l, 50));
     for (int i = 0; i < N_PERCENTS; i++) {
         char key[16];
         snprintf(key, sizeof key, "p%g", percents[i]);
@@ -129,8 +131,9 @@ static json_t *json_inputs(const tdn_feed *feed)
         json_t *dims = json_array();
         for (int k = 0; k < t.rank; k++)
             json_array_append_new(dims, json_integer(t.dims[k]));
-        json_array_append_new(list, json_pack("{s:o, s:s, s:o}", "name", json_text(feed->inputs[i].name),
-                                              "dtype", tdn_dtype_name(t.dtype), "dims", dims));
+        json_array_append_new(list,
+                              json_pack("{s:o, s:s, s:o}", "name", json_text(feed->inputs[i].name),
+                                        "dtype", tdn_dtype_name(t.dtype), "dims", dims));
     }
     return list;
 }
@@ -141,12 +144,12 @@ static json_t *json_profile(const tdn_profile *p)
     for (int i = 0; i < p->n; i++) {
         const tdn_step_info *s = &p->steps[i];
         double mean = s->n_runs ? (double)s->total_ns / (double)s->n_runs * 1e-6 : 0;
-        json_array_append_new(list, json_pack("{s:o, s:o, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "name",
-                                              json_text(s->name), "kernel", json_text(s->kernel), "mean_ms",
-                                              mean, "min_ms", (double)s->min_ns * 1e-6, "max_ms",
-                                              (double)s->max_ns * 1e-6, "runs", (json_int_t)s->n_runs,
-                                              "flops", (json_int_t)s->flops, "bytes", (json_int_t)s->bytes,
-                                              "tiles", (json_int_t)s->n_tiles));
+        json_array_append_new(
+            list, json_pack("{s:o, s:o, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "name",
+                            json_text(s->name), "kernel", json_text(s->kernel), "mean_ms", mean,
+                            "min_ms", (double)s->min_ns * 1e-6, "max_ms", (double)s->max_ns * 1e-6,
+                            "runs", (json_int_t)s->n_runs, "flops", (json_int_t)s->flops, "bytes",
+                            (json_int_t)s->bytes, "tiles", (json_int_t)s->n_tiles));
     }
     return list;
 }
@@ -155,19 +158,21 @@ static json_t *json_times(const tdn_measurement *m)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < m->n; i++)
-        json_array_append_new(list, json_real((double)(m->calls[i].end - m->calls[i].begin) * 1e-6));
+        json_array_append_new(list,
+                              json_real((double)(m->calls[i].end - m->calls[i].begin) * 1e-6));
     return list;
 }
 
 static json_t *json_results(const results *r)
 {
-    json_t *o = json_pack(
-        "{s:s, s:o, s:s, s:i, s:o, s:I, s:f, s:I, s:f, s:f, s:b, s:o}", "tendon", tdn_version(), "file",
-        json_text(r->path), "target", r->engine.target, "threads", tdn_pool_threads(r->session->pool),
-        "inputs", json_inputs(r->feed), "warmup_iterations", (json_int_t)r->m->n_warmup, "load_ms",
-        r->session->load_s * 1e3, "iterations", (json_int_t)r->m->n, "walltime_s", r->m->wall_s,
-        "throughput_qps", r->m->wall_s > 0 ? (double)r->m->n / r->m->wall_s : 0.0, "interrupted",
-        r->m->interrupted, "latency_ms", json_latency(&r->latency));
+    json_t *o = json_pack("{s:s, s:o, s:s, s:i, s:o, s:I, s:f, s:I, s:f, s:f, s:b, s:o}", "tendon",
+                          tdn_version(), "file", json_text(r->path), "target", r->engine.target,
+                          "threads", tdn_pool_threads(r->session->pool), "inputs",
+                          json_inputs(r->feed), "warmup_iterations", (json_int_t)r->m->n_warmup,
+                          "load_ms", r->session->load_s * 1e3, "iterations", (json_int_t)r->m->n,
+                          "walltime_s", r->m->wall_s, "throughput_qps",
+                          r->m->wall_s > 0 ? (double)r->m->n / r->m->wall_s : 0.0, "interrupted",
+                          r->m->interrupted, "latency_ms", json_latency(&r->latency));
     if (!o)
         return NULL;
     json_object_set_new(o, "plan_bytes", json_integer((json_int_t)r->engine.plan_size));
@@ -177,8 +182,8 @@ static json_t *json_results(const results *r)
         json_object_set_new(o, "response_ms", json_latency(&r->response));
         json_object_set_new(o, "deadlines",
                             json_pack("{s:f, s:I, s:I, s:I}", "rate_hz", r->args->rate, "missed",
-                                      (json_int_t)n_missed(r->m), "late", (json_int_t)r->m->n_late, "skipped",
-                                      (json_int_t)r->m->n_skipped));
+                                      (json_int_t)n_missed(r->m), "late", (json_int_t)r->m->n_late,
+                                      "skipped", (json_int_t)r->m->n_skipped));
     }
     if (r->args->profile)
         json_object_set_new(o, "profile", json_profile(&r->profile));
@@ -199,7 +204,7 @@ static tdn_status write_json(const results *r, tdn_error *error)
     return status;
 }
 
-/* ---- The command ---- */
+/* ---- The command ----------------------------------------------------------------------------- */
 
 static tdn_measure_options measure_options(const bench_args *args, tdn_term *term)
 {
@@ -231,8 +236,8 @@ static tdn_status summarise(results *r, tdn_session *session, tdn_error *error)
     return r->args->json ? write_json(r, error) : TDN_OK;
 }
 
-static tdn_status bench(tdn_session *s, const char *path, const bench_args *args, tdn_arrays *arrays,
-                        tdn_error *error)
+static tdn_status bench(tdn_session *s, const char *path, const bench_args *args,
+                        tdn_arrays *arrays, tdn_error *error)
 {
     tdn_term term = tdn_term_of(stderr);
     tdn_session_options options = {.compile = &args->compile,
@@ -246,7 +251,8 @@ static tdn_status bench(tdn_session *s, const char *path, const bench_args *args
     tdn_measurement m;
     tdn_measure_options how = measure_options(args, &term);
     tdn_status status = tdn_measure(&m, s, &feed, &how, error);
-    results r = {path, args, s, &feed, &m, {.struct_size = sizeof r.engine}, {.n = 0}, {.n = 0}, {.n = 0}};
+    results r = {path,     args,     s,       &feed, &m, {.struct_size = sizeof r.engine},
+                 {.n = 0}, {.n = 0}, {.n = 0}};
     tdn_engine_get_info(s->engine, &r.engine);
     if (status == TDN_OK)
         status = tdn_measurement_latency(&m, false, &r.latency, error);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tendon build: a model in, a plan out, phase by phase. The compiler reports phases 2 to 4 of 5; parsing
- * before it and the summary after it are this file's. With several programs the compiler goes back to an
- * earlier phase, so a line is printed for every stretch of one phase, each with its own time.
+ * tendon build: a model in, a plan out, phase by phase. The compiler reports phases 2 to 4 of 5;
+ * parsing before it and the summary after it are this file's. With several programs the compiler
+ * goes back to an earlier phase, so a line is printed for every stretch of one phase, each with its
+ * own time.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,8 @@ typedef struct build_args {
 #define AT(field) offsetof(build_args, field)
 static const tdn_opt build_opts[] = {
     {"output", 'o', TDN_OPT_TEXT, AT(engine), "PLAN", "the file to write", 0, 0},
-    {"engine", 0, TDN_OPT_TEXT, AT(engine), "PLAN", "the same, for scripts; the model as --onnx=FILE", 0, 0},
+    {"engine", 0, TDN_OPT_TEXT, AT(engine), "PLAN",
+     "the same, for scripts; the model as --onnx=FILE", 0, 0},
     {"onnx", 0, TDN_OPT_TEXT, AT(onnx), "FILE", NULL, 0, 0},
 };
 
@@ -32,7 +34,7 @@ static const tdn_usage usage = {
     .n_operands_max = 1,
 };
 
-/* ---- Phases ---- */
+/* ---- Phases ---------------------------------------------------------------------------------- */
 
 typedef struct phases {
     tdn_term *term; /* stderr: the bar */
@@ -84,7 +86,7 @@ static void phase_break(const phases *p)
     fflush(stdout);
 }
 
-/* ---- Engine information ---- */
+/* ---- Engine information ---------------------------------------------------------------------- */
 
 static void print_size(const char *title, double bytes)
 {
@@ -125,8 +127,8 @@ static tdn_status print_plan(const char *path, tdn_error *error)
     return TDN_OK;
 }
 
-/* Loads what was written, as a device would: a plan that does not load is no success, unless it is for
- * another CPU. */
+/* Loads what was written, as a device would: a plan that does not load is no success, unless it is
+ * for another CPU. */
 static tdn_status print_information(const char *path, tdn_error *error)
 {
     tdn_engine *engine;
@@ -141,7 +143,7 @@ static tdn_status print_information(const char *path, tdn_error *error)
     return TDN_OK;
 }
 
-/* ---- The command ---- */
+/* ---- The command ----------------------------------------------------------------------------- */
 
 static tdn_status compile(tdn_model *model, const build_args *args, phases *p, tdn_arena *arena,
                           tdn_error *error)
@@ -167,7 +169,8 @@ static tdn_status build(const build_args *args, phases *p, tdn_arena *arena, tdn
     phase_begin(p, 1, "Parsing ONNX model");
     TDN_TRY(tdn_file_is_plan(args->onnx, &is_plan, error));
     if (is_plan)
-        return tdn_fail(error, TDN_E_FORMAT, "%s is a plan already: build takes an ONNX model", args->onnx);
+        return tdn_fail(error, TDN_E_FORMAT, "%s is a plan already: build takes an ONNX model",
+                        args->onnx);
     TDN_TRY(tdn_session_load_model(&model, args->onnx, &sink, error));
     phase_end(p);
     tdn_status status = compile(model, args, p, arena, error);
@@ -180,7 +183,8 @@ static tdn_status build(const build_args *args, phases *p, tdn_arena *arena, tdn
 static tdn_status build_checked(build_args *args, const tdn_operands *operands, tdn_error *error)
 {
     if (operands->n > 0 && args->onnx)
-        return tdn_fail(error, TDN_E_ARG, "two models: %s and --onnx=%s", operands->items[0], args->onnx);
+        return tdn_fail(error, TDN_E_ARG, "two models: %s and --onnx=%s", operands->items[0],
+                        args->onnx);
     if (operands->n > 0)
         args->onnx = operands->items[0];
     if (!args->onnx)

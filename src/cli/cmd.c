@@ -21,8 +21,8 @@ static bool asks_for_help(int argc, char **argv)
     return false;
 }
 
-bool tdn_cmd_begin(const tdn_usage *usage, const tdn_opt_set *sets, int n_sets, int argc, char **argv,
-                   tdn_operands *operands, int *exit_code)
+bool tdn_cmd_begin(const tdn_usage *usage, const tdn_opt_set *sets, int n_sets, int argc,
+                   char **argv, tdn_operands *operands, int *exit_code)
 {
     *operands = (tdn_operands){NULL, 0};
     if (asks_for_help(argc, argv)) {
@@ -75,7 +75,8 @@ int tdn_cmd_end(tdn_status status, const tdn_error *error)
     if (status != TDN_OK) {
         tdn_term term = tdn_term_of(stderr);
         fflush(stdout);
-        fprintf(stderr, "%stendon:%s %s\n", tdn_term_on(&term, TDN_BAD), tdn_term_off(&term), error->text);
+        fprintf(stderr, "%stendon:%s %s\n", tdn_term_on(&term, TDN_BAD), tdn_term_off(&term),
+                error->text);
     }
     return exit_of(status);
 }

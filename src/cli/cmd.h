@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What commands have in common: exit codes, help, and how they fail. A command is one file and one row in
- * main.c. */
+/* What commands have in common: exit codes, help, and how they fail. A command is one file and one
+ * row in main.c. */
 #ifndef TDN_CLI_CMD_H
 #define TDN_CLI_CMD_H
 
@@ -25,11 +25,12 @@ typedef struct tdn_usage {
 } tdn_usage;
 
 /*
- * Parses a command's line. False when the command ends here: help was asked for and printed, or the line is
- * wrong and that was said; *exit_code is then set. The caller calls tdn_opts_free in any case.
+ * Parses a command's line. False when the command ends here: help was asked for and printed, or the
+ * line is wrong and that was said; *exit_code is then set. The caller calls tdn_opts_free in any
+ * case.
  */
-bool tdn_cmd_begin(const tdn_usage *usage, const tdn_opt_set *sets, int n_sets, int argc, char **argv,
-                   tdn_operands *operands, int *exit_code);
+bool tdn_cmd_begin(const tdn_usage *usage, const tdn_opt_set *sets, int n_sets, int argc,
+                   char **argv, tdn_operands *operands, int *exit_code);
 /* Appends a second line to an error's text: what to do. */
 void tdn_cmd_hint(tdn_error *error, const char *hint);
 /* The exit code for a status; what is not TDN_OK is printed to stderr: "tendon: ..." */

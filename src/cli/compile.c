@@ -6,33 +6,53 @@
 #include <string.h>
 
 #define AT(field) offsetof(tdn_compile_args, field)
-/* clang-format off */
-#define THREADS                                                                                                        \
-    {"threads", 0, TDN_OPT_INT, AT(threads), "N", "threads, the calling one included (all cores)", 0, 1024}
-#define SHAPES                                                                                                         \
-    {"shapes", 0, TDN_OPT_LIST, AT(shapes), "NAME:1x3x8,...", "shapes of inputs; repeated: more programs", 0, 0}
-#define STATE {"state", 0, TDN_OPT_LIST, AT(states), "IN:OUT", "after a run input IN takes output OUT's value", 0, 0}
-#define PRECISION {"precision", 0, TDN_OPT_TEXT, AT(precision), "fp32|fp16|int8", "of the arithmetic (fp32)", 0, 0}
-#define LEVEL                                                                                                          \
-    {"optimization-level", 0, TDN_OPT_INT, AT(level), "0..5", "effort of the compiler (3); 0: no tuning", 0, 5}
-#define VERBOSE {"verbose", 0, TDN_OPT_FLAG, AT(verbose), NULL, "print what the compiler does", 0, 0}
-/* clang-format on */
+#define THREADS                                                                                    \
+    {                                                                                              \
+        "threads", 0, TDN_OPT_INT, AT(threads), "N",                                               \
+            "threads, the calling one included (all cores)", 0, 1024                               \
+    }
+#define SHAPES                                                                                     \
+    {                                                                                              \
+        "shapes", 0, TDN_OPT_LIST, AT(shapes), "NAME:1x3x8,...",                                   \
+            "shapes of inputs; repeated: more programs", 0, 0                                      \
+    }
+#define STATE                                                                                      \
+    {                                                                                              \
+        "state", 0, TDN_OPT_LIST, AT(states), "IN:OUT",                                            \
+            "after a run input IN takes output OUT's value", 0, 0                                  \
+    }
+#define PRECISION                                                                                  \
+    {                                                                                              \
+        "precision", 0, TDN_OPT_TEXT, AT(precision), "fp32|fp16|int8", "of the arithmetic (fp32)", \
+            0, 0                                                                                   \
+    }
+#define LEVEL                                                                                      \
+    {                                                                                              \
+        "optimization-level", 0, TDN_OPT_INT, AT(level), "0..5",                                   \
+            "effort of the compiler (3); 0: no tuning", 0, 5                                       \
+    }
+#define VERBOSE                                                                                    \
+    {                                                                                              \
+        "verbose", 0, TDN_OPT_FLAG, AT(verbose), NULL, "print what the compiler does", 0, 0        \
+    }
 
 const tdn_opt tdn_compile_opts[] = {
     PRECISION,
     LEVEL,
-    {"target", 0, TDN_OPT_LIST, AT(targets), "NAME", "a CPU to compile for (native); repeatable", 0, 0},
-    SHAPES,
-    {"min-shapes", 0, TDN_OPT_LIST, AT(min_shapes), "NAME:1x8,...", "or a range, with --opt-shapes and", 0,
+    {"target", 0, TDN_OPT_LIST, AT(targets), "NAME", "a CPU to compile for (native); repeatable", 0,
      0},
-    {"max-shapes", 0, TDN_OPT_LIST, AT(max_shapes), "NAME:8x8,...", "--max-shapes: programs by powers of 2",
-     0, 0},
+    SHAPES,
+    {"min-shapes", 0, TDN_OPT_LIST, AT(min_shapes), "NAME:1x8,...",
+     "or a range, with --opt-shapes and", 0, 0},
+    {"max-shapes", 0, TDN_OPT_LIST, AT(max_shapes), "NAME:8x8,...",
+     "--max-shapes: programs by powers of 2", 0, 0},
     {"opt-shapes", 0, TDN_OPT_LIST, AT(opt_shapes), NULL, NULL, 0, 0},
     {"minShapes", 0, TDN_OPT_LIST, AT(min_shapes), NULL, NULL, 0, 0},
     {"optShapes", 0, TDN_OPT_LIST, AT(opt_shapes), NULL, NULL, 0, 0},
     {"maxShapes", 0, TDN_OPT_LIST, AT(max_shapes), NULL, NULL, 0, 0},
     STATE,
-    {"workspace", 0, TDN_OPT_REAL, AT(workspace), "GB", "limit of the memory for activations", 0, 1 << 20},
+    {"workspace", 0, TDN_OPT_REAL, AT(workspace), "GB", "limit of the memory for activations", 0,
+     1 << 20},
     THREADS,
     {"dump", 0, TDN_OPT_TEXT, AT(dump), "PASS", "print the graph after this pass, or all", 0, 0},
     VERBOSE,
@@ -52,8 +72,8 @@ const tdn_opt tdn_compile_few_opts[] = {
 const int tdn_n_compile_few_opts = sizeof tdn_compile_few_opts / sizeof tdn_compile_few_opts[0];
 
 /* The dims behind the last colon of text[0..length-1], whose name comes before it. */
-static tdn_status parse_spec(const char *text, size_t length, tdn_arena *arena, tdn_shape_spec *spec,
-                             tdn_error *error)
+static tdn_status parse_spec(const char *text, size_t length, tdn_arena *arena,
+                             tdn_shape_spec *spec, tdn_error *error)
 {
     const char *colon = memrchr(text, ':', length), *end = text + length;
     if (!colon || colon == text)
@@ -76,14 +96,16 @@ static tdn_status parse_spec(const char *text, size_t length, tdn_arena *arena, 
         bool digit = at < end && *at >= '0' && *at <= '9';
         long long dim = digit ? strtoll(at, &after, 10) : -1;
         if (!digit || after > end || dim > INT32_MAX || spec->rank == TDN_MAX_RANK)
-            return tdn_fail(error, TDN_E_ARG, "shape '%s:%.*s': expected at most %d numbers, as 1x3x8",
-                            spec->input, (int)left, colon + 1, TDN_MAX_RANK);
+            return tdn_fail(error, TDN_E_ARG,
+                            "shape '%s:%.*s': expected at most %d numbers, as 1x3x8", spec->input,
+                            (int)left, colon + 1, TDN_MAX_RANK);
         spec->dims[spec->rank++] = dim;
         at = after;
         if (at == end)
             return TDN_OK;
         if (*at != 'x')
-            return tdn_fail(error, TDN_E_ARG, "shape '%s:%.*s': expected numbers with an x between, as 1x3x8",
+            return tdn_fail(error, TDN_E_ARG,
+                            "shape '%s:%.*s': expected numbers with an x between, as 1x3x8",
                             spec->input, (int)left, colon + 1);
     }
 }
@@ -98,7 +120,8 @@ static size_t spec_length(const char *text)
     return i;
 }
 
-tdn_status tdn_shapes_parse(const char *text, tdn_arena *arena, tdn_shape_set *set, tdn_error *error)
+tdn_status tdn_shapes_parse(const char *text, tdn_arena *arena, tdn_shape_set *set,
+                            tdn_error *error)
 {
     int32_t n = 1;
     for (const char *at = text; *at; at++)
@@ -136,13 +159,15 @@ static tdn_status parse_bound(const tdn_opt_list *list, tdn_arena *arena, const 
     return tdn_shapes_parse(joined, arena, set, error);
 }
 
-static tdn_status prepare_shapes(const tdn_compile_args *args, tdn_arena *arena, tdn_build_options *o,
-                                 tdn_error *error)
+static tdn_status prepare_shapes(const tdn_compile_args *args, tdn_arena *arena,
+                                 tdn_build_options *o, tdn_error *error)
 {
     TDN_TRY(parse_bound(&args->min_shapes, arena, &o->min_shapes, error));
     TDN_TRY(parse_bound(&args->opt_shapes, arena, &o->opt_shapes, error));
     TDN_TRY(parse_bound(&args->max_shapes, arena, &o->max_shapes, error));
-    const tdn_shape_set *any = o->opt_shapes ? o->opt_shapes : o->max_shapes ? o->max_shapes : o->min_shapes;
+    const tdn_shape_set *any = o->opt_shapes   ? o->opt_shapes
+                               : o->max_shapes ? o->max_shapes
+                                               : o->min_shapes;
     if (any && args->shapes.n)
         return tdn_fail(error, TDN_E_ARG,
                         "give either --shapes or --min-shapes, --opt-shapes and --max-shapes");
@@ -170,8 +195,8 @@ static bool is_input(const tdn_model *model, const char *name)
     return false;
 }
 
-tdn_status tdn_state_parse(const char *text, const tdn_model *model, tdn_arena *arena, tdn_state_spec *state,
-                           tdn_error *error)
+tdn_status tdn_state_parse(const char *text, const tdn_model *model, tdn_arena *arena,
+                           tdn_state_spec *state, tdn_error *error)
 {
     for (const char *colon = strchr(text, ':'); colon; colon = strchr(colon + 1, ':')) {
         state->input = tdn_arena_strndup(arena, text, (size_t)(colon - text));
@@ -181,11 +206,12 @@ tdn_status tdn_state_parse(const char *text, const tdn_model *model, tdn_arena *
         if (is_input(model, state->input) && *state->output)
             return TDN_OK;
     }
-    return tdn_fail(error, TDN_E_ARG, "--state=%s: expected INPUT:OUTPUT with the model's names", text);
+    return tdn_fail(error, TDN_E_ARG, "--state=%s: expected INPUT:OUTPUT with the model's names",
+                    text);
 }
 
-static tdn_status prepare_states(const tdn_compile_args *args, const tdn_model *model, tdn_arena *arena,
-                                 tdn_build_options *o, tdn_error *error)
+static tdn_status prepare_states(const tdn_compile_args *args, const tdn_model *model,
+                                 tdn_arena *arena, tdn_build_options *o, tdn_error *error)
 {
     if (args->states.n == 0)
         return TDN_OK;
@@ -208,13 +234,14 @@ static const char *flags_text(const tdn_compile_args *args, tdn_arena *arena)
     } lists[] = {{"target", &args->targets},        {"shapes", &args->shapes},
                  {"min-shapes", &args->min_shapes}, {"opt-shapes", &args->opt_shapes},
                  {"max-shapes", &args->max_shapes}, {"state", &args->states}};
-    char *text = tdn_arena_printf(arena, "--precision=%s --optimization-level=%lld", args->precision,
-                                  (long long)args->level);
+    char *text = tdn_arena_printf(arena, "--precision=%s --optimization-level=%lld",
+                                  args->precision, (long long)args->level);
     if (args->workspace > 0 && text)
         text = tdn_arena_printf(arena, "%s --workspace=%g", text, args->workspace);
     for (size_t k = 0; k < sizeof lists / sizeof lists[0]; k++)
         for (int i = 0; i < lists[k].list->n && text; i++)
-            text = tdn_arena_printf(arena, "%s --%s=%s", text, lists[k].name, lists[k].list->items[i]);
+            text =
+                tdn_arena_printf(arena, "%s --%s=%s", text, lists[k].name, lists[k].list->items[i]);
     return text;
 }
 
@@ -227,8 +254,8 @@ void tdn_log_line(void *user, tdn_log_level level, const char *line)
     tdn_term *term = sink->term;
     tdn_term_clear(term);
     if (level == TDN_LOG_WARNING)
-        fprintf(term->file, "tendon: %swarning:%s %s\n", tdn_term_on(term, TDN_WARN), tdn_term_off(term),
-                line);
+        fprintf(term->file, "tendon: %swarning:%s %s\n", tdn_term_on(term, TDN_WARN),
+                tdn_term_off(term), line);
     else
         fprintf(term->file, "%s\n", line);
 }
@@ -246,8 +273,9 @@ static tdn_status prepare_precision(const char *name, tdn_build_options *o, tdn_
     return tdn_fail(error, TDN_E_ARG, "--precision=%s: expected fp32, fp16 or int8", name);
 }
 
-tdn_status tdn_compile_prepare(const tdn_compile_args *args, const tdn_model *model, tdn_arena *arena,
-                               tdn_term *log, tdn_build_options *options, tdn_error *error)
+tdn_status tdn_compile_prepare(const tdn_compile_args *args, const tdn_model *model,
+                               tdn_arena *arena, tdn_term *log, tdn_build_options *options,
+                               tdn_error *error)
 {
     *options = (tdn_build_options)TDN_BUILD_OPTIONS_INIT;
     TDN_TRY(prepare_precision(args->precision, options, error));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How a model is compiled: the options that `build` and every command that takes a MODEL.onnx share, and what
- * becomes of them: the compiler's own options.
+ * How a model is compiled: the options that `build` and every command that takes a MODEL.onnx
+ * share, and what becomes of them: the compiler's own options.
  */
 #ifndef TDN_CLI_COMPILE_H
 #define TDN_CLI_COMPILE_H
@@ -20,26 +20,29 @@ typedef struct tdn_compile_args {
     const char *dump;
     bool verbose;
 } tdn_compile_args;
-#define TDN_COMPILE_ARGS_INIT           \
-    {                                   \
-        .precision = "fp32", .level = 3 \
+#define TDN_COMPILE_ARGS_INIT                                                                      \
+    {                                                                                              \
+        .precision = "fp32", .level = 3                                                            \
     }
 
 /* All rows, for `build`; and those of commands that compile in passing. */
 extern const tdn_opt tdn_compile_opts[], tdn_compile_few_opts[];
 extern const int tdn_n_compile_opts, tdn_n_compile_few_opts;
 
-/* "name:1x3x8,other:4": names may be in single quotes, "name:" and "name:scalar" are scalars. Lives in
- * `arena`. */
-tdn_status tdn_shapes_parse(const char *text, tdn_arena *arena, tdn_shape_set *set, tdn_error *error);
+/* "name:1x3x8,other:4": names may be in single quotes, "name:" and "name:scalar" are scalars. Lives
+ * in `arena`. */
+tdn_status tdn_shapes_parse(const char *text, tdn_arena *arena, tdn_shape_set *set,
+                            tdn_error *error);
 /* "in:out", where either name may have colons: the model knows which. */
-tdn_status tdn_state_parse(const char *text, const tdn_model *model, tdn_arena *arena, tdn_state_spec *state,
-                           tdn_error *error);
+tdn_status tdn_state_parse(const char *text, const tdn_model *model, tdn_arena *arena,
+                           tdn_state_spec *state, tdn_error *error);
 /* Fills the compiler's options, which live in `arena`. The log goes to `log`. */
-tdn_status tdn_compile_prepare(const tdn_compile_args *args, const tdn_model *model, tdn_arena *arena,
-                               tdn_term *log, tdn_build_options *options, tdn_error *error);
+tdn_status tdn_compile_prepare(const tdn_compile_args *args, const tdn_model *model,
+                               tdn_arena *arena, tdn_term *log, tdn_build_options *options,
+                               tdn_error *error);
 
-/* Where the library's lines go: warnings always, the rest when verbose. `user` is a tdn_log_sink. */
+/* Where the library's lines go: warnings always, the rest when verbose. `user`
+ * is a tdn_log_sink. */
 typedef struct tdn_log_sink {
     tdn_term *term;
     bool verbose;

@@ -8,9 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Ports ---- */
+/* ---- Ports ----------------------------------------------------------------------------------- */
 
-typedef tdn_status engine_port_fn(const tdn_engine *engine, int program, int index, tdn_io_info *info);
+typedef tdn_status engine_port_fn(const tdn_engine *engine, int program, int index,
+                                  tdn_io_info *info);
 
 static tdn_io_info *engine_ports(const tdn_engine *engine, int program, int n, engine_port_fn *get,
                                  tdn_arena *arena)
@@ -23,8 +24,8 @@ static tdn_io_info *engine_ports(const tdn_engine *engine, int program, int n, e
     return infos;
 }
 
-tdn_status tdn_ports_of_engine(tdn_ports *ports, const tdn_engine *engine, int program, tdn_arena *arena,
-                               tdn_error *error)
+tdn_status tdn_ports_of_engine(tdn_ports *ports, const tdn_engine *engine, int program,
+                               tdn_arena *arena, tdn_error *error)
 {
     ports->n_inputs = tdn_engine_n_inputs(engine);
     ports->n_outputs = tdn_engine_n_outputs(engine);
@@ -60,17 +61,19 @@ static tdn_io_info *model_ports(const tdn_model *model, int *n, model_port_fn *g
     return infos;
 }
 
-tdn_status tdn_ports_of_model(tdn_ports *ports, const tdn_model *model, const tdn_state_spec *states,
-                              int n_states, tdn_arena *arena, tdn_error *error)
+tdn_status tdn_ports_of_model(tdn_ports *ports, const tdn_model *model,
+                              const tdn_state_spec *states, int n_states, tdn_arena *arena,
+                              tdn_error *error)
 {
     ports->n_inputs = tdn_model_n_inputs(model);
     ports->n_outputs = tdn_model_n_outputs(model);
     ports->inputs = model_ports(model, &ports->n_inputs, tdn_model_input, states, n_states, arena);
-    ports->outputs = model_ports(model, &ports->n_outputs, tdn_model_output, states, n_states, arena);
+    ports->outputs =
+        model_ports(model, &ports->n_outputs, tdn_model_output, states, n_states, arena);
     return ports->inputs && ports->outputs ? TDN_OK : tdn_fail_nomem(error, "the inputs");
 }
 
-/* ---- Words ---- */
+/* ---- Words ----------------------------------------------------------------------------------- */
 
 const char *tdn_dims_text(const tdn_io_info *info, char *text, size_t size)
 {
@@ -105,8 +108,9 @@ const char *tdn_ports_text(const tdn_io_info *infos, int n, char *text, size_t s
     snprintf(text, size, "no inputs");
     for (int i = 0; i < n && at < size; i++) {
         char dims[128];
-        int k = snprintf(text + at, size - at, "%s%s %s %s", i ? ", " : "", infos[i].name,
-                         tdn_dtype_name(infos[i].dtype), tdn_dims_text(&infos[i], dims, sizeof dims));
+        int k =
+            snprintf(text + at, size - at, "%s%s %s %s", i ? ", " : "", infos[i].name,
+                     tdn_dtype_name(infos[i].dtype), tdn_dims_text(&infos[i], dims, sizeof dims));
         at += (size_t)k;
     }
     return text;
@@ -128,7 +132,8 @@ const char *tdn_place_text(const tdn_tensor *t, int64_t index, char *text, size_
 }
 
 __attribute__((format(printf, 4, 5))) static tdn_status fail_arrays(const tdn_arrays *arrays,
-                                                                    const tdn_ports *ports, tdn_error *error,
+                                                                    const tdn_ports *ports,
+                                                                    tdn_error *error,
                                                                     const char *format, ...)
 {
     char what[512], list[1024];
@@ -143,13 +148,14 @@ __attribute__((format(printf, 4, 5))) static tdn_status fail_arrays(const tdn_ar
                     tdn_ports_text(ports->inputs, ports->n_inputs, list, sizeof list));
 }
 
-/* ---- Checking arrays ---- */
+/* ---- Checking arrays ------------------------------------------------------------------------- */
 
 /* N of "outN", or -1. */
 static int output_number(const char *name)
 {
     int number, length = 0;
-    if (sscanf(name, "out%d%n", &number, &length) != 1 || name[length] || name[3] < '0' || name[3] > '9')
+    if (sscanf(name, "out%d%n", &number, &length) != 1 || name[length] || name[3] < '0' ||
+        name[3] > '9')
         return -1;
     return number;
 }
@@ -198,8 +204,9 @@ static int64_t find_nan(const tdn_tensor *t)
     return -1;
 }
 
-static tdn_status check_array(const tdn_arrays *arrays, const tdn_array *array, const tdn_io_info *want,
-                              const tdn_ports *ports, bool allow_nan, tdn_error *error)
+static tdn_status check_array(const tdn_arrays *arrays, const tdn_array *array,
+                              const tdn_io_info *want, const tdn_ports *ports, bool allow_nan,
+                              tdn_error *error)
 {
     const tdn_tensor *t = &array->tensor;
     char text[128];
@@ -207,12 +214,14 @@ static tdn_status check_array(const tdn_arrays *arrays, const tdn_array *array, 
         return fail_arrays(arrays, ports, error, "'%s' has type %s: %s", want->name, array->descr,
                            array->why);
     if (t->dtype != want->dtype)
-        return fail_arrays(arrays, ports, error, "'%s' is %s, the model wants %s: save it with .astype('%s')",
-                           want->name, tdn_dtype_name(t->dtype), tdn_dtype_name(want->dtype),
+        return fail_arrays(arrays, ports, error,
+                           "'%s' is %s, the model wants %s: save it with .astype('%s')", want->name,
+                           tdn_dtype_name(t->dtype), tdn_dtype_name(want->dtype),
                            tdn_dtype_name(want->dtype));
     if (want->rank >= 0 && t->rank != want->rank)
-        return fail_arrays(arrays, ports, error, "'%s' has shape %s, which has %d dimensions, not %d",
-                           want->name, tdn_tensor_text(t, text, sizeof text), t->rank, want->rank);
+        return fail_arrays(arrays, ports, error,
+                           "'%s' has shape %s, which has %d dimensions, not %d", want->name,
+                           tdn_tensor_text(t, text, sizeof text), t->rank, want->rank);
     int64_t nan = allow_nan ? -1 : find_nan(t);
     if (nan >= 0)
         return tdn_fail(error, TDN_E_FORMAT, "%s: '%s' is NaN at %s\n  --allow-nan lets NaN pass",
@@ -234,15 +243,18 @@ static tdn_status name_single(tdn_arrays *arrays, const tdn_ports *ports, tdn_er
     return TDN_OK;
 }
 
-tdn_status tdn_arrays_check(tdn_arrays *arrays, const tdn_ports *ports, bool allow_nan, tdn_error *error)
+tdn_status tdn_arrays_check(tdn_arrays *arrays, const tdn_ports *ports, bool allow_nan,
+                            tdn_error *error)
 {
     TDN_TRY(name_single(arrays, ports, error));
     for (int i = 0; i < ports->n_inputs; i++)
         if (!tdn_npz_find(&arrays->npz, ports->inputs[i].name))
-            return fail_arrays(arrays, ports, error, "there is no array '%s'", ports->inputs[i].name);
+            return fail_arrays(arrays, ports, error, "there is no array '%s'",
+                               ports->inputs[i].name);
     for (int i = 0; i < arrays->npz.n; i++)
         if (!is_known(ports, arrays->npz.arrays[i].name))
-            return fail_arrays(arrays, ports, error, "array '%s' is no input, output or label of the model",
+            return fail_arrays(arrays, ports, error,
+                               "array '%s' is no input, output or label of the model",
                                arrays->npz.arrays[i].name);
     for (int i = 0; i < ports->n_inputs; i++) {
         const tdn_array *array = tdn_npz_find(&arrays->npz, ports->inputs[i].name);

@@ -25,9 +25,10 @@ const char *tdn_described_dims(const json_t *dims, json_int_t batch_axis, char *
     {
         const char *x = i ? "x" : "";
         if (json_is_integer(dim))
-            at += (size_t)snprintf(text + at, size - at, "%s%s%lld", x,
-                                   (json_int_t)i == batch_axis && json_integer_value(dim) > 1 ? "1.." : "",
-                                   (long long)json_integer_value(dim));
+            at += (size_t)snprintf(
+                text + at, size - at, "%s%s%lld", x,
+                (json_int_t)i == batch_axis && json_integer_value(dim) > 1 ? "1.." : "",
+                (long long)json_integer_value(dim));
         else
             at += (size_t)snprintf(text + at, size - at, "%s%s", x,
                                    json_string_value(dim) ? json_string_value(dim) : "?");
@@ -54,13 +55,15 @@ void tdn_described_ios(const char *title, int width, const json_t *list)
     char dims[256], shape[256];
     json_array_foreach(list, i, io)
     {
-        const json_t *axis = json_object_get(io, "batch_axis"), *declared = json_object_get(io, "declared");
+        const json_t *axis = json_object_get(io, "batch_axis"),
+                     *declared = json_object_get(io, "declared");
         const json_t *concrete = json_object_get(io, declared ? "shape" : "dims");
         printf("%-*s %-16s %-9s %s", width, i ? "" : title, tdn_described_text(io, "name"),
                tdn_described_text(io, "dtype"),
-               tdn_described_dims(declared ? declared : concrete, axis ? json_integer_value(axis) : -1, dims,
-                                  sizeof dims));
-        if (declared && concrete && strcmp(dims, tdn_described_dims(concrete, -1, shape, sizeof shape)) != 0)
+               tdn_described_dims(declared ? declared : concrete,
+                                  axis ? json_integer_value(axis) : -1, dims, sizeof dims));
+        if (declared && concrete &&
+            strcmp(dims, tdn_described_dims(concrete, -1, shape, sizeof shape)) != 0)
             printf("  (here %s)", shape);
         printf("\n");
     }

@@ -9,10 +9,10 @@
 
 #include "base/view.h"
 
-/* ---- Feeds ---- */
+/* ---- Feeds ----------------------------------------------------------------------------------- */
 
-/* Do tensors of these dims fit the program in one call? Along batch axes all have one count, up to the
- * program's. */
+/* Do tensors of these dims fit the program in one call? Along batch axes all have one count, up to
+ * the program's. */
 static bool fits_once(const tdn_ports *program, const tdn_feed_input *inputs)
 {
     int64_t batch = -1;
@@ -34,7 +34,8 @@ static bool fits_once(const tdn_ports *program, const tdn_feed_input *inputs)
     return true;
 }
 
-/* Calls that the program needs when axis 0 is cut into samples; 0: it does not fit. Fills the inputs' steps.
+/* Calls that the program needs when axis 0 is cut into samples; 0: it does not fit. Fills the
+ * inputs' steps.
  */
 static int64_t fits_samples(const tdn_ports *program, tdn_feed_input *inputs)
 {
@@ -64,7 +65,8 @@ static tdn_status fail_shapes(const tdn_engine *engine, const tdn_feed *feed, td
     char given[512], held[1024], dims[128];
     size_t at = 0;
     for (int i = 0; i < feed->n_inputs && at < sizeof given; i++)
-        at += (size_t)snprintf(given + at, sizeof given - at, "%s%s %s", i ? ", " : "", feed->inputs[i].name,
+        at += (size_t)snprintf(given + at, sizeof given - at, "%s%s %s", i ? ", " : "",
+                               feed->inputs[i].name,
                                tdn_tensor_text(&feed->inputs[i].whole, dims, sizeof dims));
     at = 0;
     for (int p = 0; p < tdn_engine_n_programs(engine) && at < sizeof held; p++) {
@@ -73,14 +75,16 @@ static tdn_status fail_shapes(const tdn_engine *engine, const tdn_feed *feed, td
         at += (size_t)snprintf(held + at, sizeof held - at, "%s", p ? "; " : "");
         for (int i = 0; i < ports.n_inputs && at < sizeof held; i++)
             at += (size_t)snprintf(held + at, sizeof held - at, "%s%s %s", i ? ", " : "",
-                                   ports.inputs[i].name, tdn_dims_text(&ports.inputs[i], dims, sizeof dims));
+                                   ports.inputs[i].name,
+                                   tdn_dims_text(&ports.inputs[i], dims, sizeof dims));
     }
-    return tdn_fail(error, TDN_E_SHAPE, "no program takes %s, nor that as samples\n  there are: %s", given,
-                    held);
+    return tdn_fail(error, TDN_E_SHAPE, "no program takes %s, nor that as samples\n  there are: %s",
+                    given, held);
 }
 
 /* Chooses the program, and how the wholes are cut. */
-static tdn_status feed_cut(tdn_feed *feed, const tdn_engine *engine, tdn_arena *arena, tdn_error *error)
+static tdn_status feed_cut(tdn_feed *feed, const tdn_engine *engine, tdn_arena *arena,
+                           tdn_error *error)
 {
     int n_programs = tdn_engine_n_programs(engine);
     tdn_ports ports;
@@ -99,8 +103,8 @@ static tdn_status feed_cut(tdn_feed *feed, const tdn_engine *engine, tdn_arena *
     return fail_shapes(engine, feed, arena, error);
 }
 
-static tdn_status feed_begin(tdn_feed *feed, const tdn_engine *engine, tdn_ports *ports, tdn_arena *arena,
-                             tdn_error *error)
+static tdn_status feed_begin(tdn_feed *feed, const tdn_engine *engine, tdn_ports *ports,
+                             tdn_arena *arena, tdn_error *error)
 {
     *feed = (tdn_feed){.n_calls = 1};
     TDN_TRY(tdn_ports_of_engine(ports, engine, 0, arena, error));
@@ -115,13 +119,14 @@ tdn_status tdn_feed_arrays(tdn_feed *feed, const tdn_engine *engine, const tdn_a
     tdn_ports ports;
     TDN_TRY(feed_begin(feed, engine, &ports, arena, error));
     for (int i = 0; i < ports.n_inputs; i++)
-        feed->inputs[i] = (tdn_feed_input){.name = ports.inputs[i].name,
-                                           .whole = tdn_npz_find(&arrays->npz, ports.inputs[i].name)->tensor};
+        feed->inputs[i] =
+            (tdn_feed_input){.name = ports.inputs[i].name,
+                             .whole = tdn_npz_find(&arrays->npz, ports.inputs[i].name)->tensor};
     tdn_status status = feed_cut(feed, engine, arena, error);
     return status == TDN_OK ? TDN_OK : tdn_fail_while(error, status, "reading %s", arrays->path);
 }
 
-/* ---- Seeded values ---- */
+/* ---- Seeded values --------------------------------------------------------------------------- */
 
 /* Steele, Lea and Flood's SplitMix64: one addition and a mix, good for any seed. */
 static uint64_t next_random(uint64_t *state)
@@ -157,8 +162,8 @@ static void fill(tdn_tensor *t, int64_t n, uint64_t *state)
 }
 
 /* Memory and values for n_calls times what one call takes. */
-static tdn_status make_random(tdn_feed_input *input, int64_t n_calls, uint64_t *state, tdn_arena *arena,
-                              tdn_error *error)
+static tdn_status make_random(tdn_feed_input *input, int64_t n_calls, uint64_t *state,
+                              tdn_arena *arena, tdn_error *error)
 {
     tdn_tensor *t = &input->whole;
     int64_t n;
@@ -177,9 +182,10 @@ static tdn_status make_random(tdn_feed_input *input, int64_t n_calls, uint64_t *
     return TDN_OK;
 }
 
-/* The first program whose inputs the given shapes fit: those that are not given take the program's. */
-static tdn_status choose_program(tdn_feed *feed, const tdn_engine *engine, const tdn_shape_set *shapes,
-                                 tdn_arena *arena, tdn_error *error)
+/* The first program whose inputs the given shapes fit: those that are not given
+ * take the program's. */
+static tdn_status choose_program(tdn_feed *feed, const tdn_engine *engine,
+                                 const tdn_shape_set *shapes, tdn_arena *arena, tdn_error *error)
 {
     tdn_ports ports;
     for (feed->program = 0; feed->program < tdn_engine_n_programs(engine); feed->program++) {
@@ -190,8 +196,8 @@ static tdn_status choose_program(tdn_feed *feed, const tdn_engine *engine, const
             feed->inputs[i].whole = tdn_tensor_make(NULL, info->dtype, info->rank, info->dims);
             for (int k = 0; shapes && k < shapes->n_specs; k++)
                 if (strcmp(shapes->specs[k].input, info->name) == 0)
-                    feed->inputs[i].whole =
-                        tdn_tensor_make(NULL, info->dtype, shapes->specs[k].rank, shapes->specs[k].dims);
+                    feed->inputs[i].whole = tdn_tensor_make(
+                        NULL, info->dtype, shapes->specs[k].rank, shapes->specs[k].dims);
         }
         if (fits_once(&ports, feed->inputs))
             return TDN_OK;
@@ -199,7 +205,8 @@ static tdn_status choose_program(tdn_feed *feed, const tdn_engine *engine, const
     return fail_shapes(engine, feed, arena, error);
 }
 
-static tdn_status check_spec_names(const tdn_shape_set *shapes, const tdn_ports *ports, tdn_error *error)
+static tdn_status check_spec_names(const tdn_shape_set *shapes, const tdn_ports *ports,
+                                   tdn_error *error)
 {
     char list[1024];
     for (int k = 0; shapes && k < shapes->n_specs; k++) {
@@ -240,16 +247,18 @@ tdn_tensor tdn_feed_tensor(const tdn_feed *feed, int index, int64_t call)
     return t;
 }
 
-/* ---- Stacks ---- */
+/* ---- Stacks ---------------------------------------------------------------------------------- */
 
 static bool stackable(const tdn_tensor *a, const tdn_tensor *b)
 {
     return a->rank == b->rank &&
-           (a->rank == 0 || memcmp(a->dims + 1, b->dims + 1, ((size_t)a->rank - 1) * sizeof a->dims[0]) == 0);
+           (a->rank == 0 ||
+            memcmp(a->dims + 1, b->dims + 1, ((size_t)a->rank - 1) * sizeof a->dims[0]) == 0);
 }
 
 /* Dims after one more. A second scalar makes a vector of both. */
-static tdn_status stack_dims(tdn_stack *stack, const tdn_tensor *tensor, const char *name, tdn_error *error)
+static tdn_status stack_dims(tdn_stack *stack, const tdn_tensor *tensor, const char *name,
+                             tdn_error *error)
 {
     tdn_tensor *s = &stack->tensor, element = *tensor;
     if (stack->n_added == 0) {
@@ -268,14 +277,16 @@ static tdn_status stack_dims(tdn_stack *stack, const tdn_tensor *tensor, const c
     }
     char was[128], is[128];
     if (!stackable(s, &element))
-        return tdn_fail(error, TDN_E_SHAPE,
-                        "output '%s' has shape %s for one sample and %s for another: run them apart", name,
-                        tdn_tensor_text(s, was, sizeof was), tdn_tensor_text(tensor, is, sizeof is));
+        return tdn_fail(
+            error, TDN_E_SHAPE,
+            "output '%s' has shape %s for one sample and %s for another: run them apart", name,
+            tdn_tensor_text(s, was, sizeof was), tdn_tensor_text(tensor, is, sizeof is));
     s->dims[0] += element.dims[0];
     return TDN_OK;
 }
 
-tdn_status tdn_stack_add(tdn_stack *stack, const tdn_tensor *tensor, const char *name, tdn_error *error)
+tdn_status tdn_stack_add(tdn_stack *stack, const tdn_tensor *tensor, const char *name,
+                         tdn_error *error)
 {
     int64_t n;
     size_t size;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tendon inspect: what is in a plan or a model. The libraries describe both as JSON, which --json passes on;
- * the summary for people is made from the same text, so the two agree. A key that is not there shows as
- * nothing: plans of other versions can be looked at.
+ * tendon inspect: what is in a plan or a model. The libraries describe both as JSON, which --json
+ * passes on; the summary for people is made from the same text, so the two agree. A key that is not
+ * there shows as nothing: plans of other versions can be looked at.
  */
 #include <jansson.h>
 #include <stdlib.h>
@@ -35,14 +35,15 @@ static const tdn_usage usage = {
     .n_operands_max = 1,
 };
 
-/* ---- Plans ---- */
+/* ---- Plans ----------------------------------------------------------------------------------- */
 
 static void print_steps(const json_t *program)
 {
     size_t i;
     const json_t *step;
     char flops[32], bytes[32];
-    printf("    %5s  %-26s %12s %12s %6s  %s\n", "step", "kernel", "operations", "bytes", "tiles", "nodes");
+    printf("    %5s  %-26s %12s %12s %6s  %s\n", "step", "kernel", "operations", "bytes", "tiles",
+           "nodes");
     json_array_foreach(json_object_get(program, "steps"), i, step)
     {
         printf("    %5zu  %-26s %12s %12s %6.0f  %s\n", i,
@@ -61,10 +62,12 @@ static void print_buffers(const json_t *program)
     size_t i;
     const json_t *buffer;
     char size[32];
-    printf("    %6s  %-8s %10s %12s  %11s  %s\n", "buffer", "class", "size", "place", "steps", "name");
+    printf("    %6s  %-8s %10s %12s  %11s  %s\n", "buffer", "class", "size", "place", "steps",
+           "name");
     json_array_foreach(json_object_get(program, "buffers"), i, buffer)
     {
-        const json_t *offset = json_object_get(buffer, "offset"), *blob = json_object_get(buffer, "blob");
+        const json_t *offset = json_object_get(buffer, "offset"),
+                     *blob = json_object_get(buffer, "blob");
         const json_t *first = json_object_get(buffer, "first_step");
         char life[32] = "";
         if (first)
@@ -101,7 +104,8 @@ static void print_buffer_classes(const json_t *program)
             bytes += is ? tdn_described_number(buffer, "size") : 0;
         }
         if (n > 0)
-            printf("%s %d %s %s", separator, n, classes[c], tdn_scaled(bytes, "B", size, sizeof size));
+            printf("%s %d %s %s", separator, n, classes[c],
+                   tdn_scaled(bytes, "B", size, sizeof size));
         separator = n > 0 ? "," : separator;
     }
     printf("\n");
@@ -117,11 +121,12 @@ static void print_program(const json_t *program, size_t number, bool detailed)
     {
         const json_t *axis = json_object_get(io, "batch_axis");
         printf("%s %s %s", i ? "," : ":", tdn_described_text(io, "name"),
-               tdn_described_dims(json_object_get(io, "dims"), axis ? json_integer_value(axis) : -1, dims,
-                                  sizeof dims));
+               tdn_described_dims(json_object_get(io, "dims"), axis ? json_integer_value(axis) : -1,
+                                  dims, sizeof dims));
     }
     size_t n_steps = json_array_size(json_object_get(program, "steps"));
-    printf("\n    %zu step%s, %s, %s of activations, %s of states\n", n_steps, n_steps == 1 ? "" : "s",
+    printf("\n    %zu step%s, %s, %s of activations, %s of states\n", n_steps,
+           n_steps == 1 ? "" : "s",
            tdn_scaled(tdn_described_number(program, "flops"), "FLOP", flops, sizeof flops),
            tdn_scaled(tdn_described_number(program, "arena_size"), "B", arena, sizeof arena),
            tdn_scaled(tdn_described_number(program, "state_size"), "B", states, sizeof states));
@@ -152,7 +157,8 @@ static void print_plan(const char *path, const json_t *plan, const inspect_args 
     {
         printf("target %s (%s), %s of weights\n", tdn_described_text(section, "target"),
                tdn_described_text(section, "arch"),
-               tdn_scaled(tdn_described_number(section, "weights_size"), "B", weights, sizeof weights));
+               tdn_scaled(tdn_described_number(section, "weights_size"), "B", weights,
+                          sizeof weights));
         json_array_foreach(json_object_get(section, "programs"), p, program)
         {
             print_program(program, p, args->all || (s == 0 && p == 0));
@@ -162,7 +168,7 @@ static void print_plan(const char *path, const json_t *plan, const inspect_args 
     }
 }
 
-/* ---- Models ---- */
+/* ---- Models ---------------------------------------------------------------------------------- */
 
 static void print_nodes(const json_t *model)
 {
@@ -175,9 +181,9 @@ static void print_nodes(const json_t *model)
         printf("  %-18s %12s  %s ->", tdn_described_text(node, "op"),
                tdn_scaled(tdn_described_number(node, "flops"), "FLOP", flops, sizeof flops),
                tdn_described_text(node, "name"));
-        json_array_foreach(json_object_get(node, "outputs"), k, value)
-            printf(" %s %s %s", tdn_described_text(value, "name"), tdn_described_text(value, "dtype"),
-                   tdn_described_dims(json_object_get(value, "shape"), -1, dims, sizeof dims));
+        json_array_foreach(json_object_get(node, "outputs"), k, value) printf(
+            " %s %s %s", tdn_described_text(value, "name"), tdn_described_text(value, "dtype"),
+            tdn_described_dims(json_object_get(value, "shape"), -1, dims, sizeof dims));
         printf("\n");
     }
 }
@@ -191,8 +197,8 @@ static void print_operators(const json_t *model)
     json_array_foreach(json_object_get(model, "operators"), i, op)
     {
         const char *domain = tdn_described_text(op, "domain");
-        printf("%-12s %s%s%-18s %7.0f %14s\n", "", domain, *domain ? "." : "", tdn_described_text(op, "op"),
-               tdn_described_number(op, "nodes"),
+        printf("%-12s %s%s%-18s %7.0f %14s\n", "", domain, *domain ? "." : "",
+               tdn_described_text(op, "op"), tdn_described_number(op, "nodes"),
                tdn_scaled(tdn_described_number(op, "flops"), "FLOP", flops, sizeof flops));
     }
 }
@@ -219,13 +225,14 @@ static void print_model(const char *path, const json_t *model, const inspect_arg
     char size[32], parameters[32], flops[32];
     printf("%s: ONNX model '%s' by %s %s\n", path, tdn_described_text(model, "graph"),
            tdn_described_text(model, "producer"), tdn_described_text(model, "producer_version"));
-    printf("%-12s %s\n", "size", tdn_scaled(tdn_described_number(model, "size"), "B", size, sizeof size));
+    printf("%-12s %s\n", "size",
+           tdn_scaled(tdn_described_number(model, "size"), "B", size, sizeof size));
     printf("%-12s %s\n", "sha256", tdn_described_text(model, "sha256"));
     printf("%-12s", "opsets");
-    json_array_foreach(json_object_get(model, "opsets"), i, opset)
-        printf("%s %s %.0f", i ? "," : "",
-               *tdn_described_text(opset, "domain") ? tdn_described_text(opset, "domain") : "ai.onnx",
-               tdn_described_number(opset, "version"));
+    json_array_foreach(json_object_get(model, "opsets"), i, opset) printf(
+        "%s %s %.0f", i ? "," : "",
+        *tdn_described_text(opset, "domain") ? tdn_described_text(opset, "domain") : "ai.onnx",
+        tdn_described_number(opset, "version"));
     printf("\n");
     tdn_described_ios("inputs", 12, json_object_get(model, "inputs"));
     tdn_described_ios("outputs", 12, json_object_get(model, "outputs"));
@@ -241,9 +248,10 @@ static void print_model(const char *path, const json_t *model, const inspect_arg
         print_unsupported(json_object_get(model, "unsupported"));
 }
 
-/* ---- The command ---- */
+/* ---- The command ----------------------------------------------------------------------------- */
 
-static tdn_status describe_model(char **json, const char *path, const inspect_args *args, tdn_error *error)
+static tdn_status describe_model(char **json, const char *path, const inspect_args *args,
+                                 tdn_error *error)
 {
     tdn_term term = tdn_term_of(stderr);
     tdn_log_sink sink = {&term, false};
@@ -270,8 +278,8 @@ static tdn_status check_supported(const json_t *description, const char *path, t
     size_t n = json_array_size(json_object_get(description, "unsupported"));
     if (n == 0)
         return TDN_OK;
-    return tdn_fail(error, TDN_E_CHECK, "%s cannot be compiled: %zu of its nodes %s not supported", path, n,
-                    n == 1 ? "is" : "are");
+    return tdn_fail(error, TDN_E_CHECK, "%s cannot be compiled: %zu of its nodes %s not supported",
+                    path, n, n == 1 ? "is" : "are");
 }
 
 static tdn_status print_description(const char *text, const char *path, bool is_plan,
@@ -280,7 +288,8 @@ static tdn_status print_description(const char *text, const char *path, bool is_
     json_error_t why;
     json_t *o = json_loads(text, 0, &why);
     if (!o)
-        return tdn_fail(error, TDN_E_INTERNAL, "the description of %s is no JSON: %s", path, why.text);
+        return tdn_fail(error, TDN_E_INTERNAL, "the description of %s is no JSON: %s", path,
+                        why.text);
     if (args->json)
         fputs(text, stdout);
     else if (is_plan)
@@ -301,7 +310,8 @@ static tdn_status inspect(const char *path, const inspect_args *args, tdn_error 
     TDN_TRY(tdn_file_is_plan(path, &is_plan, error));
     if (is_plan && args->compile.shapes.n > 0)
         return tdn_fail(error, TDN_E_ARG, "%s is a plan, with its own shapes: drop --shapes", path);
-    TDN_TRY(is_plan ? tdn_plan_describe(&text, path, error) : describe_model(&text, path, args, error));
+    TDN_TRY(is_plan ? tdn_plan_describe(&text, path, error)
+                    : describe_model(&text, path, args, error));
     tdn_status status = print_description(text, path, is_plan, args, error);
     tdn_text_free(text);
     return status;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Taps hand out what a step wrote, in the layout it chose; the reference has the dense value by the model's
- * name. A value that the compiler made up has no such name and is passed over: its consumers are compared. A
- * value may be stored in another shape than the model's (a reshape that vanished): equal counts are compared
- * in row-major order.
+ * Taps hand out what a step wrote, in the layout it chose; the reference has the dense value by the
+ * model's name. A value that the compiler made up has no such name and is passed over: its
+ * consumers are compared. A value may be stored in another shape than the model's (a reshape that
+ * vanished): equal counts are compared in row-major order.
  */
 #include "cli/layers.h"
 
@@ -84,7 +84,8 @@ static void compare(void *user, const tdn_tap *tap)
     tdn_tensor should = {.struct_size = sizeof should};
     if (!l->reference)
         return;
-    if (!tap->name || !*tap->name || tdn_reference_value(l->reference, tap->name, &should) != TDN_OK) {
+    if (!tap->name || !*tap->name ||
+        tdn_reference_value(l->reference, tap->name, &should) != TDN_OK) {
         l->n_unnamed++;
         return;
     }
@@ -117,9 +118,9 @@ static void print_layer(const layer *l, const tdn_term *out)
         printf("%5d  %-7s  %9s %9s %9s  %s\n", l->step, "-", "", "", "", l->name);
         return;
     }
-    printf("%5d  %s%-7s%s  %9.3g %9.3g %9.1f  %s\n", l->step, tdn_term_on(out, holds ? TDN_GOOD : TDN_BAD),
-           holds ? "ok" : "DIFFERS", tdn_term_off(out), d->max, tdn_difference_mean(d),
-           tdn_difference_sqnr(d), l->name);
+    printf("%5d  %s%-7s%s  %9.3g %9.3g %9.1f  %s\n", l->step,
+           tdn_term_on(out, holds ? TDN_GOOD : TDN_BAD), holds ? "ok" : "DIFFERS",
+           tdn_term_off(out), d->max, tdn_difference_mean(d), tdn_difference_sqnr(d), l->name);
 }
 
 bool tdn_layers_print(const tdn_layers *layers)
@@ -136,8 +137,8 @@ bool tdn_layers_print(const tdn_layers *layers)
         printf("%d values have no name in the model and were not compared\n", layers->n_unnamed);
     if (first) {
         const tdn_difference *d = &first->difference;
-        printf("first that differs: %s (step %d), element %lld: %.9g, not %.9g\n", first->name, first->step,
-               (long long)d->worst, d->worst_a, d->worst_b);
+        printf("first that differs: %s (step %d), element %lld: %.9g, not %.9g\n", first->name,
+               first->step, (long long)d->worst, d->worst_a, d->worst_b);
     }
     return !first && !layers->out_of_memory;
 }

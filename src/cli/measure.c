@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Measuring. A paced call is due at a fixed time, start + k / rate, not some time after the last one: a late
- * call does not shift those after it, and dues that pass while a call runs are counted as missed and skipped,
- * as a sensor's samples would be.
+ * Measuring. A paced call is due at a fixed time, start + k / rate, not some time after the last
+ * one: a late call does not shift those after it, and dues that pass while a call runs are counted
+ * as missed and skipped, as a sensor's samples would be.
  */
 #include "cli/measure.h"
 
@@ -13,7 +13,8 @@
 
 #include "base/clock.h"
 
-/* Ctrl-C ends the measurement, which is then reported: a signal handler has no other place to say so. */
+/* Ctrl-C ends the measurement, which is then reported: a signal handler has no other place to say
+ * so. */
 static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int signal_number)
@@ -33,7 +34,8 @@ static struct sigaction catch_interrupt(void)
 static void wait_until(uint64_t due, uint64_t spin_ns)
 {
     uint64_t wake = due - spin_ns;
-    struct timespec t = {.tv_sec = (time_t)(wake / 1000000000u), .tv_nsec = (long)(wake % 1000000000u)};
+    struct timespec t = {.tv_sec = (time_t)(wake / 1000000000u),
+                         .tv_nsec = (long)(wake % 1000000000u)};
     if (spin_ns < due)
         while (!interrupted && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR) {
         }
@@ -56,8 +58,8 @@ static tdn_status add_call(tdn_measurement *m, tdn_call_time time, tdn_error *er
 }
 
 /* One call; with a feed of one call nothing needs to be bound again. */
-static tdn_status timed_call(tdn_session *s, const tdn_feed *feed, int64_t call, tdn_call_time *time,
-                             tdn_error *error)
+static tdn_status timed_call(tdn_session *s, const tdn_feed *feed, int64_t call,
+                             tdn_call_time *time, tdn_error *error)
 {
     if (feed->n_calls > 1)
         TDN_TRY(tdn_session_bind(s, feed, call % feed->n_calls, error));
@@ -88,7 +90,8 @@ static double share_done(const tdn_measurement *m, uint64_t elapsed, const tdn_m
 }
 
 /* When the next call is due, after one that was due at `due` and ended at `now`. */
-static uint64_t next_due(tdn_measurement *m, uint64_t start, uint64_t *k, double period, uint64_t now)
+static uint64_t next_due(tdn_measurement *m, uint64_t start, uint64_t *k, double period,
+                         uint64_t now)
 {
     uint64_t due = start + (uint64_t)((double)++*k * period);
     m->n_late += now > due;
@@ -157,19 +160,21 @@ tdn_status tdn_measurement_latency(const tdn_measurement *m, bool from_due, tdn_
     return TDN_OK;
 }
 
-void tdn_latency_print(FILE *out, const char *title, const tdn_latency *latency, const double *percents,
-                       int n)
+void tdn_latency_print(FILE *out, const char *title, const tdn_latency *latency,
+                       const double *percents, int n)
 {
     fprintf(out, "%s: min = %g ms, max = %g ms, mean = %g ms, median = %g ms", title, latency->min,
             latency->max, latency->mean, latency->median);
     for (int i = 0; i < n; i++)
-        fprintf(out, ", percentile(%g%%) = %g ms", percents[i], tdn_latency_percentile(latency, percents[i]));
+        fprintf(out, ", percentile(%g%%) = %g ms", percents[i],
+                tdn_latency_percentile(latency, percents[i]));
     fputc('\n', out);
 }
 
-/* ---- Profile ---- */
+/* ---- Profile --------------------------------------------------------------------------------- */
 
-static tdn_status profile_calls(tdn_session *s, const tdn_feed *feed, int64_t n_calls, tdn_error *error)
+static tdn_status profile_calls(tdn_session *s, const tdn_feed *feed, int64_t n_calls,
+                                tdn_error *error)
 {
     const int64_t n_warmup = 3;
     uint64_t begin = 0;
@@ -203,8 +208,8 @@ static tdn_status read_profile(tdn_profile *p, tdn_session *s, int program, tdn_
     return TDN_OK;
 }
 
-tdn_status tdn_profile_run(tdn_profile *profile, tdn_session *session, const tdn_feed *feed, int64_t n_calls,
-                           tdn_error *error)
+tdn_status tdn_profile_run(tdn_profile *profile, tdn_session *session, const tdn_feed *feed,
+                           int64_t n_calls, tdn_error *error)
 {
     TDN_TRY(tdn_session_new_context(session, true, error));
     TDN_TRY(profile_calls(session, feed, n_calls, error));
@@ -231,16 +236,17 @@ void tdn_profile_print(FILE *out, const tdn_profile *profile)
     char kernel[32], name[64];
     fprintf(out, "\n=== Profile by step (separate run, %llu calls) ===\n",
             profile->n > 0 ? (unsigned long long)profile->steps[0].n_runs : 0ull);
-    fprintf(out, "%5s %10s %6s %9s %8s %6s  %-26s %s\n", "step", "time (ms)", "%", "GFLOP/s", "GB/s", "tiles",
-            "kernel", "nodes");
+    fprintf(out, "%5s %10s %6s %9s %8s %6s  %-26s %s\n", "step", "time (ms)", "%", "GFLOP/s",
+            "GB/s", "tiles", "kernel", "nodes");
     for (int i = 0; i < profile->n; i++) {
         const tdn_step_info *step = &profile->steps[i];
         double ns = step->n_runs ? (double)step->total_ns / (double)step->n_runs : 0;
         double per_ns = ns > 0 ? 1 / ns : 0;
         fprintf(out, "%5d %10.4f %6.2f %9.2f %8.2f %6lld  %-26s %s\n", i, ns * 1e-6,
-                profile->mean_ms > 0 ? ns * 1e-4 / profile->mean_ms : 0, (double)step->flops * per_ns,
-                (double)step->bytes * per_ns, (long long)step->n_tiles,
-                cut(step->kernel, 26, kernel, sizeof kernel), cut(step->name, 60, name, sizeof name));
+                profile->mean_ms > 0 ? ns * 1e-4 / profile->mean_ms : 0,
+                (double)step->flops * per_ns, (double)step->bytes * per_ns,
+                (long long)step->n_tiles, cut(step->kernel, 26, kernel, sizeof kernel),
+                cut(step->name, 60, name, sizeof name));
     }
     fprintf(out, "%5s %10.4f %6.2f\n", "total", profile->mean_ms, profile->n > 0 ? 100.0 : 0.0);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Timing synchronous calls, host to host, back to back or paced by a clock, and the summary of it in the form
- * that scripts around trtexec parse. Nothing is printed, allocated or bound between a call's two time stamps.
+ * Timing synchronous calls, host to host, back to back or paced by a clock, and the summary of it
+ * in the form that scripts around trtexec parse. Nothing is printed, allocated or bound between a
+ * call's two time stamps.
  */
 #ifndef TDN_CLI_MEASURE_H
 #define TDN_CLI_MEASURE_H
@@ -37,12 +38,13 @@ tdn_status tdn_measure(tdn_measurement *m, tdn_session *session, const tdn_feed 
                        const tdn_measure_options *options, tdn_error *error);
 void tdn_measurement_free(tdn_measurement *m);
 
-/* Milliseconds from begin (or due) to end. The values behind it are malloc'ed: free(latency.sorted). */
+/* Milliseconds from begin (or due) to end. The values behind it are malloc'ed:
+ * free(latency.sorted). */
 tdn_status tdn_measurement_latency(const tdn_measurement *m, bool from_due, tdn_latency *latency,
                                    tdn_error *error);
 /* "Latency: min = 1.2 ms, max = ..., percentile(99%) = 1.5 ms" */
-void tdn_latency_print(FILE *out, const char *title, const tdn_latency *latency, const double *percents,
-                       int n);
+void tdn_latency_print(FILE *out, const char *title, const tdn_latency *latency,
+                       const double *percents, int n);
 
 /* What a profile says about the steps of a program: `steps` lives in the session's arena. */
 typedef struct tdn_profile {
@@ -50,10 +52,10 @@ typedef struct tdn_profile {
     int n;
     double mean_ms; /* of all steps together */
 } tdn_profile;
-/* Runs up to n_calls calls, for about a second at most, in a context that times steps; the session has a
- * plain one again afterwards. */
-tdn_status tdn_profile_run(tdn_profile *profile, tdn_session *session, const tdn_feed *feed, int64_t n_calls,
-                           tdn_error *error);
+/* Runs up to n_calls calls, for about a second at most, in a context that times steps; the session
+ * has a plain one again afterwards. */
+tdn_status tdn_profile_run(tdn_profile *profile, tdn_session *session, const tdn_feed *feed,
+                           int64_t n_calls, tdn_error *error);
 void tdn_profile_print(FILE *out, const tdn_profile *profile);
 
 #endif

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An .npz file is a zip archive of .npy members; a .npy member is a magic, a version, the length of a header,
- * the header (a Python dict literal with descr, fortran_order and shape) and the elements. libzip does the
- * archive; the header is read by a parser for just these dicts.
+ * An .npz file is a zip archive of .npy members; a .npy member is a magic, a version, the length of
+ * a header, the header (a Python dict literal with descr, fortran_order and shape) and the
+ * elements. libzip does the archive; the header is read by a parser for just these dicts.
  *
- * All members together cannot be larger than DEFLATE can make of the file's bytes (1032:1), so a small
- * hostile file cannot ask for much memory; the header's shape must then match the member's size to the byte
- * before it is allocated.
+ * All members together cannot be larger than DEFLATE can make of the file's bytes (1032:1), so a
+ * small hostile file cannot ask for much memory; the header's shape must then match the member's
+ * size to the byte before it is allocated.
  */
 #include "cli/npz.h"
 
@@ -42,7 +42,8 @@ static tdn_dtype dtype_of(const char *descr)
     char first = descr[0] == '=' ? '<' : descr[0];
     for (size_t i = 0; i < N_DTYPES; i++) {
         bool one_byte = dtypes[i].descr[0] == '|' && dtypes[i].descr[2] == '1';
-        if (strcmp(descr + 1, dtypes[i].descr + 1) == 0 && (one_byte || first == dtypes[i].descr[0]))
+        if (strcmp(descr + 1, dtypes[i].descr + 1) == 0 &&
+            (one_byte || first == dtypes[i].descr[0]))
             return dtypes[i].dtype;
     }
     return TDN_DTYPE_NONE;
@@ -63,7 +64,7 @@ static const char *refusal(const char *descr)
     return "Tendon has no such type";
 }
 
-/* ---- The header's dict ---- */
+/* ---- The header's dict ----------------------------------------------------------------------- */
 
 typedef struct npy_header {
     char descr[sizeof((tdn_array *)0)->descr];
@@ -203,7 +204,7 @@ static bool parse_header(text t, npy_header *h)
     return t.at == t.end && h->has_descr && h->has_order && h->has_shape;
 }
 
-/* ---- One array ---- */
+/* ---- One array ------------------------------------------------------------------------------- */
 
 /* Where the bytes of a member come from: memory, or libzip. */
 typedef struct source {
@@ -241,7 +242,8 @@ static tdn_status read_header(source *s, npy_header *h, tdn_error *error)
         return tdn_fail(error, TDN_E_FORMAT, ".npy version %d.%d is not known", start[6], start[7]);
     if (!source_read(s, length, start[6] == 1 ? 2 : 4))
         return tdn_fail(error, TDN_E_FORMAT, "the .npy header is cut short");
-    uint32_t n = length[0] | (uint32_t)length[1] << 8 | (uint32_t)length[2] << 16 | (uint32_t)length[3] << 24;
+    uint32_t n = length[0] | (uint32_t)length[1] << 8 | (uint32_t)length[2] << 16 |
+                 (uint32_t)length[3] << 24;
     if (n > MAX_HEADER || n > s->left)
         return tdn_fail(error, TDN_E_FORMAT, "the .npy header claims %u bytes", (unsigned)n);
     char *dict = malloc(n + 1u);
@@ -272,13 +274,15 @@ static void *transpose(const void *from, const tdn_tensor *t, size_t item)
     return to;
 }
 
-static tdn_status read_elements(source *s, const npy_header *h, tdn_tensor *tensor, tdn_error *error)
+static tdn_status read_elements(source *s, const npy_header *h, tdn_tensor *tensor,
+                                tdn_error *error)
 {
     size_t item = tdn_dtype_size(tensor->dtype, 1), size;
     int64_t count;
     if (!tdn_dims_count(h->dims, h->rank, &count) || !tdn_size_mul((size_t)count, item, &size) ||
         size != s->left)
-        return tdn_fail(error, TDN_E_FORMAT, "%llu bytes of elements are not what the header's shape needs",
+        return tdn_fail(error, TDN_E_FORMAT,
+                        "%llu bytes of elements are not what the header's shape needs",
                         (unsigned long long)s->left);
     tensor->data = tdn_alloc(NULL, size, TDN_ALIGN);
     if (!tensor->data)
@@ -316,7 +320,7 @@ static tdn_status read_array(source *s, tdn_array *array, tdn_error *error)
     return TDN_OK;
 }
 
-/* ---- Files ---- */
+/* ---- Files ----------------------------------------------------------------------------------- */
 
 /* The new, empty array, named after a member. */
 static tdn_array *add_array(tdn_npz *npz, const char *member, tdn_error *error)
@@ -342,8 +346,8 @@ static tdn_status fail_zip(zip_t *zip, const char *what, tdn_error *error)
     return tdn_fail(error, TDN_E_FORMAT, "%s: %s", what, zip_strerror(zip));
 }
 
-/* budget: how many bytes this and all further members may still claim; several may share the same compressed
- * bytes. */
+/* budget: how many bytes this and all further members may still claim; several may share the same
+ * compressed bytes. */
 static tdn_status read_member(tdn_npz *npz, zip_t *zip, zip_uint64_t index, uint64_t *budget,
                               tdn_error *error)
 {
@@ -352,8 +356,9 @@ static tdn_status read_member(tdn_npz *npz, zip_t *zip, zip_uint64_t index, uint
         !(stat.valid & ZIP_STAT_SIZE))
         return fail_zip(zip, "a member of the archive is damaged", error);
     if (stat.size > *budget)
-        return tdn_fail(error, TDN_E_FORMAT, "member '%s' claims %llu bytes, more than the file can hold",
-                        stat.name, (unsigned long long)stat.size);
+        return tdn_fail(error, TDN_E_FORMAT,
+                        "member '%s' claims %llu bytes, more than the file can hold", stat.name,
+                        (unsigned long long)stat.size);
     *budget -= stat.size;
     if (tdn_npz_find(npz, stat.name))
         return tdn_fail(error, TDN_E_FORMAT, "member '%s' appears twice", stat.name);
@@ -365,19 +370,22 @@ static tdn_status read_member(tdn_npz *npz, zip_t *zip, zip_uint64_t index, uint
         return fail_zip(zip, array->name, error);
     source s = {.file = file, .left = stat.size};
     tdn_status status = read_array(&s, array, error);
-    /* One more byte makes libzip compare the checksum; only what was read to its end has one to compare. */
+    /* One more byte makes libzip compare the checksum; only what was read to its end has one to
+     * compare. */
     char beyond;
     if (status == TDN_OK && !array->why && zip_fread(file, &beyond, 1) != 0)
         status = tdn_fail(error, TDN_E_FORMAT, "the elements are damaged (checksum)");
     zip_fclose(file);
-    return status == TDN_OK ? TDN_OK : tdn_fail_while(error, status, "reading array '%s'", array->name);
+    return status == TDN_OK ? TDN_OK
+                            : tdn_fail_while(error, status, "reading array '%s'", array->name);
 }
 
 static tdn_status read_members(tdn_npz *npz, zip_t *zip, size_t file_size, tdn_error *error)
 {
     zip_int64_t n = zip_get_num_entries(zip, 0);
     if (n > MAX_ARRAYS)
-        return tdn_fail(error, TDN_E_FORMAT, "%lld members; at most %d are read", (long long)n, MAX_ARRAYS);
+        return tdn_fail(error, TDN_E_FORMAT, "%lld members; at most %d are read", (long long)n,
+                        MAX_ARRAYS);
     uint64_t budget = (uint64_t)file_size * MAX_INFLATION;
     for (zip_int64_t i = 0; i < n; i++)
         TDN_TRY(read_member(npz, zip, (zip_uint64_t)i, &budget, error));
@@ -449,7 +457,7 @@ const tdn_array *tdn_npz_find(const tdn_npz *npz, const char *name)
     return NULL;
 }
 
-/* ---- Writing ---- */
+/* ---- Writing --------------------------------------------------------------------------------- */
 
 static const char *descr_of(tdn_dtype dtype)
 {
@@ -459,14 +467,16 @@ static const char *descr_of(tdn_dtype dtype)
     return NULL;
 }
 
-/* A version 1 header for the tensor, padded so that elements begin at a multiple of 64. malloc'ed; NULL: no
- * memory. */
+/* A version 1 header for the tensor, padded so that elements begin at a multiple of 64. malloc'ed;
+ * NULL: no memory. */
 static char *make_header(const tdn_tensor *t, const char *descr, size_t *size)
 {
     char dict[512];
-    int n = snprintf(dict, sizeof dict, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr);
+    int n =
+        snprintf(dict, sizeof dict, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr);
     for (int i = 0; i < t->rank; i++)
-        n += snprintf(dict + n, sizeof dict - (size_t)n, "%s%lld", i ? ", " : "", (long long)t->dims[i]);
+        n += snprintf(dict + n, sizeof dict - (size_t)n, "%s%lld", i ? ", " : "",
+                      (long long)t->dims[i]);
     n += snprintf(dict + n, sizeof dict - (size_t)n, "%s), }", t->rank == 1 ? "," : "");
     *size = tdn_round_up(10 + (size_t)n + 1, 64);
     size_t length = *size - 10;
@@ -489,7 +499,8 @@ static tdn_status add_member(zip_t *zip, const char *name, const tdn_tensor *t, 
     const char *descr = descr_of(t->dtype);
     int64_t count;
     if (!descr || !tdn_dims_count(t->dims, t->rank, &count))
-        return tdn_fail(error, TDN_E_ARG, "'%s' is %s, which numpy has not", name, tdn_dtype_name(t->dtype));
+        return tdn_fail(error, TDN_E_ARG, "'%s' is %s, which numpy has not", name,
+                        tdn_dtype_name(t->dtype));
     size_t header_size, size = (size_t)count * tdn_dtype_size(t->dtype, 1);
     char member[4096];
     snprintf(member, sizeof member, "%s.npy", name);
@@ -508,8 +519,8 @@ static tdn_status add_member(zip_t *zip, const char *name, const tdn_tensor *t, 
     return TDN_OK;
 }
 
-static tdn_status write_members(const char *path, const char *const *names, const tdn_tensor *tensors, int n,
-                                char **headers, tdn_error *error)
+static tdn_status write_members(const char *path, const char *const *names,
+                                const tdn_tensor *tensors, int n, char **headers, tdn_error *error)
 {
     int code;
     zip_t *zip = zip_open(path, ZIP_CREATE | ZIP_TRUNCATE, &code);
@@ -532,8 +543,8 @@ static tdn_status write_members(const char *path, const char *const *names, cons
     return status;
 }
 
-tdn_status tdn_npz_write(const char *path, const char *const *names, const tdn_tensor *tensors, int n,
-                         tdn_error *error)
+tdn_status tdn_npz_write(const char *path, const char *const *names, const tdn_tensor *tensors,
+                         int n, tdn_error *error)
 {
     char **headers = calloc((size_t)n + 1, sizeof *headers);
     if (!headers)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Parsing of table-driven options. getopt_long is not used: it cannot say which option was nearly meant,
- * accepts abbreviations that break when an option is added, and leaves numbers and their ranges to each
- * command.
+ * Parsing of table-driven options. getopt_long is not used: it cannot say which option was nearly
+ * meant, accepts abbreviations that break when an option is added, and leaves numbers and their
+ * ranges to each command.
  */
 #include "cli/opts.h"
 
@@ -39,7 +39,8 @@ const char *tdn_nearest(const char *word, const char *const *names, int n, size_
     const char *best = NULL;
     int best_distance = 1 + (int)strlen(word) / 3;
     for (int i = 0; i < n; i++) {
-        const char *name = *(const char *const *)(const void *)((const char *)names + (size_t)i * stride);
+        const char *name =
+            *(const char *const *)(const void *)((const char *)names + (size_t)i * stride);
         int distance = edit_distance(word, name);
         if (distance <= best_distance && (!best || distance < best_distance)) {
             best = name;
@@ -72,11 +73,13 @@ static found find_letter(const tdn_opt_set *sets, int n_sets, char letter)
     return (found){NULL, NULL};
 }
 
-static tdn_status fail_unknown(const tdn_opt_set *sets, int n_sets, const char *arg, tdn_error *error)
+static tdn_status fail_unknown(const tdn_opt_set *sets, int n_sets, const char *arg,
+                               tdn_error *error)
 {
     char name[LONGEST_NAME];
     size_t length = strcspn(arg + 2, "=");
-    snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name - 1), arg + 2);
+    snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name - 1),
+             arg + 2);
     const char *near = NULL;
     for (int s = 0; s < n_sets && !near; s++)
         near = tdn_nearest(name, &sets[s].opts[0].name, sets[s].n, sizeof sets[s].opts[0]);
@@ -93,8 +96,8 @@ static tdn_status store_number(const tdn_opt *opt, void *field, const char *valu
     long long i = whole ? strtoll(value, &end, 10) : 0;
     double x = whole ? (double)i : strtod(value, &end);
     if (end == value || *end || errno || !(x >= opt->min && x <= opt->max))
-        return tdn_fail(error, TDN_E_ARG, "--%s=%s: expected a %snumber from %.10g to %.10g", opt->name,
-                        value, whole ? "whole " : "", opt->min, opt->max);
+        return tdn_fail(error, TDN_E_ARG, "--%s=%s: expected a %snumber from %.10g to %.10g",
+                        opt->name, value, whole ? "whole " : "", opt->min, opt->max);
     if (whole)
         *(int64_t *)field = i;
     else
@@ -161,8 +164,8 @@ static tdn_status parse_option(const tdn_opt_set *sets, int n_sets, int argc, ch
     return store(f, value, error);
 }
 
-tdn_status tdn_opts_parse(const tdn_opt_set *sets, int n_sets, int argc, char **argv, tdn_operands *operands,
-                          tdn_error *error)
+tdn_status tdn_opts_parse(const tdn_opt_set *sets, int n_sets, int argc, char **argv,
+                          tdn_operands *operands, tdn_error *error)
 {
     *operands = (tdn_operands){NULL, 0};
     bool options = true;
@@ -184,7 +187,8 @@ void tdn_opts_free(const tdn_opt_set *sets, int n_sets, tdn_operands *operands)
             if (sets[s].opts[i].kind != TDN_OPT_LIST)
                 continue;
             /* Other spellings share the field. */
-            tdn_opt_list *list = (tdn_opt_list *)(void *)((char *)sets[s].into + sets[s].opts[i].offset);
+            tdn_opt_list *list =
+                (tdn_opt_list *)(void *)((char *)sets[s].into + sets[s].opts[i].offset);
             free(list->items);
             *list = (tdn_opt_list){NULL, 0};
         }

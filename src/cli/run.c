@@ -17,10 +17,13 @@ typedef struct run_args {
 
 #define AT(field) offsetof(run_args, field)
 static const tdn_opt run_opts[] = {
-    {"inputs", 'i', TDN_OPT_TEXT, AT(inputs), "FILE.npz", "arrays by the names of the inputs", 0, 0},
-    {"outputs", 'o', TDN_OPT_TEXT, AT(outputs), "FILE.npz", "where the outputs go (else: printed)", 0, 0},
+    {"inputs", 'i', TDN_OPT_TEXT, AT(inputs), "FILE.npz", "arrays by the names of the inputs", 0,
+     0},
+    {"outputs", 'o', TDN_OPT_TEXT, AT(outputs), "FILE.npz", "where the outputs go (else: printed)",
+     0, 0},
     {"allow-nan", 0, TDN_OPT_FLAG, AT(allow_nan), NULL, "let NaN in the inputs pass", 0, 0},
-    {"reset-each", 0, TDN_OPT_FLAG, AT(reset_each), NULL, "set states back before each sample", 0, 0},
+    {"reset-each", 0, TDN_OPT_FLAG, AT(reset_each), NULL, "set states back before each sample", 0,
+     0},
     {"spin", 0, TDN_OPT_INT, AT(spin), "US", "idle threads spin so long, then sleep (100)", 0, 1e9},
 };
 
@@ -35,8 +38,8 @@ static const tdn_usage usage = {
 };
 
 /* All outputs of all calls. */
-static tdn_status run_all(tdn_session *s, const tdn_feed *feed, const run_args *args, tdn_stack *stacks,
-                          tdn_term *term, tdn_error *error)
+static tdn_status run_all(tdn_session *s, const tdn_feed *feed, const run_args *args,
+                          tdn_stack *stacks, tdn_term *term, tdn_error *error)
 {
     for (int64_t call = 0; call < feed->n_calls; call++) {
         TDN_TRY(tdn_session_bind(s, feed, call, error));
@@ -87,8 +90,8 @@ static tdn_status report(const tdn_session *s, const tdn_feed *feed, const tdn_s
         return TDN_OK;
     }
     TDN_TRY(write_outputs(s, stacks, args->outputs, error));
-    printf("%lld %s in %.3g s; wrote", (long long)feed->n_calls, feed->n_calls == 1 ? "call" : "calls",
-           seconds);
+    printf("%lld %s in %.3g s; wrote", (long long)feed->n_calls,
+           feed->n_calls == 1 ? "call" : "calls", seconds);
     for (int i = 0; i < s->n_outputs; i++) {
         char dims[128];
         printf("%s %s %s", i ? "," : "", s->outputs[i].name,
@@ -98,8 +101,8 @@ static tdn_status report(const tdn_session *s, const tdn_feed *feed, const tdn_s
     return TDN_OK;
 }
 
-static tdn_status run_session(tdn_session *s, const char *path, const run_args *args, tdn_arrays *arrays,
-                              tdn_error *error)
+static tdn_status run_session(tdn_session *s, const char *path, const run_args *args,
+                              tdn_arrays *arrays, tdn_error *error)
 {
     tdn_term term = tdn_term_of(stderr);
     tdn_session_options options = {.compile = &args->compile,

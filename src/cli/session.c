@@ -9,8 +9,8 @@
 #include "base/file.h"
 #include "cli/cmd.h"
 
-/* A plan's first bytes are a line of text, then eight that are no text, so that one damaged byte does not
- * hide it. */
+/* A plan's first bytes are a line of text, then eight that are no text, so that one damaged byte
+ * does not hide it. */
 #define PLAN_TEXT "tendon plan "
 #define PLAN_MAGIC "\x89tdnplan"
 #define PLAN_MAGIC_AT 64
@@ -20,14 +20,15 @@ tdn_status tdn_file_is_plan(const char *path, bool *is_plan, tdn_error *error)
     tdn_map map;
     TDN_TRY(tdn_map_open(&map, path, error));
     size_t text = strlen(PLAN_TEXT), magic = strlen(PLAN_MAGIC);
-    *is_plan =
-        (map.size >= text && memcmp(map.data, PLAN_TEXT, text) == 0) ||
-        (map.size >= PLAN_MAGIC_AT + magic && memcmp(map.data + PLAN_MAGIC_AT, PLAN_MAGIC, magic) == 0);
+    *is_plan = (map.size >= text && memcmp(map.data, PLAN_TEXT, text) == 0) ||
+               (map.size >= PLAN_MAGIC_AT + magic &&
+                memcmp(map.data + PLAN_MAGIC_AT, PLAN_MAGIC, magic) == 0);
     tdn_map_close(&map);
     return TDN_OK;
 }
 
-tdn_status tdn_session_load_model(tdn_model **model, const char *path, tdn_log_sink *sink, tdn_error *error)
+tdn_status tdn_session_load_model(tdn_model **model, const char *path, tdn_log_sink *sink,
+                                  tdn_error *error)
 {
     tdn_model_options options = TDN_MODEL_OPTIONS_INIT;
     options.log = tdn_log_line;
@@ -36,7 +37,8 @@ tdn_status tdn_session_load_model(tdn_model **model, const char *path, tdn_log_s
     const char *suffix = strrchr(path, '.');
     bool is_named_so = suffix && strcmp(suffix, ".onnx") == 0;
     if ((status == TDN_E_MODEL || status == TDN_E_FORMAT) && !is_named_so)
-        tdn_cmd_hint(error, "the file does not begin as a plan does, so it was read as an ONNX model");
+        tdn_cmd_hint(error,
+                     "the file does not begin as a plan does, so it was read as an ONNX model");
     return status;
 }
 
@@ -48,7 +50,7 @@ tdn_status tdn_session_name_file(tdn_status status, const char *path, tdn_error 
     return tdn_fail_while(error, status, "compiling %s", path);
 }
 
-/* ---- Opening ---- */
+/* ---- Opening --------------------------------------------------------------------------------- */
 
 static bool is_default(const tdn_compile_args *args)
 {
@@ -68,15 +70,17 @@ static tdn_status load_engine(tdn_session *s, const char *path, size_t size,
     engine_options.log = tdn_log_line;
     engine_options.log_user = sink;
     uint64_t begin = tdn_now_ns();
-    tdn_status status = path ? tdn_engine_load(&s->engine, path, &engine_options, error)
-                             : tdn_engine_load_memory(&s->engine, s->plan, size, &engine_options, error);
+    tdn_status status =
+        path ? tdn_engine_load(&s->engine, path, &engine_options, error)
+             : tdn_engine_load_memory(&s->engine, s->plan, size, &engine_options, error);
     s->load_s = (double)(tdn_now_ns() - begin) * 1e-9;
     return status;
 }
 
 /* The model's own shapes where they are concrete or given, else those of the arrays. */
-static tdn_status use_array_shapes(tdn_session *s, const tdn_ports *ports, const tdn_session_options *options,
-                                   tdn_build_options *build, tdn_error *error)
+static tdn_status use_array_shapes(tdn_session *s, const tdn_ports *ports,
+                                   const tdn_session_options *options, tdn_build_options *build,
+                                   tdn_error *error)
 {
     if (build->n_shapes || build->max_shapes || !options->arrays)
         return TDN_OK;
@@ -120,19 +124,22 @@ static tdn_status load_plan(tdn_session *s, const char *path, const tdn_session_
                             tdn_error *error)
 {
     if (!is_default(options->compile))
-        return tdn_fail(
-            error, TDN_E_ARG,
-            "%s is compiled already: --precision, --optimization-level, --target, --state and --dump are "
-            "for models",
-            path);
+        return tdn_fail(error, TDN_E_ARG,
+                        "%s is compiled already: --precision, --optimization-level, --target, "
+                        "--state and --dump are "
+                        "for models",
+                        path);
     if (options->arrays && options->compile->shapes.n)
         return tdn_fail(error, TDN_E_ARG,
-                        "%s is compiled already, and the arrays have their shapes: drop --shapes", path);
+                        "%s is compiled already, and the arrays have their shapes: drop --shapes",
+                        path);
     TDN_TRY(load_engine(s, path, 0, options, error));
     tdn_ports ports;
     /* The last program is the largest, so that words about it tell the most. */
-    TDN_TRY(tdn_ports_of_engine(&ports, s->engine, tdn_engine_n_programs(s->engine) - 1, s->arena, error));
-    return options->arrays ? tdn_arrays_check(options->arrays, &ports, options->allow_nan, error) : TDN_OK;
+    TDN_TRY(tdn_ports_of_engine(&ports, s->engine, tdn_engine_n_programs(s->engine) - 1, s->arena,
+                                error));
+    return options->arrays ? tdn_arrays_check(options->arrays, &ports, options->allow_nan, error)
+                           : TDN_OK;
 }
 
 /* What is the same for both once there is an engine. */
@@ -155,8 +162,8 @@ static tdn_status begin(tdn_session *s, tdn_error *error)
     return s->arena ? TDN_OK : tdn_fail_nomem(error, "the session");
 }
 
-tdn_status tdn_session_open(tdn_session *session, const char *path, const tdn_session_options *options,
-                            tdn_error *error)
+tdn_status tdn_session_open(tdn_session *session, const char *path,
+                            const tdn_session_options *options, tdn_error *error)
 {
     bool is_plan;
     TDN_TRY(begin(session, error));
@@ -175,7 +182,8 @@ tdn_status tdn_session_open(tdn_session *session, const char *path, const tdn_se
 }
 
 tdn_status tdn_session_open_model(tdn_session *session, tdn_model *model, const char *model_path,
-                                  const char *plan_path, const tdn_session_options *options, tdn_error *error)
+                                  const char *plan_path, const tdn_session_options *options,
+                                  tdn_error *error)
 {
     TDN_TRY(begin(session, error));
     TDN_TRY(plan_path ? load_plan(session, plan_path, options, error)
@@ -196,8 +204,9 @@ void tdn_session_close(tdn_session *session)
     *session = (tdn_session){.arena = NULL};
 }
 
-tdn_status tdn_session_feed(tdn_session *session, tdn_feed *feed, const tdn_session_options *options,
-                            int64_t n_calls, uint64_t seed, tdn_error *error)
+tdn_status tdn_session_feed(tdn_session *session, tdn_feed *feed,
+                            const tdn_session_options *options, int64_t n_calls, uint64_t seed,
+                            tdn_error *error)
 {
     if (options->arrays)
         return tdn_feed_arrays(feed, session->engine, options->arrays, session->arena, error);
@@ -209,7 +218,7 @@ tdn_status tdn_session_feed(tdn_session *session, tdn_feed *feed, const tdn_sess
                            session->arena, error);
 }
 
-/* ---- Calling ---- */
+/* ---- Calling --------------------------------------------------------------------------------- */
 
 tdn_status tdn_session_new_context(tdn_session *session, bool profile, tdn_error *error)
 {
@@ -266,7 +275,8 @@ static tdn_status bind_outputs(tdn_session *s, int64_t batch, tdn_error *error)
     return TDN_OK;
 }
 
-tdn_status tdn_session_bind(tdn_session *session, const tdn_feed *feed, int64_t call, tdn_error *error)
+tdn_status tdn_session_bind(tdn_session *session, const tdn_feed *feed, int64_t call,
+                            tdn_error *error)
 {
     int64_t batch = 0;
     tdn_context_unbind(session->context);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Percentiles and differences. Sums are in double; the largest tensors here have some 10^9 elements. */
+/* Percentiles and differences. Sums are in double; the largest tensors here have some 10^9
+ * elements. */
 #include "cli/stats.h"
 
 #include <math.h>
@@ -83,9 +84,11 @@ static void add_f32(tdn_difference *d, const float *a, const float *b, int64_t n
         add(d, (double)a[i], (double)b[i], distance((double)a[i], (double)b[i]), t);
 }
 
-void tdn_difference_add(tdn_difference *d, const tdn_view *a, const tdn_view *b, tdn_tolerance tolerance)
+void tdn_difference_add(tdn_difference *d, const tdn_view *a, const tdn_view *b,
+                        tdn_tolerance tolerance)
 {
-    if (a->dtype == TDN_F32 && b->dtype == TDN_F32 && tdn_view_is_dense(a) && tdn_view_is_dense(b)) {
+    if (a->dtype == TDN_F32 && b->dtype == TDN_F32 && tdn_view_is_dense(a) &&
+        tdn_view_is_dense(b)) {
         add_f32(d, a->data, b->data, tdn_view_count(a), tolerance);
         return;
     }
@@ -100,10 +103,7 @@ void tdn_difference_add(tdn_difference *d, const tdn_view *a, const tdn_view *b,
     }
 }
 
-double tdn_difference_mean(const tdn_difference *d)
-{
-    return d->n ? d->sum / (double)d->n : 0;
-}
+double tdn_difference_mean(const tdn_difference *d) { return d->n ? d->sum / (double)d->n : 0; }
 
 double tdn_difference_cosine(const tdn_difference *d)
 {

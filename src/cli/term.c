@@ -15,7 +15,8 @@ tdn_term tdn_term_of(FILE *file)
 {
     const char *term = getenv("TERM"), *no_color = getenv("NO_COLOR");
     bool able = isatty(fileno(file)) && term && strcmp(term, "dumb") != 0;
-    return (tdn_term){.file = file, .is_terminal = able, .colour = able && !(no_color && *no_color)};
+    return (tdn_term){
+        .file = file, .is_terminal = able, .colour = able && !(no_color && *no_color)};
 }
 
 const char *tdn_term_on(const tdn_term *term, tdn_style style)
@@ -27,10 +28,7 @@ const char *tdn_term_on(const tdn_term *term, tdn_style style)
     return term->colour ? codes[style] : "";
 }
 
-const char *tdn_term_off(const tdn_term *term)
-{
-    return term->colour ? "\033[0m" : "";
-}
+const char *tdn_term_off(const tdn_term *term) { return term->colour ? "\033[0m" : ""; }
 
 void tdn_term_bar(tdn_term *term, const char *title, double fraction)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What differs between a terminal and a pipe: colour and progress bars appear on a terminal only, so that
- * what scripts read is plain text. NO_COLOR and TERM=dumb are heeded.
+ * What differs between a terminal and a pipe: colour and progress bars appear on a terminal only,
+ * so that what scripts read is plain text. NO_COLOR and TERM=dumb are heeded.
  */
 #ifndef TDN_CLI_TERM_H
 #define TDN_CLI_TERM_H

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tendon validate: an engine against the reference, which evaluates the same model plainly and shares no code
- * with it; and against expected outputs and labels where the data has them. Every call of the engine is
- * followed by the reference's on the same inputs, so memory does not grow with the samples.
+ * tendon validate: an engine against the reference, which evaluates the same model plainly and
+ * shares no code with it; and against expected outputs and labels where the data has them. Every
+ * call of the engine is followed by the reference's on the same inputs, so memory does not grow
+ * with the samples.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -22,10 +23,13 @@ typedef struct validate_args {
 
 #define AT(field) offsetof(validate_args, field)
 static const tdn_opt validate_opts[] = {
-    {"data", 'd', TDN_OPT_TEXT, AT(data), "FILE.npz", "inputs, expected outputs, label (else seeded)", 0, 0},
-    {"atol", 0, TDN_OPT_REAL, AT(atol), "X", "must hold: |a - b| <= atol + rtol |b| (1e-4)", 0, 1e300},
+    {"data", 'd', TDN_OPT_TEXT, AT(data), "FILE.npz",
+     "inputs, expected outputs, label (else seeded)", 0, 0},
+    {"atol", 0, TDN_OPT_REAL, AT(atol), "X", "must hold: |a - b| <= atol + rtol |b| (1e-4)", 0,
+     1e300},
     {"rtol", 0, TDN_OPT_REAL, AT(rtol), "X", "the same (1e-4)", 0, 1e300},
-    {"samples", 0, TDN_OPT_INT, AT(samples), "N", "of which the reference evaluates N (all)", 1, 1e12},
+    {"samples", 0, TDN_OPT_INT, AT(samples), "N", "of which the reference evaluates N (all)", 1,
+     1e12},
     {"layers", 0, TDN_OPT_FLAG, AT(layers), NULL, "compare every value inside, too", 0, 0},
     {"seed", 0, TDN_OPT_INT, AT(seed), NULL, NULL, 0, 1e15},
     {"allow-nan", 0, TDN_OPT_FLAG, AT(allow_nan), NULL, "let NaN in the inputs pass", 0, 0},
@@ -80,7 +84,7 @@ static tdn_view view_of(const tdn_tensor *t)
     return tdn_view_make(t->data, t->dtype, t->rank, t->dims);
 }
 
-/* ---- The reference's inputs and states ---- */
+/* ---- The reference's inputs and states ------------------------------------------------------- */
 
 static int state_of(const validation *v, const char *input)
 {
@@ -124,7 +128,8 @@ static tdn_status find_states(validation *v, tdn_error *error)
 }
 
 /* The model's input `index` in a call: from the feed or from a state. */
-static tdn_status model_input(const validation *v, int index, int64_t call, tdn_tensor *t, tdn_error *error)
+static tdn_status model_input(const validation *v, int index, int64_t call, tdn_tensor *t,
+                              tdn_error *error)
 {
     const char *name = v->model_ports.inputs[index].name;
     int state = state_of(v, name);
@@ -138,7 +143,8 @@ static tdn_status model_input(const validation *v, int index, int64_t call, tdn_
             return TDN_OK;
         }
     return tdn_fail(error, TDN_E_ARG,
-                    "the plan has no input '%s': if it is a state there, say --state=%s:OUTPUT", name, name);
+                    "the plan has no input '%s': if it is a state there, say --state=%s:OUTPUT",
+                    name, name);
 }
 
 /* The reference for the shapes of v->inputs: the last call of a batch may be shorter. */
@@ -148,7 +154,8 @@ static tdn_status prepare_reference(validation *v, tdn_error *error)
     bool same = v->reference != NULL;
     for (int i = 0; i < n; i++) {
         const tdn_tensor *t = &v->inputs[i];
-        same = same && t->rank == v->specs[i].rank && memcmp(t->dims, v->specs[i].dims, sizeof t->dims) == 0;
+        same = same && t->rank == v->specs[i].rank &&
+               memcmp(t->dims, v->specs[i].dims, sizeof t->dims) == 0;
         v->specs[i].input = v->model_ports.inputs[i].name;
         v->specs[i].rank = t->rank;
         memcpy(v->specs[i].dims, t->dims, sizeof t->dims);
@@ -158,15 +165,18 @@ static tdn_status prepare_reference(validation *v, tdn_error *error)
     tdn_reference_free(v->reference);
     v->reference = NULL;
     tdn_shape_set set = {v->specs, n};
-    return tdn_reference_create(&v->reference, v->model, &set, (int)v->args->compile.threads, error);
+    return tdn_reference_create(&v->reference, v->model, &set, (int)v->args->compile.threads,
+                                error);
 }
 
-static tdn_status reference_value(const validation *v, const char *name, tdn_tensor *t, tdn_error *error)
+static tdn_status reference_value(const validation *v, const char *name, tdn_tensor *t,
+                                  tdn_error *error)
 {
     tdn_status status = tdn_reference_value(v->reference, name, t);
     if (status == TDN_OK)
         return TDN_OK;
-    return tdn_fail(error, status, "the model has no value '%s': is the plan of another model?", name);
+    return tdn_fail(error, status, "the model has no value '%s': is the plan of another model?",
+                    name);
 }
 
 static tdn_status run_reference(validation *v, int64_t call, tdn_error *error)
@@ -181,14 +191,15 @@ static tdn_status run_reference(validation *v, int64_t call, tdn_error *error)
         TDN_TRY(reference_value(v, v->states[i].output, &t, error));
         from = view_of(&t);
         if (!tdn_view_same_dims(&from, &to) || from.dtype != to.dtype)
-            return tdn_fail(error, TDN_E_SHAPE, "state '%s' and output '%s' differ in shape or type",
+            return tdn_fail(error, TDN_E_SHAPE,
+                            "state '%s' and output '%s' differ in shape or type",
                             v->states[i].input, v->states[i].output);
         memcpy(to.data, from.data, tdn_dtype_size(to.dtype, (size_t)tdn_view_count(&to)));
     }
     return TDN_OK;
 }
 
-/* ---- Comparing ---- */
+/* ---- Comparing ------------------------------------------------------------------------------- */
 
 static tdn_status compare_outputs(validation *v, tdn_error *error)
 {
@@ -201,14 +212,16 @@ static tdn_status compare_outputs(validation *v, tdn_error *error)
         char is[128], should[128];
         if (!tdn_view_same_dims(&va, &vb))
             return tdn_fail(error, TDN_E_CHECK, "output '%s' is %s, the reference has %s", c->name,
-                            tdn_tensor_text(a, is, sizeof is), tdn_tensor_text(&b, should, sizeof should));
+                            tdn_tensor_text(a, is, sizeof is),
+                            tdn_tensor_text(&b, should, sizeof should));
         tdn_difference_add(&c->difference, &va, &vb, tolerance_of(v));
         TDN_TRY(tdn_stack_add(&c->reference, &b, c->name, error));
     }
     return TDN_OK;
 }
 
-/* Is this one of the n of n_calls that the reference evaluates, spread evenly? With states all must be. */
+/* Is this one of the n of n_calls that the reference evaluates, spread evenly? With states all must
+ * be. */
 static bool is_sampled(const validation *v, int64_t call)
 {
     int64_t n = v->args->samples, of = v->feed.n_calls;
@@ -238,7 +251,7 @@ static tdn_status compare_call(validation *v, int64_t call, tdn_error *error)
     return v->evaluated[call] ? compare_outputs(v, error) : TDN_OK;
 }
 
-/* ---- Report ---- */
+/* ---- Report ---------------------------------------------------------------------------------- */
 
 /* The element among all calls that is number `element` among the evaluated ones. */
 static int64_t element_of_all(const validation *v, const compared *c, int64_t element)
@@ -254,8 +267,8 @@ static int64_t element_of_all(const validation *v, const compared *c, int64_t el
     return call * size + element % size;
 }
 
-static const char *worst_text(const tdn_difference *d, int64_t element, const tdn_tensor *stack, char *text,
-                              size_t size)
+static const char *worst_text(const tdn_difference *d, int64_t element, const tdn_tensor *stack,
+                              char *text, size_t size)
 {
     char place[128];
     snprintf(text, size, "%s: %.9g, not %.9g", tdn_place_text(stack, element, place, sizeof place),
@@ -264,8 +277,8 @@ static const char *worst_text(const tdn_difference *d, int64_t element, const td
 }
 
 /* `element`: the worst one's number in `stack`. */
-static void print_difference(validation *v, const char *what, const char *name, const tdn_difference *d,
-                             int64_t element, const tdn_tensor *stack)
+static void print_difference(validation *v, const char *what, const char *name,
+                             const tdn_difference *d, int64_t element, const tdn_tensor *stack)
 {
     char worst[256] = "";
     tdn_term out = tdn_term_of(stdout);
@@ -274,8 +287,9 @@ static void print_difference(validation *v, const char *what, const char *name, 
     if (d->n > 0)
         worst_text(d, element, stack, worst, sizeof worst);
     printf("%-20s %-9s  %s%-7s%s  max %.3g  mean %.3g  cosine %.9f  SQNR %.1f dB\n", name, what,
-           tdn_term_on(&out, holds ? TDN_GOOD : TDN_BAD), holds ? "ok" : "DIFFERS", tdn_term_off(&out),
-           d->max, tdn_difference_mean(d), tdn_difference_cosine(d), tdn_difference_sqnr(d));
+           tdn_term_on(&out, holds ? TDN_GOOD : TDN_BAD), holds ? "ok" : "DIFFERS",
+           tdn_term_off(&out), d->max, tdn_difference_mean(d), tdn_difference_cosine(d),
+           tdn_difference_sqnr(d));
     printf("%-20s %-9s           %s %s", "", "", holds ? "nearest to the limit" : "worst", worst);
     if (!holds)
         printf("; %lld of %lld elements differ", (long long)d->n_outside, (long long)d->n);
@@ -292,10 +306,11 @@ static tdn_status compare_expected(validation *v, tdn_error *error)
         tdn_view a = view_of(is), b = view_of(should);
         char text_is[128], text_should[128];
         if (array->why)
-            return tdn_fail(error, TDN_E_FORMAT, "%s: expected output '%s' has type %s: %s", v->arrays->path,
-                            array->name, array->descr, array->why);
+            return tdn_fail(error, TDN_E_FORMAT, "%s: expected output '%s' has type %s: %s",
+                            v->arrays->path, array->name, array->descr, array->why);
         if (!tdn_view_same_dims(&a, &b))
-            return tdn_fail(error, TDN_E_FORMAT, "%s: expected output '%s' has shape %s; the engine gives %s",
+            return tdn_fail(error, TDN_E_FORMAT,
+                            "%s: expected output '%s' has shape %s; the engine gives %s",
                             v->arrays->path, array->name,
                             tdn_tensor_text(should, text_should, sizeof text_should),
                             tdn_tensor_text(is, text_is, sizeof text_is));
@@ -327,12 +342,14 @@ static const compared *classifier(const validation *v, int64_t n_labels)
 }
 
 /* Accuracy over all rows, and of both over those that the reference evaluated. */
-static void print_accuracy(const validation *v, const compared *c, const tdn_view *labels, int64_t n_labels)
+static void print_accuracy(const validation *v, const compared *c, const tdn_view *labels,
+                           int64_t n_labels)
 {
     int64_t right = 0, n_both = 0, right_engine = 0, right_reference = 0, agree = 0;
     int64_t n_evaluated = c->reference.tensor.rank > 0 ? c->reference.tensor.dims[0] : 0;
     for (int64_t row = 0; row < n_labels; row++) {
-        int64_t label = tdn_view_get_int(labels, row), engine = decision(&c->engine.tensor, row, n_labels);
+        int64_t label = tdn_view_get_int(labels, row),
+                engine = decision(&c->engine.tensor, row, n_labels);
         right += engine == label;
         if (!v->evaluated[row / c->rows] || n_both >= n_evaluated)
             continue;
@@ -341,17 +358,19 @@ static void print_accuracy(const validation *v, const compared *c, const tdn_vie
         right_reference += reference == label;
         agree += engine == reference;
     }
-    printf("accuracy of the engine     %6.2f %%  (%lld of %lld)\n", 100.0 * (double)right / (double)n_labels,
-           (long long)right, (long long)n_labels);
+    printf("accuracy of the engine     %6.2f %%  (%lld of %lld)\n",
+           100.0 * (double)right / (double)n_labels, (long long)right, (long long)n_labels);
     if (n_both == 0)
         return;
     if (n_both < n_labels)
         printf("  on the reference's       %6.2f %%  (%lld of %lld)\n",
-               100.0 * (double)right_engine / (double)n_both, (long long)right_engine, (long long)n_both);
+               100.0 * (double)right_engine / (double)n_both, (long long)right_engine,
+               (long long)n_both);
     printf("accuracy of the reference  %6.2f %%  (%lld of %lld)\n",
-           100.0 * (double)right_reference / (double)n_both, (long long)right_reference, (long long)n_both);
-    printf("same decisions             %6.2f %%  (%lld of %lld)\n", 100.0 * (double)agree / (double)n_both,
-           (long long)agree, (long long)n_both);
+           100.0 * (double)right_reference / (double)n_both, (long long)right_reference,
+           (long long)n_both);
+    printf("same decisions             %6.2f %%  (%lld of %lld)\n",
+           100.0 * (double)agree / (double)n_both, (long long)agree, (long long)n_both);
 }
 
 static tdn_status report_labels(const validation *v, tdn_error *error)
@@ -361,7 +380,8 @@ static tdn_status report_labels(const validation *v, tdn_error *error)
         return TDN_OK;
     int64_t n = 0;
     if (label->why || !tdn_dims_count(label->tensor.dims, label->tensor.rank, &n))
-        return tdn_fail(error, TDN_E_FORMAT, "%s: 'label' has type %s", v->arrays->path, label->descr);
+        return tdn_fail(error, TDN_E_FORMAT, "%s: 'label' has type %s", v->arrays->path,
+                        label->descr);
     const compared *c = classifier(v, n);
     if (!c)
         return tdn_fail(error, TDN_E_FORMAT, "%s: no output has a row for each of the %lld labels",
@@ -383,8 +403,8 @@ static tdn_status report(validation *v, tdn_error *error)
         v->holds = tdn_layers_print(v->layers) && v->holds;
     for (int i = 0; i < v->session->n_outputs; i++) {
         const compared *c = &v->outputs[i];
-        print_difference(v, "reference", c->name, &c->difference, element_of_all(v, c, c->difference.worst),
-                         &c->engine.tensor);
+        print_difference(v, "reference", c->name, &c->difference,
+                         element_of_all(v, c, c->difference.worst), &c->engine.tensor);
     }
     TDN_TRY(compare_expected(v, error));
     TDN_TRY(report_labels(v, error));
@@ -394,7 +414,7 @@ static tdn_status report(validation *v, tdn_error *error)
     return TDN_OK;
 }
 
-/* ---- The command ---- */
+/* ---- The command ----------------------------------------------------------------------------- */
 
 static tdn_status prepare(validation *v, const tdn_session_options *options, tdn_error *error)
 {
@@ -450,7 +470,8 @@ static tdn_status validate(validation *v, const char *path, const char *plan, td
     return status;
 }
 
-static tdn_status validate_files(const tdn_operands *operands, const validate_args *args, tdn_error *error)
+static tdn_status validate_files(const tdn_operands *operands, const validate_args *args,
+                                 tdn_error *error)
 {
     tdn_arrays arrays = {.path = args->data};
     tdn_term term = tdn_term_of(stderr);
@@ -471,8 +492,8 @@ static tdn_status validate_files(const tdn_operands *operands, const validate_ar
                     .holds = true};
     tdn_status status = tdn_session_load_model(&v.model, path, &sink, error);
     if (status == TDN_OK)
-        status = validate(&v, path, operands->n > 1 ? operands->items[1] : NULL, args->data ? &arrays : NULL,
-                          error);
+        status = validate(&v, path, operands->n > 1 ? operands->items[1] : NULL,
+                          args->data ? &arrays : NULL, error);
     tdn_session_close(&session);
     tdn_model_free(v.model);
     tdn_npz_free(&arrays.npz);

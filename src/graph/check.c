@@ -2,8 +2,9 @@
 /*
  * The verifier: how a pass is judged.
  *
- * It walks inputs, nodes and outputs once, notes which values have been made so far, counts every read anew and
- * compares with n_uses. Its notes are in memory of its own, so the graph and its arena stay as they were.
+ * It walks inputs, nodes and outputs once, notes which values have been made so far, counts every
+ * read anew and compares with n_uses. Its notes are in memory of its own, so the graph and its
+ * arena stay as they were.
  */
 #include <string.h>
 
@@ -53,7 +54,10 @@ static tdn_status check_made(check *c, const tdn_value *v)
 }
 
 /* Is v of this graph? A subgraph reads values of its outer graphs too. */
-static bool is_own(const check *c, const tdn_value *v) { return tdn_graph_find(c->g, v->name) == v; }
+static bool is_own(const check *c, const tdn_value *v)
+{
+    return tdn_graph_find(c->g, v->name) == v;
+}
 
 static tdn_status check_read(check *c, const tdn_value *v, const char *reader)
 {
@@ -74,7 +78,8 @@ static tdn_status check_subgraphs(check *c, const tdn_node *node)
     for (int k = 0; k < node->attrs.n; k++) {
         if (node->attrs.items[k].kind != TDN_ATTR_GRAPH)
             continue;
-        for (const tdn_node *inner = node->attrs.items[k].graph->first; inner; inner = inner->next) {
+        for (const tdn_node *inner = node->attrs.items[k].graph->first; inner;
+             inner = inner->next) {
             for (int i = 0; i < inner->n_in; i++)
                 if (inner->in[i] && is_own(c, inner->in[i]))
                     TDN_TRY(check_read(c, inner->in[i], inner->name));
@@ -91,7 +96,8 @@ static tdn_status check_node(check *c, const tdn_node *node)
     if (tdn_names_find(c->g->node_names, node->name) != node)
         return BROKEN(c, "node '%s' is not the one of that name", node->name);
     if (node->n_own_in < 0 || node->n_own_in > node->n_in)
-        return BROKEN(c, "node '%s' has %d of %d inputs as its own", node->name, node->n_own_in, node->n_in);
+        return BROKEN(c, "node '%s' has %d of %d inputs as its own", node->name, node->n_own_in,
+                      node->n_in);
     if (node->next && node->next->prev != node)
         return BROKEN(c, "the list is broken behind node '%s'", node->name);
     for (int i = 0; i < node->n_in; i++)
@@ -103,7 +109,8 @@ static tdn_status check_node(check *c, const tdn_node *node)
             continue;
         TDN_TRY(check_made(c, node->out[i]));
         if (node->out[i]->producer != node || node->out[i]->kind != TDN_VALUE_NODE)
-            return BROKEN(c, "output '%s' of node '%s' has another producer", node->out[i]->name, node->name);
+            return BROKEN(c, "output '%s' of node '%s' has another producer", node->out[i]->name,
+                          node->name);
     }
     return TDN_OK;
 }
@@ -138,7 +145,8 @@ static tdn_status check_graph(check *c)
     for (int id = 0; id < c->g->n_values; id++) {
         const tdn_value *v = c->notes[id].value;
         if (v && v->n_uses != c->notes[id].n_reads)
-            return BROKEN(c, "value '%s' counts %d uses, but has %d", v->name, v->n_uses, c->notes[id].n_reads);
+            return BROKEN(c, "value '%s' counts %d uses, but has %d", v->name, v->n_uses,
+                          c->notes[id].n_reads);
     }
     return TDN_OK;
 }

@@ -4,7 +4,8 @@
  *
  *     %y:f32[1x64x200] = Conv(%x, @w) {group=1, pads=[1, 1]} epilogue t0 = ...   ; conv1
  *
- * % is a value that a run makes, @ a constant, _ an absent operand. Long lines are cut, never refused.
+ * % is a value that a run makes, @ a constant, _ an absent operand. Long lines are cut, never
+ * refused.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -57,7 +58,8 @@ static void put_typed(line *l, const tdn_value *v)
     put_value(l, v);
     if (v) {
         char shape[192];
-        put(l, ":%s[%s]", tdn_dtype_name(v->dtype), tdn_shape_print(&v->shape, shape, sizeof shape));
+        put(l, ":%s[%s]", tdn_dtype_name(v->dtype),
+            tdn_shape_print(&v->shape, shape, sizeof shape));
     }
 }
 
@@ -112,7 +114,8 @@ static void put_node(line *l, const tdn_node *node)
     put(l, "  ; %s", node->origin);
 }
 
-static void dump(const tdn_graph *g, const char *indent, void (*out)(void *, const char *), void *user)
+static void dump(const tdn_graph *g, const char *indent, void (*out)(void *, const char *),
+                 void *user)
 {
     for (int i = 0; i < g->n_inputs; i++) {
         line l = {.n = 0};

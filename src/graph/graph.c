@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Making and rewriting graphs. Values and nodes live in the graph's arena and are never freed singly: a removed node
- * is unlinked, a value that nobody reads is simply no longer reached.
+ * Making and rewriting graphs. Values and nodes live in the graph's arena and are never freed
+ * singly: a removed node is unlinked, a value that nobody reads is simply no longer reached.
  *
- * Kept at every moment: the list of nodes and its count; n_uses of each value (reads by nodes and graph outputs);
- * producer of each value; both name maps. The order of nodes is the caller's duty and is checked by the verifier.
+ * Kept at every moment: the list of nodes and its count; n_uses of each value (reads by nodes and
+ * graph outputs); producer of each value; both name maps. The order of nodes is the caller's duty
+ * and is checked by the verifier.
  */
 #include "graph/graph.h"
 
@@ -24,8 +25,8 @@ tdn_graph *tdn_graph_create(tdn_arena *arena, const char *name)
     return g->name && g->value_names && g->node_names ? g : NULL;
 }
 
-/* A copy of `name` that is not taken: with "~0", "~1", ... behind it where it is. A suffix is tried once in a graph's
- * life, so that names chosen to collide cost no quadratic search. */
+/* A copy of `name` that is not taken: with "~0", "~1", ... behind it where it is. A suffix is tried
+ * once in a graph's life, so that names chosen to collide cost no quadratic search. */
 static const char *unique_name(tdn_graph *g, const tdn_names *names, const char *name)
 {
     if (name && name[0] && !tdn_names_find(names, name))
@@ -37,7 +38,7 @@ static const char *unique_name(tdn_graph *g, const tdn_names *names, const char 
     }
 }
 
-/* ---- Values ---- */
+/* ---- Values ---------------------------------------------------------------------------------- */
 
 tdn_value *tdn_graph_value(tdn_graph *g, const char *name)
 {
@@ -55,7 +56,10 @@ tdn_value *tdn_graph_value(tdn_graph *g, const char *name)
     return v;
 }
 
-tdn_value *tdn_graph_find(const tdn_graph *g, const char *name) { return tdn_names_find(g->value_names, name); }
+tdn_value *tdn_graph_find(const tdn_graph *g, const char *name)
+{
+    return tdn_names_find(g->value_names, name);
+}
 
 /* Makes room for one more pointer in an array that doubles at powers of two. */
 static bool grow(tdn_graph *g, tdn_value ***items, int n)
@@ -71,7 +75,8 @@ static bool grow(tdn_graph *g, tdn_value ***items, int n)
     return true;
 }
 
-tdn_value *tdn_graph_add_input(tdn_graph *g, const char *name, tdn_dtype dtype, const tdn_shape *shape)
+tdn_value *tdn_graph_add_input(tdn_graph *g, const char *name, tdn_dtype dtype,
+                               const tdn_shape *shape)
 {
     tdn_value *v = tdn_graph_value(g, name);
     if (!v || !grow(g, &g->inputs, g->n_inputs))
@@ -83,7 +88,8 @@ tdn_value *tdn_graph_add_input(tdn_graph *g, const char *name, tdn_dtype dtype, 
     return v;
 }
 
-tdn_value *tdn_graph_const(tdn_graph *g, const char *name, tdn_dtype dtype, const tdn_shape *shape, const void *data)
+tdn_value *tdn_graph_const(tdn_graph *g, const char *name, tdn_dtype dtype, const tdn_shape *shape,
+                           const void *data)
 {
     tdn_value *v = tdn_graph_value(g, name);
     if (!v)
@@ -126,7 +132,7 @@ bool tdn_graph_set_output(tdn_graph *g, tdn_value *v)
     return true;
 }
 
-/* ---- Nodes ---- */
+/* ---- Nodes ----------------------------------------------------------------------------------- */
 
 static tdn_value **copy_values(tdn_graph *g, tdn_value *const *values, int n)
 {
@@ -145,8 +151,9 @@ static void link_before(tdn_graph *g, tdn_node *node, tdn_node *before)
     g->n_nodes++;
 }
 
-tdn_node *tdn_graph_node(tdn_graph *g, tdn_node *before, const struct tdn_op_def *op, const char *name,
-                         tdn_value *const *in, int n_in, tdn_value *const *out, int n_out)
+tdn_node *tdn_graph_node(tdn_graph *g, tdn_node *before, const struct tdn_op_def *op,
+                         const char *name, tdn_value *const *in, int n_in, tdn_value *const *out,
+                         int n_out)
 {
     tdn_node *node = tdn_arena_alloc(g->arena, 1, sizeof *node);
     if (!node)
@@ -169,13 +176,15 @@ tdn_node *tdn_graph_node(tdn_graph *g, tdn_node *before, const struct tdn_op_def
     return node;
 }
 
-/* A subgraph reads the values of its outer graphs: their counts go with the node that holds the subgraph. */
+/* A subgraph reads the values of its outer graphs: their counts go with the node that holds the
+ * subgraph. */
 static void drop_subgraph_uses(const tdn_node *node)
 {
     for (int k = 0; k < node->attrs.n; k++) {
         if (node->attrs.items[k].kind != TDN_ATTR_GRAPH)
             continue;
-        for (const tdn_node *inner = node->attrs.items[k].graph->first; inner; inner = inner->next) {
+        for (const tdn_node *inner = node->attrs.items[k].graph->first; inner;
+             inner = inner->next) {
             for (int i = 0; i < inner->n_in; i++)
                 if (inner->in[i])
                     inner->in[i]->n_uses--;
@@ -219,7 +228,7 @@ bool tdn_node_append_input(tdn_graph *g, tdn_node *node, tdn_value *v)
     return true;
 }
 
-/* ---- Rewriting ---- */
+/* ---- Rewriting ------------------------------------------------------------------------------- */
 
 static void replace_reads(tdn_graph *g, const tdn_value *from, tdn_value *to)
 {
@@ -279,7 +288,7 @@ tdn_node *tdn_value_only_user(const tdn_graph *g, const tdn_value *v)
     return NULL;
 }
 
-/* ---- Attributes ---- */
+/* ---- Attributes ------------------------------------------------------------------------------ */
 
 bool tdn_node_set_attr(tdn_graph *g, tdn_node *node, const tdn_attr *attr)
 {
@@ -306,7 +315,8 @@ bool tdn_node_set_int(tdn_graph *g, tdn_node *node, const char *name, int64_t i)
 bool tdn_node_set_ints(tdn_graph *g, tdn_node *node, const char *name, const int64_t *v, int n)
 {
     int64_t *copy = tdn_arena_alloc(g->arena, n > 0 ? (size_t)n : 1, sizeof *copy);
-    const tdn_attr attr = {.name = tdn_arena_strdup(g->arena, name), .kind = TDN_ATTR_INTS, .n = n, .ints = copy};
+    const tdn_attr attr = {
+        .name = tdn_arena_strdup(g->arena, name), .kind = TDN_ATTR_INTS, .n = n, .ints = copy};
     if (!copy || !attr.name)
         return false;
     if (n > 0)
@@ -325,7 +335,7 @@ bool tdn_node_set_string(tdn_graph *g, tdn_node *node, const char *name, const c
     return attr.name && attr.s && tdn_node_set_attr(g, node, &attr);
 }
 
-/* ---- Shapes ---- */
+/* ---- Shapes ---------------------------------------------------------------------------------- */
 
 bool tdn_shape_fits(const tdn_shape *shape)
 {

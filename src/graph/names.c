@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Open addressing with linear probing; at most half full; old tables stay in the arena (a geometric series: at most
- * as much again). The hash is seeded by the table's address, so that a model file cannot choose names that collide.
- * Names are never removed: a name that was used once stays taken.
+ * Open addressing with linear probing; at most half full; old tables stay in the arena (a geometric
+ * series: at most as much again). The hash is seeded by the table's address, so that a model file
+ * cannot choose names that collide. Names are never removed: a name that was used once stays taken.
  */
 #include "graph/names.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Weights by content. A linear look at the hashes is enough: there are a few hundred, and each is compared with its
- * like only. */
+/* Weights by content. A linear look at the hashes is enough: there are a few hundred, and each is
+ * compared with its like only. */
 #include <string.h>
 
 #include "lower/lower.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One function a core operator: places in, the canonical form of its kernel family, a step out. What no family takes
- * is run by the operator's reference (with its epilogue as a map after it), and the build says so.
+ * One function a core operator: places in, the canonical form of its kernel family, a step out.
+ * What no family takes is run by the operator's reference (with its epilogue as a map after it),
+ * and the build says so.
  */
 #include <string.h>
 
@@ -24,14 +25,15 @@ static int last_axis_unit(const tdn_place *p)
     return p->view.strides[k] == 1 || p->view.dims[k] == 1;
 }
 
-/* ---- References ------------------------------------------------------------------------------------------------ */
+/* ---- References ------------------------------------------------------------------------------ */
 
 static void warn_reference(tdn_lowering *l, const tdn_node *n, const char *why)
 {
     if (!l->options->log || tdn_node_flops(n) < 100000)
         return;
     char line[512];
-    snprintf(line, sizeof line, "node '%s' (%s) runs by its reference: %s", n->name, n->op->name, why);
+    snprintf(line, sizeof line, "node '%s' (%s) runs by its reference: %s", n->name, n->op->name,
+             why);
     l->options->log(l->options->log_user, TDN_LOG_WARNING, line);
 }
 
@@ -40,7 +42,8 @@ static tdn_status lower_reference(tdn_lowering *l, const tdn_node *n, const char
     tdn_place in[256], out[32];
     const tdn_ref_def *ref = tdn_op_reference(n->op);
     if (!ref)
-        return tdn_fail(l->error, TDN_E_UNSUPPORTED, "operator %s has no kernel here: %s", n->op->name, why);
+        return tdn_fail(l->error, TDN_E_UNSUPPORTED, "operator %s has no kernel here: %s",
+                        n->op->name, why);
     if (n->n_in > 256 || n->n_out > 32)
         return tdn_fail(l->error, TDN_E_UNSUPPORTED, "%d inputs and %d outputs", n->n_in, n->n_out);
     warn_reference(l, n, why);
@@ -56,7 +59,8 @@ static tdn_status lower_reference(tdn_lowering *l, const tdn_node *n, const char
     tdn_place result = out[0];
     if (epilogue)
         TDN_TRY(tdn_place_new(l, TDN_F32, out[0].view.rank, out[0].view.dims, NULL, &out[0]));
-    TDN_TRY(tdn_step_reference(l, ref->name, &n->attrs, epilogue ? NULL : n->expr, in, n_own, out, n->n_out));
+    TDN_TRY(tdn_step_reference(l, ref->name, &n->attrs, epilogue ? NULL : n->expr, in, n_own, out,
+                               n->n_out));
     if (epilogue) {
         in[n_own - 1] = out[0];
         TDN_TRY(tdn_step_map(l, n->expr, in + n_own - 1, n->n_in - n_own + 1, &result, 1));
@@ -68,10 +72,11 @@ static tdn_status lower_reference(tdn_lowering *l, const tdn_node *n, const char
     return TDN_OK;
 }
 
-/* A step made by a family, or the reference where the family says that it does not take it. `result` is where the
- * value is to be; where the kernel had to write elsewhere (`out`), a copy follows. */
-static tdn_status finish(tdn_lowering *l, const tdn_node *n, tdn_status status, const tdn_place *out,
-                         const tdn_place *result)
+/* A step made by a family, or the reference where the family says that it does not take it.
+ * `result` is where the value is to be; where the kernel had to write elsewhere (`out`), a copy
+ * follows. */
+static tdn_status finish(tdn_lowering *l, const tdn_node *n, tdn_status status,
+                         const tdn_place *out, const tdn_place *result)
 {
     if (status == TDN_E_UNSUPPORTED) {
         char why[256];
@@ -84,7 +89,7 @@ static tdn_status finish(tdn_lowering *l, const tdn_node *n, tdn_status status, 
     return tdn_step_value(l, n->out[0], result);
 }
 
-/* ---- Maps ------------------------------------------------------------------------------------------------------- */
+/* ---- Maps ------------------------------------------------------------------------------------ */
 
 /* The order of the largest input that lies in one of its own; natural otherwise. */
 static void order_like_inputs(const tdn_place *in, int n_in, const tdn_shape *shape, int *order)
@@ -117,7 +122,7 @@ static tdn_status lower_map(tdn_lowering *l, const tdn_node *n)
     return TDN_OK;
 }
 
-/* ---- Convolution and pooling ------------------------------------------------------------------------------------ */
+/* ---- Convolution and pooling ----------------------------------------------------------------- */
 
 /* (n, c, spatial...) seen as (n, d, h, w, c). */
 static void channels_last_view(tdn_place *p)
@@ -135,7 +140,8 @@ static void channels_last_view(tdn_place *p)
 }
 
 /* The last three of an attribute with n_spatial numbers; what is missing is `absent`. */
-static void spatial_attr(const tdn_node *n, const char *name, int n_spatial, int32_t absent, int from, int32_t out[3])
+static void spatial_attr(const tdn_node *n, const char *name, int n_spatial, int32_t absent,
+                         int from, int32_t out[3])
 {
     int count;
     const int64_t *v = tdn_attr_ints(&n->attrs, name, &count);
@@ -145,8 +151,10 @@ static void spatial_attr(const tdn_node *n, const char *name, int n_spatial, int
     }
 }
 
-/* Where a channels-last kernel writes: into the result if its channels have stride 1, else aside. */
-static tdn_status channels_last_result(tdn_lowering *l, const tdn_node *n, tdn_place *out, tdn_place *result)
+/* Where a channels-last kernel writes: into the result if its channels have stride
+ * 1, else aside. */
+static tdn_status channels_last_result(tdn_lowering *l, const tdn_node *n, tdn_place *out,
+                                       tdn_place *result)
 {
     const tdn_shape *s = &n->out[0]->shape;
     int order[TDN_MAX_RANK];
@@ -168,7 +176,8 @@ static tdn_status extras(tdn_lowering *l, const tdn_node *n, tdn_place *extra, i
     for (int i = 0; i < *n_extra; i++) {
         TDN_TRY(tdn_place_of(l, n->in[n->n_own_in + i], &extra[i]));
         if (!tdn_place_broadcast(&extra[i], s->rank, s->dims))
-            return tdn_fail(l->error, TDN_E_INTERNAL, "operand %d of an epilogue does not broadcast", i);
+            return tdn_fail(l->error, TDN_E_INTERNAL,
+                            "operand %d of an epilogue does not broadcast", i);
     }
     return TDN_OK;
 }
@@ -177,8 +186,10 @@ static tdn_status lower_conv(tdn_lowering *l, const tdn_node *n)
 {
     int n_spatial = n->out[0]->shape.rank - 2, n_extra = 0;
     const tdn_value *w = n->in[1];
-    if (!is_f32(n) || n_spatial < 1 || n_spatial > 3 || w->kind != TDN_VALUE_CONST || n->n_own_in > 2)
-        return lower_reference(l, n, "a convolution needs float32, one to three spatial axes and constant weights");
+    if (!is_f32(n) || n_spatial < 1 || n_spatial > 3 || w->kind != TDN_VALUE_CONST ||
+        n->n_own_in > 2)
+        return lower_reference(
+            l, n, "a convolution needs float32, one to three spatial axes and constant weights");
     tdn_place in[2], extra[TDN_EXPR_MAX_IN], out, result, canonical;
     TDN_TRY(tdn_place_unit(l, n->in[0], 1, &in[0]));
     TDN_TRY(tdn_place_of(l, w, &in[1]));
@@ -199,7 +210,8 @@ static tdn_status lower_conv(tdn_lowering *l, const tdn_node *n)
     for (int i = 0; i < n_spatial; i++)
         dims[5 - n_spatial + i] = w->shape.dims[2 + i];
     in[1].view = tdn_view_make((void *)w->data, TDN_F32, 5, dims);
-    tdn_status status = tdn_step_make(l, "conv", &desc, in, 2, extra, n_extra, &canonical, 1, n->expr);
+    tdn_status status =
+        tdn_step_make(l, "conv", &desc, in, 2, extra, n_extra, &canonical, 1, n->expr);
     return finish(l, n, status, &out, &result);
 }
 
@@ -213,7 +225,8 @@ static tdn_status lower_pool(tdn_lowering *l, const tdn_node *n)
     TDN_TRY(tdn_place_unit(l, n->in[0], 1, &in));
     TDN_TRY(channels_last_result(l, n, &out, &result));
     tdn_pool_desc desc = {.kind = !strcmp(kind, "average") ? TDN_POOL_AVERAGE : TDN_POOL_MAX,
-                          .count_include_pad = (int32_t)tdn_attr_int(&n->attrs, "count_include_pad", 0)};
+                          .count_include_pad =
+                              (int32_t)tdn_attr_int(&n->attrs, "count_include_pad", 0)};
     spatial_attr(n, "kernel_shape", n_spatial, 1, 0, desc.kernel);
     spatial_attr(n, "strides", n_spatial, 1, 0, desc.stride);
     spatial_attr(n, "dilations", n_spatial, 1, 0, desc.dilation);
@@ -226,14 +239,15 @@ static tdn_status lower_pool(tdn_lowering *l, const tdn_node *n)
     return finish(l, n, status, &out, &result);
 }
 
-/* ---- Matmul ------------------------------------------------------------------------------------------------------ */
+/* ---- Matmul ---------------------------------------------------------------------------------- */
 
 /* Joins axes k and k + 1 of all views; false where one of them does not lie so. */
 static bool can_join(tdn_place *const *p, int n, int k)
 {
     for (int i = 0; i < n; i++) {
         const tdn_view *v = &p[i]->view;
-        if (v->dims[k] != 1 && v->dims[k + 1] != 1 && v->strides[k] != v->strides[k + 1] * v->dims[k + 1])
+        if (v->dims[k] != 1 && v->dims[k + 1] != 1 &&
+            v->strides[k] != v->strides[k + 1] * v->dims[k + 1])
             return false;
     }
     return true;
@@ -278,8 +292,9 @@ static void broadcast_batch(tdn_place *p, const tdn_view *out)
 }
 
 /*
- * Brings (batch..., m, k) x (batch..., k, n) to two batch axes. Where B has no batch, batch axes join m first, since
- * one large product beats many small ones. all: A, B, out, then the extras. False where the axes do not lie so.
+ * Brings (batch..., m, k) x (batch..., k, n) to two batch axes. Where B has no batch, batch axes
+ * join m first, since one large product beats many small ones. all: A, B, out, then the extras.
+ * False where the axes do not lie so.
  */
 static bool collapse(tdn_place **all, int n_all)
 {
@@ -315,7 +330,8 @@ static bool collapse(tdn_place **all, int n_all)
     return true;
 }
 
-/* numpy's rule for vectors: a leading 1 for A, a trailing 1 for B; the result has those axes too here. */
+/* numpy's rule for vectors: a leading 1 for A, a trailing 1 for B; the result has those axes too
+ * here. */
 static void matrices(tdn_place *a, tdn_place *b, tdn_place *out, tdn_place *extra, int n_extra)
 {
     bool a_vector = a->view.rank == 1, b_vector = b->view.rank == 1;
@@ -375,21 +391,23 @@ static tdn_status lower_matmul(tdn_lowering *l, const tdn_node *n)
         all[3 + i] = &extra[i];
     if (!collapse(all, 3 + n_extra))
         return lower_reference(l, n, "its batch axes do not join");
-    tdn_status status = tdn_step_make(l, "gemm", NULL, in, 2, extra, n_extra, &canonical, 1, n->expr);
+    tdn_status status =
+        tdn_step_make(l, "gemm", NULL, in, 2, extra, n_extra, &canonical, 1, n->expr);
     return finish(l, n, status, &out, &result);
 }
 
-/* ---- Along axes ---------------------------------------------------------------------------------------------------- */
+/* ---- Along axes ------------------------------------------------------------------------------ */
 
 static int reduce_kind(const char *kind)
 {
     static const struct {
         const char *name;
         int kind;
-    } kinds[] = {{"sum", TDN_REDUCE_SUM},   {"mean", TDN_REDUCE_MEAN}, {"max", TDN_REDUCE_MAX},
-                 {"min", TDN_REDUCE_MIN},   {"prod", TDN_REDUCE_PROD}, {"l1", TDN_REDUCE_L1},
-                 {"l2", TDN_REDUCE_L2},     {"sumsq", TDN_REDUCE_SUMSQ}, {"logsum", TDN_REDUCE_LOGSUM},
-                 {"logsumexp", TDN_REDUCE_LOGSUMEXP}};
+    } kinds[] = {{"sum", TDN_REDUCE_SUM},       {"mean", TDN_REDUCE_MEAN},
+                 {"max", TDN_REDUCE_MAX},       {"min", TDN_REDUCE_MIN},
+                 {"prod", TDN_REDUCE_PROD},     {"l1", TDN_REDUCE_L1},
+                 {"l2", TDN_REDUCE_L2},         {"sumsq", TDN_REDUCE_SUMSQ},
+                 {"logsum", TDN_REDUCE_LOGSUM}, {"logsumexp", TDN_REDUCE_LOGSUMEXP}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (!strcmp(kinds[i].name, kind))
             return kinds[i].kind;
@@ -431,7 +449,8 @@ static tdn_status lower_softmax(tdn_lowering *l, const tdn_node *n)
 {
     tdn_place in, out;
     int order[TDN_MAX_RANK];
-    tdn_softmax_desc desc = {(int32_t)tdn_attr_int(&n->attrs, "axis", 0), (int32_t)tdn_attr_int(&n->attrs, "log", 0)};
+    tdn_softmax_desc desc = {(int32_t)tdn_attr_int(&n->attrs, "axis", 0),
+                             (int32_t)tdn_attr_int(&n->attrs, "log", 0)};
     if (!is_f32(n))
         return lower_reference(l, n, "softmax needs float32");
     TDN_TRY(tdn_place_of(l, n->in[0], &in));
@@ -454,12 +473,13 @@ static tdn_status lower_norm(tdn_lowering *l, const tdn_node *n)
     }
     tdn_order_of(&in[0], order);
     TDN_TRY(tdn_place_result(l, n->out[0], order, &out));
-    tdn_norm_desc desc = {(int32_t)tdn_attr_int(&n->attrs, "axis", 0), tdn_attr_float(&n->attrs, "epsilon", 1e-5f)};
+    tdn_norm_desc desc = {(int32_t)tdn_attr_int(&n->attrs, "axis", 0),
+                          tdn_attr_float(&n->attrs, "epsilon", 1e-5f)};
     tdn_status status = tdn_step_make(l, "norm", &desc, in, 3, NULL, 0, &out, 1, NULL);
     return finish(l, n, status, NULL, &out);
 }
 
-/* ---- Movement -------------------------------------------------------------------------------------------------------- */
+/* ---- Movement -------------------------------------------------------------------------------- */
 
 /* The value lies at `view`: nothing moves, unless it was already given a place elsewhere. */
 static tdn_status settle(tdn_lowering *l, const tdn_node *n, const tdn_place *view)
@@ -488,7 +508,8 @@ static tdn_status lower_reshape(tdn_lowering *l, const tdn_node *n)
     if (!tdn_place_reshape(&p, s->rank, s->dims)) {
         tdn_place dense;
         const tdn_value *x = n->in[0];
-        TDN_TRY(tdn_place_result(l, n->out[0], NULL, &dense)); /* dense, so the copy can write through the old shape */
+        TDN_TRY(tdn_place_result(l, n->out[0], NULL,
+                                 &dense)); /* dense, so the copy can write through the old shape */
         tdn_place through = dense;
         if (!tdn_place_reshape(&through, x->shape.rank, x->shape.dims)) {
             TDN_TRY(tdn_place_new(l, x->dtype, x->shape.rank, x->shape.dims, NULL, &through));
@@ -583,13 +604,15 @@ static tdn_status lower_pad(tdn_lowering *l, const tdn_node *n)
     return finish(l, n, status, NULL, &out);
 }
 
-/* ---- The table -------------------------------------------------------------------------------------------------------- */
+/* ---- The table ------------------------------------------------------------------------------- */
 
 static tdn_status (*const lower_core[])(tdn_lowering *l, const tdn_node *n) = {
-    [TDN_CORE_MAP] = lower_map,         [TDN_CORE_CONV] = lower_conv,       [TDN_CORE_MATMUL] = lower_matmul,
-    [TDN_CORE_REDUCE] = lower_reduce,   [TDN_CORE_POOL] = lower_pool,       [TDN_CORE_SOFTMAX] = lower_softmax,
-    [TDN_CORE_NORM] = lower_norm,       [TDN_CORE_TRANSPOSE] = lower_transpose, [TDN_CORE_SLICE] = lower_slice,
-    [TDN_CORE_RESHAPE] = lower_reshape, [TDN_CORE_EXPAND] = lower_expand,   [TDN_CORE_CONCAT] = lower_concat,
+    [TDN_CORE_MAP] = lower_map,       [TDN_CORE_CONV] = lower_conv,
+    [TDN_CORE_MATMUL] = lower_matmul, [TDN_CORE_REDUCE] = lower_reduce,
+    [TDN_CORE_POOL] = lower_pool,     [TDN_CORE_SOFTMAX] = lower_softmax,
+    [TDN_CORE_NORM] = lower_norm,     [TDN_CORE_TRANSPOSE] = lower_transpose,
+    [TDN_CORE_SLICE] = lower_slice,   [TDN_CORE_RESHAPE] = lower_reshape,
+    [TDN_CORE_EXPAND] = lower_expand, [TDN_CORE_CONCAT] = lower_concat,
     [TDN_CORE_PAD] = lower_pad,
 };
 

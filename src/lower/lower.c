@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The walk from graph to program: places for inputs and states, each node in turn, outputs that are views of something
- * else copied out, states carried over, then the memory plan and the tables.
+ * The walk from graph to program: places for inputs and states, each node in turn, outputs that are
+ * views of something else copied out, states carried over, then the memory plan and the tables.
  */
 #include "lower/lower.h"
 
@@ -52,8 +52,8 @@ static tdn_status place_inputs(tdn_lowering *l)
         p->view = tdn_value_view(v);
         bool state = is_state_input(l->g, v);
         size_t size = tdn_dtype_size(v->dtype, (size_t)tdn_view_count(&p->view));
-        TDN_TRY(tdn_storage_add(l, state ? TDN_BUFFER_STATE : TDN_BUFFER_INPUT, state ? UINT32_MAX : index++, size,
-                                v->name, &p->storage));
+        TDN_TRY(tdn_storage_add(l, state ? TDN_BUFFER_STATE : TDN_BUFFER_INPUT,
+                                state ? UINT32_MAX : index++, size, v->name, &p->storage));
     }
     int32_t n_out = 0;
     for (int i = 0; i < l->g->n_outputs; i++)
@@ -76,7 +76,8 @@ static tdn_status finish_outputs(tdn_lowering *l)
             continue;
         tdn_place to = {.view = tdn_view_make(NULL, v->dtype, v->shape.rank, v->shape.dims)};
         size_t size = tdn_dtype_size(v->dtype, (size_t)tdn_view_count(&to.view));
-        TDN_TRY(tdn_storage_add(l, TDN_BUFFER_OUTPUT, (uint32_t)l->io_index[v->id], size, v->name, &to.storage));
+        TDN_TRY(tdn_storage_add(l, TDN_BUFFER_OUTPUT, (uint32_t)l->io_index[v->id], size, v->name,
+                                &to.storage));
         l->step_name = v->name;
         TDN_TRY(tdn_step_copy(l, &from, &to));
         TDN_TRY(tdn_step_value(l, v, &to));
@@ -84,7 +85,8 @@ static tdn_status finish_outputs(tdn_lowering *l)
     return TDN_OK;
 }
 
-/* The new states over the old ones, last of all. What is itself (a view of) an old state is saved first. */
+/* The new states over the old ones, last of all. What is itself (a view of) an old state is saved
+ * first. */
 static tdn_status carry_states(tdn_lowering *l)
 {
     const tdn_graph *g = l->g;
@@ -97,7 +99,8 @@ static tdn_status carry_states(tdn_lowering *l)
             continue;
         tdn_place copy;
         l->step_name = g->states[i].output->name;
-        TDN_TRY(tdn_place_new(l, saved[i].view.dtype, saved[i].view.rank, saved[i].view.dims, NULL, &copy));
+        TDN_TRY(tdn_place_new(l, saved[i].view.dtype, saved[i].view.rank, saved[i].view.dims, NULL,
+                              &copy));
         TDN_TRY(tdn_step_copy(l, &saved[i], &copy));
         saved[i] = copy;
     }
@@ -110,10 +113,12 @@ static tdn_status carry_states(tdn_lowering *l)
     return TDN_OK;
 }
 
-/* Storages that steps touch, and those of inputs, outputs and states, become the program's buffers. */
+/* Storages that steps touch, and those of inputs, outputs and states, become
+ * the program's buffers. */
 static tdn_status make_buffers(tdn_lowering *l, tdn_plan_program *p)
 {
-    tdn_plan_buffer *buffers = tdn_arena_alloc(l->arena, (size_t)l->n_storages + 1, sizeof *buffers);
+    tdn_plan_buffer *buffers =
+        tdn_arena_alloc(l->arena, (size_t)l->n_storages + 1, sizeof *buffers);
     uint32_t *number = tdn_arena_alloc(l->arena, (size_t)l->n_storages + 1, sizeof *number);
     if (!buffers || !number)
         return tdn_fail_nomem(l->error, "buffers");
@@ -136,8 +141,11 @@ static tdn_status make_buffers(tdn_lowering *l, tdn_plan_program *p)
             p->state_size += tdn_round_up(s->size, TDN_ALIGN);
         }
         number[i] = p->n_buffers;
-        buffers[p->n_buffers++] = (tdn_plan_buffer){.cls = s->cls, .index = s->index, .offset = s->offset,
-                                                    .size = s->size, .name = s->name};
+        buffers[p->n_buffers++] = (tdn_plan_buffer){.cls = s->cls,
+                                                    .index = s->index,
+                                                    .offset = s->offset,
+                                                    .size = s->size,
+                                                    .name = s->name};
     }
     p->buffers = buffers;
     for (uint32_t i = 0; i < l->n_steps; i++) {
@@ -151,10 +159,11 @@ static tdn_status make_buffers(tdn_lowering *l, tdn_plan_program *p)
     return TDN_OK;
 }
 
-static tdn_plan_io io_of(const tdn_lowering *l, const tdn_plan_program *p, const tdn_value *v, tdn_buffer_class cls,
-                         uint32_t index)
+static tdn_plan_io io_of(const tdn_lowering *l, const tdn_plan_program *p, const tdn_value *v,
+                         tdn_buffer_class cls, uint32_t index)
 {
-    tdn_plan_io io = {.dtype = v->dtype, .rank = v->shape.rank, .batch_axis = -1, .bounded = v->shape.bounded};
+    tdn_plan_io io = {
+        .dtype = v->dtype, .rank = v->shape.rank, .batch_axis = -1, .bounded = v->shape.bounded};
     memcpy(io.dims, v->shape.dims, sizeof io.dims);
     if (l->options->batch_axis >= 0)
         io.batch_axis = l->options->batch_axes[v->id];
@@ -185,8 +194,9 @@ static tdn_status make_io(tdn_lowering *l, tdn_plan_program *p)
     return TDN_OK;
 }
 
-tdn_status tdn_lower(tdn_plan_program *program, const tdn_graph *g, const tdn_lower_options *options, tdn_blobs *blobs,
-                     tdn_arena *arena, tdn_error *error)
+tdn_status tdn_lower(tdn_plan_program *program, const tdn_graph *g,
+                     const tdn_lower_options *options, tdn_blobs *blobs, tdn_arena *arena,
+                     tdn_error *error)
 {
     tdn_lowering l = {.g = g, .options = options, .arena = arena, .blobs = blobs, .error = error};
     *program = (tdn_plan_program){0};

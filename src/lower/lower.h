@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Lowering: from a graph with shapes to a program for one target. Each value gets a place (a storage, an offset,
- * strides), each operator a step made by a kernel family, or its reference. Views cost nothing: a transpose, slice,
- * reshape or expand is a place in its input's storage; the parts of a concatenation are written where they belong.
- * Activations lie channels-last wherever a convolution or pool made them. The graph is not changed.
+ * Lowering: from a graph with shapes to a program for one target. Each value gets a place (a
+ * storage, an offset, strides), each operator a step made by a kernel family, or its reference.
+ * Views cost nothing: a transpose, slice, reshape or expand is a place in its input's storage; the
+ * parts of a concatenation are written where they belong. Activations lie channels-last wherever a
+ * convolution or pool made them. The graph is not changed.
  */
 #ifndef TDN_LOWER_LOWER_H
 #define TDN_LOWER_LOWER_H
@@ -23,15 +24,17 @@ typedef struct tdn_blobs {
 uint32_t tdn_blobs_add(tdn_blobs *blobs, const void *data, size_t size);
 
 typedef struct tdn_lower_options {
-    uint64_t isa;           /* of the target */
-    int32_t batch_axis;     /* of all inputs and outputs, or -1: they are bound at full size */
+    uint64_t isa;              /* of the target */
+    int32_t batch_axis;        /* of all inputs and outputs, or -1: they are bound at full size */
     const int32_t *batch_axes; /* by value id, where batch_axis >= 0 */
-    tdn_log_fn *log;        /* for warnings: what falls back to a reference */
+    tdn_log_fn *log;           /* for warnings: what falls back to a reference */
     void *log_user;
 } tdn_lower_options;
 
-/* Makes the program. Its memory is the arena's; inputs and outputs in the graph's order without states. */
-tdn_status tdn_lower(tdn_plan_program *program, const tdn_graph *g, const tdn_lower_options *options, tdn_blobs *blobs,
-                     tdn_arena *arena, tdn_error *error);
+/* Makes the program. Its memory is the arena's; inputs and outputs in the graph's order without
+ * states. */
+tdn_status tdn_lower(tdn_plan_program *program, const tdn_graph *g,
+                     const tdn_lower_options *options, tdn_blobs *blobs, tdn_arena *arena,
+                     tdn_error *error);
 
 #endif

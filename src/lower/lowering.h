@@ -8,14 +8,15 @@
 /* A buffer to be. Lifetimes are in steps; a storage that no step touches is dropped at the end. */
 typedef struct tdn_storage {
     tdn_buffer_class cls;
-    uint32_t index;      /* input or output; STATE: UINT32_MAX */
-    const void *data;    /* WEIGHT */
+    uint32_t index;   /* input or output; STATE: UINT32_MAX */
+    const void *data; /* WEIGHT */
     size_t size, offset;
     int64_t first, last; /* steps; first > last: unused */
     const char *name;
 } tdn_storage;
 
-/* Where elements are: a view without a pointer (data only of constants) from `offset` elements on in a storage. */
+/* Where elements are: a view without a pointer (data only of constants) from `offset` elements on
+ * in a storage. */
 typedef struct tdn_place {
     int32_t storage; /* -1: not placed yet, or an absent operand */
     int64_t offset;
@@ -34,15 +35,17 @@ typedef struct tdn_lowering {
     tdn_plan_step *steps;
     tdn_plan_value *values;
     uint32_t n_steps, steps_capacity, n_values, values_capacity;
-    tdn_place *places;        /* by value id */
-    tdn_place *copies[2];     /* by value id: the value copied with its last axis, or axis 1, innermost */
-    const tdn_node **target;  /* by value id: the concat or view whose place the value is to be written into */
-    int32_t *io_index;        /* by value id: its number among the program's outputs, or -1 */
-    const tdn_node *node;     /* being lowered */
+    tdn_place *places; /* by value id */
+    tdn_place
+        *copies[2]; /* by value id: the value copied with its last axis, or axis 1, innermost */
+    const tdn_node *
+        *target; /* by value id: the concat or view whose place the value is to be written into */
+    int32_t *io_index;    /* by value id: its number among the program's outputs, or -1 */
+    const tdn_node *node; /* being lowered */
     const char *step_name;
 } tdn_lowering;
 
-/* ---- place.c: storages and places ---------------------------------------------------------------------------- */
+/* ---- place.c: storages and places ------------------------------------------------------------ */
 
 /* The natural order of axes, 0 outermost. */
 void tdn_order_natural(int rank, int *order);
@@ -51,55 +54,62 @@ void tdn_order_of(const tdn_place *place, int *order);
 /* Axis 1 moved to the end. */
 void tdn_order_channels_last(int rank, int *order);
 
-tdn_status tdn_storage_add(tdn_lowering *l, tdn_buffer_class cls, uint32_t index, size_t size, const char *name,
-                           int32_t *storage);
+tdn_status tdn_storage_add(tdn_lowering *l, tdn_buffer_class cls, uint32_t index, size_t size,
+                           const char *name, int32_t *storage);
 /* A dense place in a new arena storage, axes lying in `order`. */
-tdn_status tdn_place_new(tdn_lowering *l, tdn_dtype dtype, int rank, const int64_t *dims, const int *order,
-                         tdn_place *place);
+tdn_status tdn_place_new(tdn_lowering *l, tdn_dtype dtype, int rank, const int64_t *dims,
+                         const int *order, tdn_place *place);
 /* Where a value that is read lies: constants get their storage here. */
 tdn_status tdn_place_of(tdn_lowering *l, const tdn_value *v, tdn_place *place);
-/* Where a value that is written is to lie: in the output it is, in the concatenation it is part of, through the view
- * that reads it, or in a storage of its own in `order`. */
-tdn_status tdn_place_result(tdn_lowering *l, const tdn_value *v, const int *order, tdn_place *place);
+/* Where a value that is written is to lie: in the output it is, in the concatenation it is part of,
+ * through the view that reads it, or in a storage of its own in `order`. */
+tdn_status tdn_place_result(tdn_lowering *l, const tdn_value *v, const int *order,
+                            tdn_place *place);
 /* Finds which values are written straight into another's place. */
 void tdn_place_targets(tdn_lowering *l);
 
 /* Views of places. */
 void tdn_place_permute(tdn_place *p, const int64_t *perm);
-void tdn_place_slice(tdn_place *p, const int64_t *starts, const int64_t *steps, const int64_t *dims);
+void tdn_place_slice(tdn_place *p, const int64_t *starts, const int64_t *steps,
+                     const int64_t *dims);
 /* False where no strides say it. */
 bool tdn_place_reshape(tdn_place *p, int rank, const int64_t *dims);
 bool tdn_place_broadcast(tdn_place *p, int rank, const int64_t *dims);
 
-/* ---- steps.c: the list of steps -------------------------------------------------------------------------------- */
+/* ---- steps.c: the list of steps -------------------------------------------------------------- */
 
 /* Appends a step that a family made. `in`: the group's inputs then extras, in order. */
-tdn_status tdn_step_made(tdn_lowering *l, const tdn_made *made, const tdn_place *in, int n_in, const tdn_place *out,
-                         int n_out);
-/* Makes the group with the family and appends it. TDN_E_UNSUPPORTED as the family says, with nothing appended. */
-tdn_status tdn_step_make(tdn_lowering *l, const char *family, const void *desc, const tdn_place *in, int n_in,
-                         const tdn_place *extra, int n_extra, const tdn_place *out, int n_out, const tdn_expr *expr);
+tdn_status tdn_step_made(tdn_lowering *l, const tdn_made *made, const tdn_place *in, int n_in,
+                         const tdn_place *out, int n_out);
+/* Makes the group with the family and appends it. TDN_E_UNSUPPORTED as the family says, with
+ * nothing appended. */
+tdn_status tdn_step_make(tdn_lowering *l, const char *family, const void *desc, const tdn_place *in,
+                         int n_in, const tdn_place *extra, int n_extra, const tdn_place *out,
+                         int n_out, const tdn_expr *expr);
 /* A reference step for the node being lowered, or by name. */
-tdn_status tdn_step_reference(tdn_lowering *l, const char *name, const tdn_attrs *attrs, const tdn_expr *expr,
-                              const tdn_place *in, int n_in, const tdn_place *out, int n_out);
+tdn_status tdn_step_reference(tdn_lowering *l, const char *name, const tdn_attrs *attrs,
+                              const tdn_expr *expr, const tdn_place *in, int n_in,
+                              const tdn_place *out, int n_out);
 tdn_status tdn_step_copy(tdn_lowering *l, const tdn_place *from, const tdn_place *to);
 /* A map step of `expr` over in (broadcast here). */
-tdn_status tdn_step_map(tdn_lowering *l, const tdn_expr *expr, const tdn_place *in, int n_in, const tdn_place *out,
-                        int n_out);
+tdn_status tdn_step_map(tdn_lowering *l, const tdn_expr *expr, const tdn_place *in, int n_in,
+                        const tdn_place *out, int n_out);
 /* Records that value v is in memory after the last step. */
 tdn_status tdn_step_value(tdn_lowering *l, const tdn_value *v, const tdn_place *place);
-/* The place with its elements copied so that `axis` (1, or the last) has stride 1; as it is where that is so already. */
+/* The place with its elements copied so that `axis` (1, or the last) has stride 1; as it is where
+ * that is so already.
+ */
 tdn_status tdn_place_unit(tdn_lowering *l, const tdn_value *v, int axis, tdn_place *place);
 
-/* ---- groups.c: canonical forms, one function a core operator ---------------------------------------------------- */
+/* ---- groups.c: canonical forms, one function a core operator --------------------------------- */
 
 tdn_status tdn_lower_node(tdn_lowering *l, const tdn_node *n);
 
-/* ---- memory.c ---------------------------------------------------------------------------------------------------- */
+/* ---- memory.c -------------------------------------------------------------------------------- */
 
-/* Gives arena storages their offsets, so that those that live at the same time do not overlap. Returns the arena's
- * size. Greedy by size, first fit (Pisarchyk and Lee, "Efficient memory management for deep neural net inference",
- * 2020, section 5). */
+/* Gives arena storages their offsets, so that those that live at the same time do not overlap.
+ * Returns the arena's size. Greedy by size, first fit (Pisarchyk and Lee, "Efficient memory
+ * management for deep neural net inference", 2020, section 5). */
 size_t tdn_memory_plan(tdn_storage *storages, int32_t n, tdn_arena *scratch);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The memory plan: offsets in the arena by lifetime. Largest first, each at the lowest offset that no storage alive at
- * the same time occupies. Ties are broken by number, so the plan is the same each time. */
+/* The memory plan: offsets in the arena by lifetime. Largest first, each at the lowest offset that
+ * no storage alive at the same time occupies. Ties are broken by number, so the plan is the same
+ * each time. */
 #include <stdlib.h>
 
 #include "lower/lowering.h"

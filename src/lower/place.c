@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where values lie. A place is a strided view of a storage; views of values are places in the same storage, found
- * here by arithmetic on strides alone.
+ * Where values lie. A place is a strided view of a storage; views of values are places in the same
+ * storage, found here by arithmetic on strides alone.
  */
 #include <string.h>
 
@@ -30,7 +30,8 @@ void tdn_order_of(const tdn_place *p, int *order)
     for (int i = 1; i < rank; i++) /* insertion sort: stable, so equal strides keep their order */
         for (int k = i; k > 0; k--) {
             int a = order[k - 1], b = order[k];
-            bool fixed = p->view.dims[a] == 1 || p->view.dims[b] == 1; /* their strides say nothing */
+            bool fixed =
+                p->view.dims[a] == 1 || p->view.dims[b] == 1; /* their strides say nothing */
             if (fixed || p->view.strides[a] >= p->view.strides[b])
                 break;
             order[k - 1] = b;
@@ -38,8 +39,8 @@ void tdn_order_of(const tdn_place *p, int *order)
         }
 }
 
-tdn_status tdn_storage_add(tdn_lowering *l, tdn_buffer_class cls, uint32_t index, size_t size, const char *name,
-                           int32_t *storage)
+tdn_status tdn_storage_add(tdn_lowering *l, tdn_buffer_class cls, uint32_t index, size_t size,
+                           const char *name, int32_t *storage)
 {
     if (l->n_storages == l->storages_capacity) {
         int32_t capacity = l->storages_capacity ? l->storages_capacity * 2 : 256;
@@ -51,8 +52,12 @@ tdn_status tdn_storage_add(tdn_lowering *l, tdn_buffer_class cls, uint32_t index
         l->storages = grown;
         l->storages_capacity = capacity;
     }
-    l->storages[l->n_storages] = (tdn_storage){.cls = cls, .index = index, .size = size, .name = name ? name : "",
-                                               .first = INT64_MAX, .last = -1};
+    l->storages[l->n_storages] = (tdn_storage){.cls = cls,
+                                               .index = index,
+                                               .size = size,
+                                               .name = name ? name : "",
+                                               .first = INT64_MAX,
+                                               .last = -1};
     *storage = l->n_storages++;
     return TDN_OK;
 }
@@ -67,8 +72,8 @@ static void set_dense(tdn_view *v, const int *order)
     }
 }
 
-tdn_status tdn_place_new(tdn_lowering *l, tdn_dtype dtype, int rank, const int64_t *dims, const int *order,
-                         tdn_place *place)
+tdn_status tdn_place_new(tdn_lowering *l, tdn_dtype dtype, int rank, const int64_t *dims,
+                         const int *order, tdn_place *place)
 {
     *place = (tdn_place){.view = tdn_view_make(NULL, dtype, rank, dims)};
     if (order)
@@ -91,12 +96,13 @@ tdn_status tdn_place_of(tdn_lowering *l, const tdn_value *v, tdn_place *place)
         l->storages[p->storage].data = v->data;
     }
     if (p->storage < 0)
-        return tdn_fail(l->error, TDN_E_INTERNAL, "value '%s' is read before it is written", v->name);
+        return tdn_fail(l->error, TDN_E_INTERNAL, "value '%s' is read before it is written",
+                        v->name);
     *place = *p;
     return TDN_OK;
 }
 
-/* ---- Views --------------------------------------------------------------------------------------------------- */
+/* ---- Views ----------------------------------------------------------------------------------- */
 
 void tdn_place_permute(tdn_place *p, const int64_t *perm)
 {
@@ -125,8 +131,8 @@ bool tdn_place_broadcast(tdn_place *p, int rank, const int64_t *dims)
     return true;
 }
 
-/* Splits both shapes into the shortest runs of axes with equal products; a run of the old axes must lie as one
- * (stride of each = stride * extent of the next) to be cut anew. */
+/* Splits both shapes into the shortest runs of axes with equal products; a run of the old axes must
+ * lie as one (stride of each = stride * extent of the next) to be cut anew. */
 bool tdn_place_reshape(tdn_place *p, int rank, const int64_t *dims)
 {
     tdn_view old = {.dtype = p->view.dtype, .data = p->view.data};
@@ -170,7 +176,7 @@ bool tdn_place_reshape(tdn_place *p, int rank, const int64_t *dims)
     return true;
 }
 
-/* ---- Results -------------------------------------------------------------------------------------------------- */
+/* ---- Results --------------------------------------------------------------------------------- */
 
 static bool is_view_op(const tdn_node *n)
 {
@@ -184,7 +190,8 @@ static bool made_by_step(const tdn_value *v)
         return false;
     switch (v->producer->op->core) {
     case TDN_CORE_TRANSPOSE:
-    case TDN_CORE_RESHAPE: return v->producer->in[0]->kind == TDN_VALUE_NODE; /* decided by what it reads */
+    case TDN_CORE_RESHAPE:
+        return v->producer->in[0]->kind == TDN_VALUE_NODE; /* decided by what it reads */
     case TDN_CORE_SLICE:
     case TDN_CORE_EXPAND: return false;
     default: return true;
@@ -194,7 +201,8 @@ static bool made_by_step(const tdn_value *v)
 void tdn_place_targets(tdn_lowering *l)
 {
     for (const tdn_node *n = l->g->last; n; n = n->prev) {
-        if (n->op->core == TDN_CORE_CONCAT && n->out[0]->dtype != TDN_S4 && n->out[0]->dtype != TDN_U4)
+        if (n->op->core == TDN_CORE_CONCAT && n->out[0]->dtype != TDN_S4 &&
+            n->out[0]->dtype != TDN_U4)
             for (int i = 0; i < n->n_in; i++) {
                 const tdn_value *v = n->in[i];
                 if (made_by_step(v) && !l->target[v->id] && l->io_index[v->id] < 0)
@@ -203,7 +211,8 @@ void tdn_place_targets(tdn_lowering *l)
         if (is_view_op(n)) {
             const tdn_value *u = n->in[0], *w = n->out[0];
             bool wanted = l->io_index[w->id] >= 0 || l->target[w->id];
-            if (wanted && made_by_step(u) && u->n_uses == 1 && l->io_index[u->id] < 0 && !l->target[u->id])
+            if (wanted && made_by_step(u) && u->n_uses == 1 && l->io_index[u->id] < 0 &&
+                !l->target[u->id])
                 l->target[u->id] = n;
         }
     }
@@ -267,9 +276,11 @@ tdn_status tdn_place_result(tdn_lowering *l, const tdn_value *v, const int *orde
         *p = (tdn_place){.view = tdn_view_make(NULL, v->dtype, v->shape.rank, v->shape.dims),
                          .bounded = v->shape.bounded};
         size_t size = tdn_dtype_size(v->dtype, (size_t)tdn_view_count(&p->view));
-        TDN_TRY(tdn_storage_add(l, TDN_BUFFER_OUTPUT, (uint32_t)l->io_index[v->id], size, v->name, &p->storage));
+        TDN_TRY(tdn_storage_add(l, TDN_BUFFER_OUTPUT, (uint32_t)l->io_index[v->id], size, v->name,
+                                &p->storage));
     } else {
-        TDN_TRY(tdn_place_new(l, v->dtype, v->shape.rank, v->shape.dims, v->shape.bounded ? NULL : order, p));
+        TDN_TRY(tdn_place_new(l, v->dtype, v->shape.rank, v->shape.dims,
+                              v->shape.bounded ? NULL : order, p));
         p->bounded = v->shape.bounded;
         l->storages[p->storage].name = v->name;
     }

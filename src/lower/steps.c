@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The list of steps: what a family made, a copy, a map, a reference. Operands are places; their storages' lifetimes
- * are kept here, as steps are appended. */
+/* The list of steps: what a family made, a copy, a map, a reference. Operands are places; their
+ * storages' lifetimes are kept here, as steps are appended. */
 #include <string.h>
 
 #include "base/status.h"
@@ -38,8 +38,8 @@ static tdn_plan_operand operand(tdn_lowering *l, const tdn_place *p, int64_t ste
     return o;
 }
 
-static tdn_status append(tdn_lowering *l, tdn_plan_step step, const tdn_place *in, int n_in, const tdn_place *out,
-                         int n_out)
+static tdn_status append(tdn_lowering *l, tdn_plan_step step, const tdn_place *in, int n_in,
+                         const tdn_place *out, int n_out)
 {
     if (l->n_steps == l->steps_capacity) {
         tdn_plan_step *grown = grow(l, l->steps, l->n_steps, &l->steps_capacity, sizeof *grown);
@@ -47,7 +47,8 @@ static tdn_status append(tdn_lowering *l, tdn_plan_step step, const tdn_place *i
             return tdn_fail_nomem(l->error, "steps");
         l->steps = grown;
     }
-    tdn_plan_operand *operands = tdn_arena_alloc(l->arena, (size_t)(n_in + n_out) + 1, sizeof *operands);
+    tdn_plan_operand *operands =
+        tdn_arena_alloc(l->arena, (size_t)(n_in + n_out) + 1, sizeof *operands);
     if (!operands)
         return tdn_fail_nomem(l->error, "steps");
     for (int i = 0; i < n_in; i++)
@@ -77,8 +78,8 @@ tdn_status tdn_step_value(tdn_lowering *l, const tdn_value *v, const tdn_place *
 
 enum { MAX_OPERANDS = TDN_EXPR_MAX_IN + 8 };
 
-tdn_status tdn_step_made(tdn_lowering *l, const tdn_made *made, const tdn_place *in, int n_in, const tdn_place *out,
-                         int n_out)
+tdn_status tdn_step_made(tdn_lowering *l, const tdn_made *made, const tdn_place *in, int n_in,
+                         const tdn_place *out, int n_out)
 {
     tdn_place places[MAX_OPERANDS];
     memcpy(places, in, (size_t)n_in * sizeof *in);
@@ -87,22 +88,27 @@ tdn_status tdn_step_made(tdn_lowering *l, const tdn_made *made, const tdn_place 
         const char *name = p->storage >= 0 ? l->storages[p->storage].name : "";
         int64_t size = (int64_t)made->packed_size;
         *p = (tdn_place){.view = tdn_view_make(NULL, TDN_U8, 1, &size)};
-        TDN_TRY(tdn_storage_add(l, TDN_BUFFER_WEIGHT, UINT32_MAX, made->packed_size, name, &p->storage));
+        TDN_TRY(tdn_storage_add(l, TDN_BUFFER_WEIGHT, UINT32_MAX, made->packed_size, name,
+                                &p->storage));
         l->storages[p->storage].data = made->packed;
     }
-    tdn_plan_step step = {.kind = TDN_STEP_KERNEL, .kernel = made->kernel->name, .args = made->args,
+    tdn_plan_step step = {.kind = TDN_STEP_KERNEL,
+                          .kernel = made->kernel->name,
+                          .args = made->args,
                           .args_size = made->args_size};
     return append(l, step, places, n_in, out, n_out);
 }
 
-tdn_status tdn_step_make(tdn_lowering *l, const char *name, const void *desc, const tdn_place *in, int n_in,
-                         const tdn_place *extra, int n_extra, const tdn_place *out, int n_out, const tdn_expr *expr)
+tdn_status tdn_step_make(tdn_lowering *l, const char *name, const void *desc, const tdn_place *in,
+                         int n_in, const tdn_place *extra, int n_extra, const tdn_place *out,
+                         int n_out, const tdn_expr *expr)
 {
     const tdn_family *family = tdn_family_find(name);
     tdn_place places[MAX_OPERANDS];
     tdn_view views[MAX_OPERANDS], out_views[TDN_EXPR_MAX_OUT];
     if (!family || n_in + n_extra > MAX_OPERANDS || n_out > TDN_EXPR_MAX_OUT)
-        return tdn_fail(l->error, TDN_E_UNSUPPORTED, "no kernel family '%s' for %d operands", name, n_in + n_extra);
+        return tdn_fail(l->error, TDN_E_UNSUPPORTED, "no kernel family '%s' for %d operands", name,
+                        n_in + n_extra);
     for (int i = 0; i < n_in + n_extra; i++) {
         places[i] = i < n_in ? in[i] : extra[i - n_in];
         if (places[i].bounded)
@@ -111,21 +117,30 @@ tdn_status tdn_step_make(tdn_lowering *l, const char *name, const void *desc, co
     }
     for (int i = 0; i < n_out; i++)
         out_views[i] = out[i].view;
-    tdn_group group = {.desc = desc, .in = views, .n_in = n_in, .out = out_views, .n_out = n_out, .expr = expr,
-                       .extra = views + n_in, .n_extra = n_extra};
+    tdn_group group = {.desc = desc,
+                       .in = views,
+                       .n_in = n_in,
+                       .out = out_views,
+                       .n_out = n_out,
+                       .expr = expr,
+                       .extra = views + n_in,
+                       .n_extra = n_extra};
     tdn_made made = {.packed_input = -1};
     TDN_TRY(family->make(&made, &group, l->options->isa, l->arena, l->error));
     return tdn_step_made(l, &made, places, n_in + n_extra, out, n_out);
 }
 
-tdn_status tdn_step_reference(tdn_lowering *l, const char *name, const tdn_attrs *attrs, const tdn_expr *expr,
-                              const tdn_place *in, int n_in, const tdn_place *out, int n_out)
+tdn_status tdn_step_reference(tdn_lowering *l, const char *name, const tdn_attrs *attrs,
+                              const tdn_expr *expr, const tdn_place *in, int n_in,
+                              const tdn_place *out, int n_out)
 {
     for (int i = 0; i < n_in; i++)
         if (in[i].bounded)
             return tdn_fail(l->error, TDN_E_UNSUPPORTED,
-                            "input %d has an extent that is known at run time only; such values can be outputs, "
-                            "but not be computed with yet", i);
+                            "input %d has an extent that is known at run time only; such values "
+                            "can be outputs, "
+                            "but not be computed with yet",
+                            i);
     tdn_plan_step step = {.kind = TDN_STEP_REFERENCE, .kernel = name, .expr = expr};
     if (attrs)
         step.attrs = *attrs;
@@ -135,11 +150,13 @@ tdn_status tdn_step_reference(tdn_lowering *l, const char *name, const tdn_attrs
 tdn_status tdn_step_copy(tdn_lowering *l, const tdn_place *from, const tdn_place *to)
 {
     tdn_status status = tdn_step_make(l, "copy", NULL, from, 1, NULL, 0, to, 1, NULL);
-    return status == TDN_E_UNSUPPORTED ? tdn_step_reference(l, "Identity", NULL, NULL, from, 1, to, 1) : status;
+    return status == TDN_E_UNSUPPORTED
+               ? tdn_step_reference(l, "Identity", NULL, NULL, from, 1, to, 1)
+               : status;
 }
 
-tdn_status tdn_step_map(tdn_lowering *l, const tdn_expr *expr, const tdn_place *in, int n_in, const tdn_place *out,
-                        int n_out)
+tdn_status tdn_step_map(tdn_lowering *l, const tdn_expr *expr, const tdn_place *in, int n_in,
+                        const tdn_place *out, int n_out)
 {
     tdn_place wide[MAX_OPERANDS];
     if (n_in > MAX_OPERANDS)
@@ -147,10 +164,13 @@ tdn_status tdn_step_map(tdn_lowering *l, const tdn_expr *expr, const tdn_place *
     for (int i = 0; i < n_in; i++) {
         wide[i] = in[i];
         if (!tdn_place_broadcast(&wide[i], out[0].view.rank, out[0].view.dims))
-            return tdn_fail(l->error, TDN_E_INTERNAL, "input %d of an expression does not broadcast", i);
+            return tdn_fail(l->error, TDN_E_INTERNAL,
+                            "input %d of an expression does not broadcast", i);
     }
     tdn_status status = tdn_step_make(l, "map", NULL, wide, n_in, NULL, 0, out, n_out, expr);
-    return status == TDN_E_UNSUPPORTED ? tdn_step_reference(l, "Map", NULL, expr, wide, n_in, out, n_out) : status;
+    return status == TDN_E_UNSUPPORTED
+               ? tdn_step_reference(l, "Map", NULL, expr, wide, n_in, out, n_out)
+               : status;
 }
 
 tdn_status tdn_place_unit(tdn_lowering *l, const tdn_value *v, int axis, tdn_place *place)
@@ -166,7 +186,8 @@ tdn_status tdn_place_unit(tdn_lowering *l, const tdn_value *v, int axis, tdn_pla
             tdn_order_natural(place->view.rank, order);
         else
             tdn_order_channels_last(place->view.rank, order);
-        TDN_TRY(tdn_place_new(l, place->view.dtype, place->view.rank, place->view.dims, order, copy));
+        TDN_TRY(
+            tdn_place_new(l, place->view.dtype, place->view.rank, place->view.dims, order, copy));
         TDN_TRY(tdn_step_copy(l, place, copy));
     }
     *place = *copy;

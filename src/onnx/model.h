@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The parsed model, inside src/onnx: the messages of onnx.proto as far as they matter here, in one arena. */
+/* The parsed model, inside src/onnx: the messages of onnx.proto as far as they matter here, in one
+ * arena. */
 #ifndef TDN_ONNX_MODEL_H
 #define TDN_ONNX_MODEL_H
 
@@ -44,8 +45,18 @@ typedef struct onnx_sparse {
 
 /* AttributeProto.AttributeType */
 typedef enum onnx_attr_type {
-    ONNX_UNDEFINED = 0, ONNX_FLOAT = 1, ONNX_INT = 2, ONNX_STRING = 3, ONNX_TENSOR = 4, ONNX_GRAPH = 5,
-    ONNX_FLOATS = 6, ONNX_INTS = 7, ONNX_STRINGS = 8, ONNX_TENSORS = 9, ONNX_GRAPHS = 10, ONNX_SPARSE_TENSOR = 11
+    ONNX_UNDEFINED = 0,
+    ONNX_FLOAT = 1,
+    ONNX_INT = 2,
+    ONNX_STRING = 3,
+    ONNX_TENSOR = 4,
+    ONNX_GRAPH = 5,
+    ONNX_FLOATS = 6,
+    ONNX_INTS = 7,
+    ONNX_STRINGS = 8,
+    ONNX_TENSORS = 9,
+    ONNX_GRAPHS = 10,
+    ONNX_SPARSE_TENSOR = 11
 } onnx_attr_type;
 
 typedef struct onnx_attr {
@@ -99,9 +110,9 @@ typedef struct onnx_function {
 struct tdn_onnx {
     tdn_allocator allocator;
     tdn_arena *arena;
-    const uint8_t *data;  /* where offsets in error texts count from */
+    const uint8_t *data; /* where offsets in error texts count from */
     const char *name, *folder;
-    char *real_folder;    /* resolved, made when the first external file is met */
+    char *real_folder; /* resolved, made when the first external file is met */
     int64_t ir_version;
     const char *producer, *producer_version;
     tdn_onnx_opset *opsets;
@@ -118,22 +129,28 @@ struct tdn_onnx {
     tdn_names *file_names;
 };
 
-/* Room for one more item in an array that doubles: the array (maybe a new one), or NULL when out of memory. */
+/* Room for one more item in an array that doubles: the array (maybe a new one), or NULL when out of
+ * memory. */
 void *tdn_onnx_grow(tdn_arena *arena, void *items, int32_t n, size_t item_size);
 
 /* parse.c: fills the model from its bytes. */
 tdn_status tdn_onnx_parse_model(tdn_onnx *model, tdn_reader bytes, tdn_error *error);
 
-/* order.c: checks that every name is made once, and sorts the nodes of a graph and of the graphs in it. */
+/* order.c: checks that every name is made once, and sorts the nodes of a graph and of the graphs in
+ * it. */
 tdn_status tdn_onnx_order_graph(tdn_onnx *model, onnx_graph *graph, tdn_error *error);
 tdn_status tdn_onnx_order_function(tdn_onnx *model, onnx_function *function, tdn_error *error);
 
 /* external.c: maps the file at `location` in the model's folder, once. */
-tdn_status tdn_onnx_map_external(tdn_onnx *model, const char *location, const onnx_file **file, tdn_error *error);
+tdn_status tdn_onnx_map_external(tdn_onnx *model, const char *location, const onnx_file **file,
+                                 tdn_error *error);
 void tdn_onnx_unmap_all(tdn_onnx *model);
 
-/* tensor.c: dense elements, decoded where they must be and kept. TDN_E_UNSUPPORTED for types that Tendon lacks. */
-tdn_status tdn_onnx_tensor_view(tdn_onnx *model, onnx_tensor *tensor, tdn_view *view, tdn_error *error);
-tdn_status tdn_onnx_sparse_view(tdn_onnx *model, onnx_sparse *sparse, tdn_view *view, tdn_error *error);
+/* tensor.c: dense elements, decoded where they must be and kept. TDN_E_UNSUPPORTED for types that
+ * Tendon lacks. */
+tdn_status tdn_onnx_tensor_view(tdn_onnx *model, onnx_tensor *tensor, tdn_view *view,
+                                tdn_error *error);
+tdn_status tdn_onnx_sparse_view(tdn_onnx *model, onnx_sparse *sparse, tdn_view *view,
+                                tdn_error *error);
 
 #endif

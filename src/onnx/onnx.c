@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A model's life, and what it says of itself. Parsing is complete when this returns: names are checked, nodes sorted,
- * external files mapped. Elements of tensors are looked at when a graph needs them. */
+/* A model's life, and what it says of itself. Parsing is complete when this returns: names are
+ * checked, nodes sorted, external files mapped. Elements of tensors are looked at when a graph
+ * needs them. */
 #include "onnx/onnx.h"
 
 #include "onnx/model.h"
@@ -23,7 +24,8 @@ static tdn_status order_functions(tdn_onnx *m, tdn_error *error)
 {
     for (int32_t i = 0; i < m->n_functions; i++) {
         onnx_function *fn = &m->functions[i];
-        const char *key = tdn_arena_printf(m->arena, "%s:%s:%s", fn->domain, fn->name, fn->overload);
+        const char *key =
+            tdn_arena_printf(m->arena, "%s:%s:%s", fn->domain, fn->name, fn->overload);
         if (!key)
             return tdn_fail_nomem(error, "the model");
         if (tdn_names_find(m->function_names, key))
@@ -45,8 +47,8 @@ static tdn_status parse(tdn_onnx *m, size_t size, tdn_error *error)
     return find_inputs(m, error);
 }
 
-tdn_status tdn_onnx_parse(tdn_onnx **model, const uint8_t *data, size_t size, const char *name, const char *folder,
-                          const tdn_allocator *allocator, tdn_error *error)
+tdn_status tdn_onnx_parse(tdn_onnx **model, const uint8_t *data, size_t size, const char *name,
+                          const char *folder, const tdn_allocator *allocator, tdn_error *error)
 {
     static const uint8_t nothing;
     *model = NULL;
@@ -87,7 +89,10 @@ void tdn_onnx_free(tdn_onnx *model)
 int tdn_onnx_n_inputs(const tdn_onnx *model) { return model->n_inputs; }
 int tdn_onnx_n_outputs(const tdn_onnx *model) { return model->graph.n_outputs; }
 const tdn_onnx_io *tdn_onnx_input(const tdn_onnx *model, int i) { return &model->inputs[i]; }
-const tdn_onnx_io *tdn_onnx_output(const tdn_onnx *model, int i) { return &model->graph.outputs[i]; }
+const tdn_onnx_io *tdn_onnx_output(const tdn_onnx *model, int i)
+{
+    return &model->graph.outputs[i];
+}
 
 const tdn_map *tdn_onnx_file(const tdn_onnx *model, int i, const char **path)
 {
@@ -100,8 +105,8 @@ const tdn_map *tdn_onnx_file(const tdn_onnx *model, int i, const char **path)
 
 static bool is_parameter(tdn_dtype dtype)
 {
-    return dtype == TDN_F32 || dtype == TDN_F16 || dtype == TDN_BF16 || dtype == TDN_F64 || dtype == TDN_S8 ||
-           dtype == TDN_U8 || dtype == TDN_S4 || dtype == TDN_U4;
+    return dtype == TDN_F32 || dtype == TDN_F16 || dtype == TDN_BF16 || dtype == TDN_F64 ||
+           dtype == TDN_S8 || dtype == TDN_U8 || dtype == TDN_S4 || dtype == TDN_U4;
 }
 
 tdn_onnx_info tdn_onnx_get_info(const tdn_onnx *model)
@@ -120,7 +125,8 @@ tdn_onnx_info tdn_onnx_get_info(const tdn_onnx *model)
     for (int32_t i = 0; i < model->graph.n_initializers; i++) {
         const onnx_tensor *t = &model->graph.initializers[i];
         int64_t count;
-        if (is_parameter(t->type->dtype) && t->rank <= TDN_MAX_RANK && tdn_dims_count(t->dims, t->rank, &count) &&
+        if (is_parameter(t->type->dtype) && t->rank <= TDN_MAX_RANK &&
+            tdn_dims_count(t->dims, t->rank, &count) &&
             __builtin_add_overflow(info.n_parameters, count, &info.n_parameters))
             info.n_parameters = INT64_MAX;
     }

@@ -2,8 +2,9 @@
 /*
  * ONNX models: parsed once, then made into a graph for each set of input shapes.
  *
- * Only this folder knows ONNX's encoding, and it knows no operator beyond Constant and If, which are encoding too:
- * one holds a tensor, the other chooses a graph. Functions that a model defines are written out where they are called.
+ * Only this folder knows ONNX's encoding, and it knows no operator beyond Constant and If, which
+ * are encoding too: one holds a tensor, the other chooses a graph. Functions that a model defines
+ * are written out where they are called.
  */
 #ifndef TDN_ONNX_ONNX_H
 #define TDN_ONNX_ONNX_H
@@ -14,23 +15,24 @@
 typedef struct tdn_onnx tdn_onnx;
 
 /*
- * Parses `size` bytes, which stay the caller's and must outlive the model unchanged: weights are used where they lie.
- * `name` stands in error texts. External data must lie in `folder` or below it (NULL: there is none) and is mapped.
- * Returns   TDN_OK; TDN_E_MODEL; TDN_E_IO where a file of external data cannot be read; TDN_E_NOMEM.
+ * Parses `size` bytes, which stay the caller's and must outlive the model unchanged: weights are
+ * used where they lie. `name` stands in error texts. External data must lie in `folder` or below it
+ * (NULL: there is none) and is mapped. Returns   TDN_OK; TDN_E_MODEL; TDN_E_IO where a file of
+ * external data cannot be read; TDN_E_NOMEM.
  */
-tdn_status tdn_onnx_parse(tdn_onnx **model, const uint8_t *data, size_t size, const char *name, const char *folder,
-                          const tdn_allocator *allocator, tdn_error *error);
+tdn_status tdn_onnx_parse(tdn_onnx **model, const uint8_t *data, size_t size, const char *name,
+                          const char *folder, const tdn_allocator *allocator, tdn_error *error);
 /* Takes NULL. Graphs made from the model must be gone. */
 void tdn_onnx_free(tdn_onnx *model);
 
-/* ---- What the model says of itself ------------------------------------------------------------------------- */
+/* ---- What the model says of itself ----------------------------------------------------------- */
 
 /* An input or output as declared. */
 typedef struct tdn_onnx_io {
     const char *name;
-    tdn_dtype dtype;   /* NONE: a type that Tendon lacks */
-    const char *type;  /* its name, for texts: "float32", "a sequence" */
-    int32_t rank;      /* -1: undeclared; may be beyond TDN_MAX_RANK, then dims are missing */
+    tdn_dtype dtype;  /* NONE: a type that Tendon lacks */
+    const char *type; /* its name, for texts: "float32", "a sequence" */
+    int32_t rank;     /* -1: undeclared; may be beyond TDN_MAX_RANK, then dims are missing */
     int64_t dims[TDN_MAX_RANK];        /* -1: symbolic */
     const char *symbols[TDN_MAX_RANK]; /* NULL where a dim has no symbol */
 } tdn_onnx_io;
@@ -50,24 +52,28 @@ typedef struct tdn_onnx_info {
     const char *producer, *producer_version, *graph_name; /* never NULL */
     const tdn_onnx_opset *opsets;
     int n_opsets;
-    int n_nodes;        /* of the main graph */
+    int n_nodes; /* of the main graph */
     int n_functions;
     int n_initializers;
-    int64_t n_parameters; /* elements of the initializers of floating-point and 8- and 4-bit types */
+    int64_t
+        n_parameters; /* elements of the initializers of floating-point and 8- and 4-bit types */
 } tdn_onnx_info;
 tdn_onnx_info tdn_onnx_get_info(const tdn_onnx *model);
 
-/* The files of external data, in the order of their first use: what a hash of the model must cover. NULL past the last. */
+/* The files of external data, in the order of their first use: what a hash of the model must cover.
+ * NULL past the last.
+ */
 const tdn_map *tdn_onnx_file(const tdn_onnx *model, int i, const char **path);
 
-/* ---- Graphs ------------------------------------------------------------------------------------------------ */
+/* ---- Graphs ---------------------------------------------------------------------------------- */
 
 typedef struct tdn_onnx_shape {
     const char *input;
     tdn_shape shape;
 } tdn_onnx_shape;
 
-/* One node that Tendon cannot do; or an initializer (op "Initializer") or input (op "Input") that a node needs. */
+/* One node that Tendon cannot do; or an initializer (op "Initializer") or input (op "Input") that a
+ * node needs. */
 typedef struct tdn_onnx_issue {
     const char *node, *op, *domain, *reason;
 } tdn_onnx_issue;
@@ -78,14 +84,15 @@ typedef struct tdn_onnx_issues {
 } tdn_onnx_issues;
 
 /*
- * Makes the graph in `arena`, with shapes inferred and constants folded. An input that `shapes` does not name has its
- * declared shape, where a symbolic axis is what a named input has for that symbol, else 1.
- * A node that is not supported becomes an issue; nodes that depend on it are left out, and so the graph is whole (and
- * verified) only when there are no issues.
- * Returns   TDN_OK, also with issues; TDN_E_ARG for a shape of an input that there is not; TDN_E_SHAPE for one that
+ * Makes the graph in `arena`, with shapes inferred and constants folded. An input that `shapes`
+ * does not name has its declared shape, where a symbolic axis is what a named input has for that
+ * symbol, else 1. A node that is not supported becomes an issue; nodes that depend on it are left
+ * out, and so the graph is whole (and verified) only when there are no issues. Returns   TDN_OK,
+ * also with issues; TDN_E_ARG for a shape of an input that there is not; TDN_E_SHAPE for one that
  *           contradicts the declaration; TDN_E_MODEL; TDN_E_NOMEM.
  */
-tdn_status tdn_onnx_graph(tdn_graph **g, tdn_onnx *model, tdn_arena *arena, const tdn_onnx_shape *shapes, int n_shapes,
-                          tdn_onnx_issues *issues, tdn_error *error);
+tdn_status tdn_onnx_graph(tdn_graph **g, tdn_onnx *model, tdn_arena *arena,
+                          const tdn_onnx_shape *shapes, int n_shapes, tdn_onnx_issues *issues,
+                          tdn_error *error);
 
 #endif

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The order of nodes. ONNX asks for sorted nodes and single producers, and files break both; every name must be made
- * once, and nodes in another order are sorted here. A node reads what its inputs name and what the graphs inside of
- * it read from outside.
+ * The order of nodes. ONNX asks for sorted nodes and single producers, and files break both; every
+ * name must be made once, and nodes in another order are sorted here. A node reads what its inputs
+ * name and what the graphs inside of it read from outside.
  *
- * The sort is a depth-first walk that takes nodes as they come, so that a file that is sorted keeps its order. It has
- * a stack of its own: a chain may be as long as the file.
+ * The sort is a depth-first walk that takes nodes as they come, so that a file that is sorted keeps
+ * its order. It has a stack of its own: a chain may be as long as the file.
  */
 #include "onnx/model.h"
 
@@ -37,13 +37,14 @@ static tdn_status add_nodes(sorter *s)
         for (int32_t k = 0; k < node->n_out; k++) {
             const tdn_status status = node->out[k][0] ? add_maker(s, node->out[k], node) : TDN_OK;
             if (status != TDN_OK)
-                return tdn_fail_while(s->error, status, "reading node %d '%s' (%s)", i, node->name, node->op);
+                return tdn_fail_while(s->error, status, "reading node %d '%s' (%s)", i, node->name,
+                                      node->op);
         }
     }
     return TDN_OK;
 }
 
-/* ---- What each node reads ---- */
+/* ---- What each node reads -------------------------------------------------------------------- */
 
 static bool add_read(sorter *s, const char *name)
 {
@@ -92,7 +93,7 @@ static bool find_reads(sorter *s)
     return true;
 }
 
-/* ---- The walk ---- */
+/* ---- The walk -------------------------------------------------------------------------------- */
 
 enum { FRESH, OPEN, DONE };
 
@@ -100,7 +101,8 @@ typedef struct visit {
     int32_t node, next; /* the next of its reads to look at */
 } visit;
 
-static tdn_status sort_from(const sorter *s, int32_t start, visit *stack, uint8_t *colour, int32_t *order, int32_t *n)
+static tdn_status sort_from(const sorter *s, int32_t start, visit *stack, uint8_t *colour,
+                            int32_t *order, int32_t *n)
 {
     int32_t depth = 0;
     stack[depth++] = (visit){start, s->first[start]};
@@ -115,7 +117,8 @@ static tdn_status sort_from(const sorter *s, int32_t start, visit *stack, uint8_
         }
         const int32_t dep = s->deps[v->next++];
         if (colour[dep] == OPEN)
-            return tdn_fail(s->error, TDN_E_MODEL, "node %d '%s' (%s) reads its own result, through a cycle", dep,
+            return tdn_fail(s->error, TDN_E_MODEL,
+                            "node %d '%s' (%s) reads its own result, through a cycle", dep,
                             s->body->nodes[dep].name, s->body->nodes[dep].op);
         if (colour[dep] == FRESH) {
             colour[dep] = OPEN;
@@ -149,16 +152,17 @@ static tdn_status order_inner(tdn_onnx *model, const onnx_body *body, tdn_error 
                 continue;
             const tdn_status status = tdn_onnx_order_graph(model, node->attrs[a].graph, error);
             if (status != TDN_OK)
-                return tdn_fail_while(error, status, "reading '%s' of node %d '%s' (%s)", node->attrs[a].name, i,
-                                      node->name, node->op);
+                return tdn_fail_while(error, status, "reading '%s' of node %d '%s' (%s)",
+                                      node->attrs[a].name, i, node->name, node->op);
         }
     }
     return TDN_OK;
 }
 
-/* ---- Graphs and functions ---- */
+/* ---- Graphs and functions -------------------------------------------------------------------- */
 
-/* The initializers by name. That one is an input too is no contradiction: it is the input's default. */
+/* The initializers by name. That one is an input too is no contradiction: it is the input's
+ * default. */
 static tdn_status add_initializers(sorter *s, onnx_graph *g)
 {
     g->initializer_names = tdn_names_create(s->model->arena);
@@ -167,8 +171,10 @@ static tdn_status add_initializers(sorter *s, onnx_graph *g)
         return nomem(s->error);
     for (int32_t i = 0; i < g->n_initializers + g->n_sparse; i++) {
         const bool is_sparse = i >= g->n_initializers;
-        void *item = is_sparse ? (void *)&g->sparse[i - g->n_initializers] : (void *)&g->initializers[i];
-        const char *name = is_sparse ? g->sparse[i - g->n_initializers].values.name : g->initializers[i].name;
+        void *item =
+            is_sparse ? (void *)&g->sparse[i - g->n_initializers] : (void *)&g->initializers[i];
+        const char *name =
+            is_sparse ? g->sparse[i - g->n_initializers].values.name : g->initializers[i].name;
         if (!name[0])
             return tdn_fail(s->error, TDN_E_MODEL, "initializer %d has no name", i);
         TDN_TRY(add_maker(s, name, &outside));
@@ -216,7 +222,8 @@ static tdn_status check_outputs(const sorter *s, const onnx_graph *g)
 
 tdn_status tdn_onnx_order_graph(tdn_onnx *model, onnx_graph *g, tdn_error *error)
 {
-    sorter s = {.model = model, .body = &g->body, .makers = tdn_names_create(model->arena), .error = error};
+    sorter s = {
+        .model = model, .body = &g->body, .makers = tdn_names_create(model->arena), .error = error};
     if (!s.makers)
         return nomem(error);
     TDN_TRY(add_initializers(&s, g));
@@ -229,7 +236,10 @@ tdn_status tdn_onnx_order_graph(tdn_onnx *model, onnx_graph *g, tdn_error *error
 
 tdn_status tdn_onnx_order_function(tdn_onnx *model, onnx_function *fn, tdn_error *error)
 {
-    sorter s = {.model = model, .body = &fn->body, .makers = tdn_names_create(model->arena), .error = error};
+    sorter s = {.model = model,
+                .body = &fn->body,
+                .makers = tdn_names_create(model->arena),
+                .error = error};
     if (!s.makers)
         return nomem(error);
     for (int32_t i = 0; i < fn->n_in; i++)

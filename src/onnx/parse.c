@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Messages of onnx.proto into the structures of model.h. One function a message; each walks the fields it knows and
- * lets the others pass. As protobuf has it, the last of a repeated single field counts and repeated messages merge.
+ * Messages of onnx.proto into the structures of model.h. One function a message; each walks the
+ * fields it knows and lets the others pass. As protobuf has it, the last of a repeated single field
+ * counts and repeated messages merge.
  *
- * Names are copied (the file has no NULs after them), tensors are not: they are remembered as bytes. Bounds: messages
- * nest MAX_DEPTH deep at most, and a model has MAX_PARTS parts at most, since two bytes can ask for a hundred.
+ * Names are copied (the file has no NULs after them), tensors are not: they are remembered as
+ * bytes. Bounds: messages nest MAX_DEPTH deep at most, and a model has MAX_PARTS parts at most,
+ * since two bytes can ask for a hundred.
  */
 #include <stdlib.h>
 
@@ -39,21 +41,22 @@ void *tdn_onnx_grow(tdn_arena *arena, void *items, int32_t n, size_t item_size)
 }
 
 /* Appends a zeroed item to an array and points `item` at it. */
-#define PUSH(p, array, n, item)                                                                                        \
-    do {                                                                                                               \
-        if (++(p)->n_parts > MAX_PARTS)                                                                                \
-            return FAIL(p, "the model has more than %d parts", MAX_PARTS);                                             \
-        void *grown_ = tdn_onnx_grow((p)->arena, (array), (n), sizeof *(array));                                       \
-        if (!grown_)                                                                                                   \
-            return nomem(p);                                                                                           \
-        (array) = grown_;                                                                                              \
-        (item) = &(array)[(n)++];                                                                                      \
+#define PUSH(p, array, n, item)                                                                    \
+    do {                                                                                           \
+        if (++(p)->n_parts > MAX_PARTS)                                                            \
+            return FAIL(p, "the model has more than %d parts", MAX_PARTS);                         \
+        void *grown_ = tdn_onnx_grow((p)->arena, (array), (n), sizeof *(array));                   \
+        if (!grown_)                                                                               \
+            return nomem(p);                                                                       \
+        (array) = grown_;                                                                          \
+        (item) = &(array)[(n)++];                                                                  \
     } while (0)
 
 /* Walks a message: `on_field` for each field. */
 typedef tdn_status field_fn(parser *p, const tdn_wire_field *f, void *into);
 
-static tdn_status walk(parser *p, tdn_reader bytes, const char *message, field_fn *on_field, void *into)
+static tdn_status walk(parser *p, tdn_reader bytes, const char *message, field_fn *on_field,
+                       void *into)
 {
     if (p->depth == MAX_DEPTH)
         return FAIL(p, "messages nest more than %d deep", MAX_DEPTH);
@@ -75,7 +78,7 @@ static tdn_status walk(parser *p, tdn_reader bytes, const char *message, field_f
 static bool is_bytes(const tdn_wire_field *f) { return f->kind == TDN_WIRE_BYTES; }
 static bool is_varint(const tdn_wire_field *f) { return f->kind == TDN_WIRE_VARINT; }
 
-/* ---- Fields of simple kinds: they take what has the right kind and leave the rest ---- */
+/* ---- Fields of simple kinds: they take what has the right kind and leave the rest ------------ */
 
 static tdn_status text(parser *p, const tdn_wire_field *f, const char **out)
 {
@@ -124,7 +127,8 @@ static tdn_status push_ints(parser *p, const tdn_wire_field *f, int64_t **items,
     while (tdn_reader_left(&packed) > 0) {
         uint64_t value;
         if (!tdn_wire_varint(&packed, &value))
-            return FAIL(p, "damaged or cut off at byte %td, in packed integers", packed.at - p->model->data);
+            return FAIL(p, "damaged or cut off at byte %td, in packed integers",
+                        packed.at - p->model->data);
         if (!push_int(p, items, n, value))
             return nomem(p);
     }
@@ -147,7 +151,7 @@ static tdn_status push_floats(parser *p, const tdn_wire_field *f, float **items,
     return tdn_reader_left(&packed) == 0 ? TDN_OK : FAIL(p, "packed floats have a broken length");
 }
 
-/* ---- Tensors ---- */
+/* ---- Tensors --------------------------------------------------------------------------------- */
 
 /* Dims into a fixed array; the rank counts on beyond it. */
 typedef struct dims_out {
@@ -250,7 +254,8 @@ static tdn_status external(parser *p, const tensor_parts *t)
     if (t->length && !parse_count(t->length, &tensor->length))
         return FAIL(p, "tensor '%s' has the external length '%.64s'", tensor->name, t->length);
     const tdn_status status = tdn_onnx_map_external(p->model, t->location, &tensor->file, p->error);
-    return status == TDN_OK ? TDN_OK : tdn_fail_while(p->error, status, "reading tensor '%s'", tensor->name);
+    return status == TDN_OK ? TDN_OK
+                            : tdn_fail_while(p->error, status, "reading tensor '%s'", tensor->name);
 }
 
 static tdn_status tensor(parser *p, tdn_reader bytes, onnx_tensor *out)
@@ -278,7 +283,7 @@ static tdn_status sparse(parser *p, tdn_reader bytes, onnx_sparse *out)
     return walk(p, bytes, "SparseTensorProto", sparse_field, out);
 }
 
-/* ---- Types of inputs and outputs ---- */
+/* ---- Types of inputs and outputs ------------------------------------------------------------- */
 
 static tdn_status dim_field(parser *p, const tdn_wire_field *f, void *into)
 {
@@ -324,7 +329,8 @@ static tdn_status tensor_type_field(parser *p, const tdn_wire_field *f, void *in
 static tdn_status type_field(parser *p, const tdn_wire_field *f, void *into)
 {
     static const char *const others[] = {
-        [4] = "a sequence", [5] = "a map", [7] = "an opaque type", [8] = "a sparse tensor", [9] = "an optional type",
+        [4] = "a sequence",       [5] = "a map", [7] = "an opaque type", [8] = "a sparse tensor",
+        [9] = "an optional type",
     };
     tdn_onnx_io *io = into;
     if (f->number == 1 && is_bytes(f))
@@ -352,7 +358,7 @@ static tdn_status push_io(parser *p, const tdn_wire_field *f, tdn_onnx_io **item
     return walk(p, f->bytes, "ValueInfoProto", io_field, io);
 }
 
-/* ---- Nodes and graphs ---- */
+/* ---- Nodes and graphs ------------------------------------------------------------------------ */
 
 static field_fn graph_field;
 
@@ -437,8 +443,9 @@ static tdn_status attr_field_noting(parser *p, const tdn_wire_field *f, void *in
 static tdn_status push_attr(parser *p, const tdn_wire_field *f, onnx_attr **items, int32_t *n)
 {
     static const int32_t type_of_field[] = {
-        [2] = ONNX_FLOAT,  [3] = ONNX_INT,   [4] = ONNX_STRING,   [5] = ONNX_TENSOR,  [6] = ONNX_GRAPH,
-        [7] = ONNX_FLOATS, [8] = ONNX_INTS,  [9] = ONNX_STRINGS,  [10] = ONNX_TENSORS, [11] = ONNX_GRAPHS,
+        [2] = ONNX_FLOAT,    [3] = ONNX_INT,     [4] = ONNX_STRING, [5] = ONNX_TENSOR,
+        [6] = ONNX_GRAPH,    [7] = ONNX_FLOATS,  [8] = ONNX_INTS,   [9] = ONNX_STRINGS,
+        [10] = ONNX_TENSORS, [11] = ONNX_GRAPHS,
     };
     onnx_attr *a;
     if (!is_bytes(f))
@@ -470,7 +477,10 @@ static tdn_status node_field(parser *p, const tdn_wire_field *f, void *into)
     }
 }
 
-static const char *plain_domain(const char *domain) { return strcmp(domain, "ai.onnx") == 0 ? "" : domain; }
+static const char *plain_domain(const char *domain)
+{
+    return strcmp(domain, "ai.onnx") == 0 ? "" : domain;
+}
 
 static tdn_status push_node(parser *p, const tdn_wire_field *f, onnx_body *body)
 {
@@ -481,8 +491,10 @@ static tdn_status push_node(parser *p, const tdn_wire_field *f, onnx_body *body)
     *node = (onnx_node){.name = "", .op = "", .domain = "", .overload = ""};
     const tdn_status status = walk(p, f->bytes, "NodeProto", node_field, node);
     if (status != TDN_OK && !p->has_named) {
-        p->has_named = true; /* the innermost is enough: a hundred would leave no room for the file */
-        tdn_fail_while(p->error, status, "reading node %d '%s' (%s)", body->n_nodes - 1, node->name, node->op);
+        p->has_named =
+            true; /* the innermost is enough: a hundred would leave no room for the file */
+        tdn_fail_while(p->error, status, "reading node %d '%s' (%s)", body->n_nodes - 1, node->name,
+                       node->op);
     }
     TDN_TRY(status);
     node->domain = plain_domain(node->domain);
@@ -514,7 +526,7 @@ static tdn_status graph_field(parser *p, const tdn_wire_field *f, void *into)
     }
 }
 
-/* ---- The model ---- */
+/* ---- The model ------------------------------------------------------------------------------- */
 
 static tdn_status opset_field(parser *p, const tdn_wire_field *f, void *into)
 {
@@ -538,7 +550,8 @@ static tdn_status push_opset(parser *p, const tdn_wire_field *f, tdn_onnx_opset 
     TDN_TRY(walk(p, f->bytes, "OperatorSetIdProto", opset_field, opset));
     opset->domain = plain_domain(opset->domain);
     if (opset->version < 0 || opset->version > INT32_MAX)
-        return FAIL(p, "opset version %lld of domain '%s'", (long long)opset->version, opset->domain);
+        return FAIL(p, "opset version %lld of domain '%s'", (long long)opset->version,
+                    opset->domain);
     return TDN_OK;
 }
 

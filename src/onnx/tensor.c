@@ -2,9 +2,10 @@
 /*
  * Tensors: elements as dense little-endian memory, whatever of ONNX's encodings they came in.
  *
- * raw_data, external data, and packed float_data or double_data are already that: they are used in place when they
- * lie aligned to their element, and copied otherwise. The others are decoded. Memory is taken only after the bytes
- * that are there have been held against the dims, so it is at most eight times the file's.
+ * raw_data, external data, and packed float_data or double_data are already that: they are used in
+ * place when they lie aligned to their element, and copied otherwise. The others are decoded.
+ * Memory is taken only after the bytes that are there have been held against the dims, so it is at
+ * most eight times the file's.
  */
 #include "onnx/model.h"
 #include "onnx/wire.h"
@@ -52,27 +53,30 @@ const onnx_type *tdn_onnx_type(int64_t number)
 typedef struct decoder {
     tdn_onnx *model;
     onnx_tensor *tensor;
-    size_t size;       /* bytes that the dims ask for */
-    size_t item_size;  /* of what one entry of a typed field becomes: an element, or two of four bits */
+    size_t size; /* bytes that the dims ask for */
+    size_t
+        item_size; /* of what one entry of a typed field becomes: an element, or two of four bits */
     tdn_error *error;
 } decoder;
 
 static const char *shape_text(const onnx_tensor *t, char *text, size_t size)
 {
-    const tdn_shape shape = tdn_shape_make(t->rank < TDN_MAX_RANK ? t->rank : TDN_MAX_RANK, t->dims);
+    const tdn_shape shape =
+        tdn_shape_make(t->rank < TDN_MAX_RANK ? t->rank : TDN_MAX_RANK, t->dims);
     return tdn_shape_print(&shape, text, size);
 }
 
 static tdn_status wrong_size(const decoder *d, size_t size)
 {
     char text[192];
-    return tdn_fail(d->error, TDN_E_MODEL, "tensor '%s' of shape %s and type %s has %zu bytes, not %zu", d->tensor->name,
+    return tdn_fail(d->error, TDN_E_MODEL,
+                    "tensor '%s' of shape %s and type %s has %zu bytes, not %zu", d->tensor->name,
                     shape_text(d->tensor, text, sizeof text), d->tensor->type->name, size, d->size);
 }
 
 static tdn_status nomem(const decoder *d) { return tdn_fail_nomem(d->error, "a tensor"); }
 
-/* ---- Bytes that are there as they are needed ---- */
+/* ---- Bytes that are there as they are needed ------------------------------------------------- */
 
 static bool has_wild_bools(const uint8_t *at, size_t size)
 {
@@ -82,7 +86,8 @@ static bool has_wild_bools(const uint8_t *at, size_t size)
     return false;
 }
 
-/* In place where aligned (and, for bool, where all are 0 or 1, as the rest of Tendon may assume); else copied. */
+/* In place where aligned (and, for bool, where all are 0 or 1, as the rest of Tendon may assume);
+ * else copied. */
 static tdn_status use_bytes(const decoder *d, const uint8_t *at)
 {
     const bool is_bool = d->tensor->type->dtype == TDN_BOOL;
@@ -108,13 +113,14 @@ static tdn_status use_external(const decoder *d)
     if (t->length != UINT64_MAX && t->length != d->size)
         return wrong_size(d, (size_t)t->length);
     if (t->offset > map->size || d->size > map->size - t->offset)
-        return tdn_fail(d->error, TDN_E_MODEL, "tensor '%s' lies at %llu + %zu in '%s' of %zu bytes", t->name,
+        return tdn_fail(d->error, TDN_E_MODEL,
+                        "tensor '%s' lies at %llu + %zu in '%s' of %zu bytes", t->name,
                         (unsigned long long)t->offset, d->size, t->file->path, map->size);
     static const uint8_t nothing[8];
     return use_bytes(d, map->data ? map->data + t->offset : nothing);
 }
 
-/* ---- Typed fields ---- */
+/* ---- Typed fields ---------------------------------------------------------------------------- */
 
 static void store(uint8_t *at, size_t item_size, tdn_dtype dtype, uint64_t bits)
 {
@@ -123,7 +129,8 @@ static void store(uint8_t *at, size_t item_size, tdn_dtype dtype, uint64_t bits)
     memcpy(at, &bits, item_size); /* little-endian: the low bytes come first */
 }
 
-/* Entries of the typed field, one after the other, into `out`; false when there are more than fit. *n counts bytes. */
+/* Entries of the typed field, one after the other, into `out`; false when there are more than fit.
+ * *n counts bytes. */
 static bool decode_field(const decoder *d, const tdn_wire_field *f, uint8_t *out, size_t *n)
 {
     const bool is_fixed = d->tensor->type->field == FLOATS || d->tensor->type->field == DOUBLES;
@@ -154,7 +161,9 @@ static bool decode_field(const decoder *d, const tdn_wire_field *f, uint8_t *out
 static bool is_typed_field(const decoder *d, const tdn_wire_field *f)
 {
     const uint32_t field = d->tensor->type->field;
-    const tdn_wire_kind single = field == FLOATS ? TDN_WIRE_FIXED32 : field == DOUBLES ? TDN_WIRE_FIXED64 : TDN_WIRE_VARINT;
+    const tdn_wire_kind single = field == FLOATS    ? TDN_WIRE_FIXED32
+                                 : field == DOUBLES ? TDN_WIRE_FIXED64
+                                                    : TDN_WIRE_VARINT;
     return f->number == field && (f->kind == TDN_WIRE_BYTES || f->kind == single);
 }
 
@@ -179,7 +188,8 @@ static tdn_status use_typed(const decoder *d)
     if (find_whole(d, &whole))
         return use_bytes(d, whole);
     tdn_reader r = d->tensor->message;
-    if (d->size / 8 > tdn_reader_left(&r)) /* an entry is at least a byte and becomes at most eight */
+    if (d->size / 8 >
+        tdn_reader_left(&r)) /* an entry is at least a byte and becomes at most eight */
         return wrong_size(d, 0);
     uint8_t *out = tdn_arena_alloc_data(d->model->arena, d->size);
     if (!out)
@@ -187,23 +197,27 @@ static tdn_status use_typed(const decoder *d)
     size_t n = 0;
     for (tdn_wire_field f; tdn_wire_next(&r, &f) == TDN_WIRE_FIELD;)
         if (is_typed_field(d, &f) && !decode_field(d, &f, out, &n))
-            return tdn_fail(d->error, TDN_E_MODEL, "tensor '%s' has more elements than its shape", d->tensor->name);
+            return tdn_fail(d->error, TDN_E_MODEL, "tensor '%s' has more elements than its shape",
+                            d->tensor->name);
     if (n != d->size)
         return wrong_size(d, n);
     d->tensor->data = out;
     return TDN_OK;
 }
 
-/* ---- Views ---- */
+/* ---- Views ----------------------------------------------------------------------------------- */
 
-static tdn_status check_shape(const char *name, int32_t rank, const int64_t *dims, int64_t *count, tdn_error *error)
+static tdn_status check_shape(const char *name, int32_t rank, const int64_t *dims, int64_t *count,
+                              tdn_error *error)
 {
     if (rank > TDN_MAX_RANK)
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "tensor '%s' has rank %d; at most %d is supported", name, rank,
+        return tdn_fail(error, TDN_E_UNSUPPORTED,
+                        "tensor '%s' has rank %d; at most %d is supported", name, rank,
                         TDN_MAX_RANK);
     for (int i = 0; i < rank; i++)
         if (dims[i] < 0)
-            return tdn_fail(error, TDN_E_MODEL, "tensor '%s' has extent %lld", name, (long long)dims[i]);
+            return tdn_fail(error, TDN_E_MODEL, "tensor '%s' has extent %lld", name,
+                            (long long)dims[i]);
     const tdn_shape shape = tdn_shape_make(rank, dims);
     if (!tdn_shape_fits(&shape))
         return tdn_fail(error, TDN_E_MODEL, "tensor '%s' is too large", name);
@@ -216,7 +230,8 @@ tdn_status tdn_onnx_tensor_view(tdn_onnx *model, onnx_tensor *t, tdn_view *view,
     int64_t count;
     const tdn_dtype dtype = t->type->dtype;
     if (dtype == TDN_DTYPE_NONE || dtype == TDN_STRING)
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "tensor '%s' of type %s is not supported", t->name, t->type->name);
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "tensor '%s' of type %s is not supported",
+                        t->name, t->type->name);
     TDN_TRY(check_shape(t->name, t->rank, t->dims, &count, error));
     if (!t->data) {
         const bool is_half_byte = dtype == TDN_S4 || dtype == TDN_U4;
@@ -238,8 +253,10 @@ tdn_status tdn_onnx_tensor_view(tdn_onnx *model, onnx_tensor *t, tdn_view *view,
     return TDN_OK;
 }
 
-/* Place of the value number k: an index into the flat tensor, or one index an axis. False: outside. */
-static bool sparse_place(const onnx_sparse *s, const tdn_view *indices, int64_t k, int64_t count, int64_t *place)
+/* Place of the value number k: an index into the flat tensor, or one index an
+ * axis. False: outside. */
+static bool sparse_place(const onnx_sparse *s, const tdn_view *indices, int64_t k, int64_t count,
+                         int64_t *place)
 {
     if (indices->rank == 1) {
         *place = tdn_view_get_int(indices, k);
@@ -261,13 +278,18 @@ static tdn_status scatter(tdn_onnx *model, onnx_sparse *s, int64_t count, tdn_er
     TDN_TRY(tdn_onnx_tensor_view(model, &s->values, &values, error));
     TDN_TRY(tdn_onnx_tensor_view(model, &s->indices, &indices, error));
     const int64_t n = tdn_view_count(&values);
-    const bool is_flat = indices.rank == 1, is_full = indices.rank == 2 && indices.dims[1] == s->rank;
-    if (values.rank != 1 || indices.dtype != TDN_S64 || (!is_flat && !is_full) || indices.dims[0] != n)
-        return tdn_fail(error, TDN_E_MODEL, "the indices of sparse tensor '%s' do not fit its values", s->values.name);
-    const size_t item_size = tdn_dtype_size(values.dtype, 1), size = tdn_dtype_size(values.dtype, (size_t)count);
+    const bool is_flat = indices.rank == 1,
+               is_full = indices.rank == 2 && indices.dims[1] == s->rank;
+    if (values.rank != 1 || indices.dtype != TDN_S64 || (!is_flat && !is_full) ||
+        indices.dims[0] != n)
+        return tdn_fail(error, TDN_E_MODEL,
+                        "the indices of sparse tensor '%s' do not fit its values", s->values.name);
+    const size_t item_size = tdn_dtype_size(values.dtype, 1),
+                 size = tdn_dtype_size(values.dtype, (size_t)count);
     if (values.dtype == TDN_S4 || values.dtype == TDN_U4 || size > MAX_DENSE_SIZE)
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "sparse tensor '%s' of %zu bytes of %s is not supported",
-                        s->values.name, size, tdn_dtype_name(values.dtype));
+        return tdn_fail(error, TDN_E_UNSUPPORTED,
+                        "sparse tensor '%s' of %zu bytes of %s is not supported", s->values.name,
+                        size, tdn_dtype_name(values.dtype));
     uint8_t *dense = tdn_arena_alloc_data(model->arena, size);
     if (!dense)
         return tdn_fail_nomem(error, "a sparse tensor");
@@ -275,8 +297,10 @@ static tdn_status scatter(tdn_onnx *model, onnx_sparse *s, int64_t count, tdn_er
     for (int64_t k = 0; k < n; k++) {
         int64_t place;
         if (!sparse_place(s, &indices, k, count, &place))
-            return tdn_fail(error, TDN_E_MODEL, "an index of sparse tensor '%s' is out of range", s->values.name);
-        memcpy(dense + (size_t)place * item_size, (const uint8_t *)values.data + (size_t)k * item_size, item_size);
+            return tdn_fail(error, TDN_E_MODEL, "an index of sparse tensor '%s' is out of range",
+                            s->values.name);
+        memcpy(dense + (size_t)place * item_size,
+               (const uint8_t *)values.data + (size_t)k * item_size, item_size);
     }
     s->data = dense;
     return TDN_OK;

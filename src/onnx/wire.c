@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The wire format. Every read is bounded by the message that holds it, and a nested message by the bytes field it
- * came in, so a wrong length can hide fields from us but never lead outside. Skipping groups counts their depth
- * instead of recursing.
+ * The wire format. Every read is bounded by the message that holds it, and a nested message by the
+ * bytes field it came in, so a wrong length can hide fields from us but never lead outside.
+ * Skipping groups counts their depth instead of recursing.
  */
 #include "onnx/wire.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Protobuf's wire format: a message is a row of fields, each with a number and one of four kinds of value. */
+/* Protobuf's wire format: a message is a row of fields, each with a number and one of four kinds of
+ * value. */
 #ifndef TDN_ONNX_WIRE_H
 #define TDN_ONNX_WIRE_H
 
@@ -15,8 +16,8 @@ typedef enum tdn_wire_kind {
 typedef struct tdn_wire_field {
     uint32_t number;
     tdn_wire_kind kind;
-    uint64_t value;    /* of VARINT, FIXED64, FIXED32 (bits) */
-    tdn_reader bytes;  /* of BYTES; of the fixed kinds their encoding */
+    uint64_t value;   /* of VARINT, FIXED64, FIXED32 (bits) */
+    tdn_reader bytes; /* of BYTES; of the fixed kinds their encoding */
 } tdn_wire_field;
 
 typedef enum tdn_wire_result { TDN_WIRE_END, TDN_WIRE_FIELD, TDN_WIRE_BROKEN } tdn_wire_result;

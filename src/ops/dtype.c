@@ -47,15 +47,17 @@ const char *tdn_dtype_onnx_name(int64_t number)
     return number > 0 && number < N_ROWS ? rows[number].name : "unknown";
 }
 
-tdn_status tdn_infer_dtype_named(tdn_infer *io, const char *name, tdn_dtype absent, tdn_dtype *dtype)
+tdn_status tdn_infer_dtype_named(tdn_infer *io, const char *name, tdn_dtype absent,
+                                 tdn_dtype *dtype)
 {
     const int64_t number = tdn_attr_int(&io->node->attrs, name, 0);
     *dtype = number == 0 ? absent : tdn_dtype_of_onnx(number);
     if (number == 0 && absent == TDN_DTYPE_NONE)
         return tdn_fail(io->error, TDN_E_MODEL, "attribute '%s' is missing", name);
     if (*dtype == TDN_DTYPE_NONE)
-        return tdn_fail(io->error, TDN_E_UNSUPPORTED, "attribute '%s' asks for element type %lld (%s)", name,
-                        (long long)number, tdn_dtype_onnx_name(number));
+        return tdn_fail(io->error, TDN_E_UNSUPPORTED,
+                        "attribute '%s' asks for element type %lld (%s)", name, (long long)number,
+                        tdn_dtype_onnx_name(number));
     return TDN_OK;
 }
 

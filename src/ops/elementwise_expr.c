@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Expressions of the element-wise operators over fp32 and booleans (0 and 1): a table of operators that are one
- * instruction, and of builders for those that are several.
+ * Expressions of the element-wise operators over fp32 and booleans (0 and 1): a table of operators
+ * that are one instruction, and of builders for those that are several.
  *
- * Builders chain registers without looking: a register is -1 once something did not fit, and stays so (tdn_expr_add),
- * which is found when the result is stored.
+ * Builders chain registers without looking: a register is -1 once something did not fit, and stays
+ * so (tdn_expr_add), which is found when the result is stored.
  */
 #include "ops/elementwise_expr.h"
 
@@ -18,7 +18,7 @@ typedef struct builder {
     int n_in;
 } builder;
 
-/* ---- Registers -------------------------------------------------------------------------------------------------------- */
+/* ---- Registers ------------------------------------------------------------------------------- */
 
 /* The node's input i as a register. */
 static int input(builder *b, int i)
@@ -37,7 +37,10 @@ static int input(builder *b, int i)
 
 static int number(builder *b, double x) { return tdn_expr_const(b->expr, (float)x); }
 static int op1(builder *b, tdn_expr_op op, int x) { return tdn_expr_add(b->expr, op, x, 0, 0); }
-static int op2(builder *b, tdn_expr_op op, int x, int y) { return tdn_expr_add(b->expr, op, x, y, 0); }
+static int op2(builder *b, tdn_expr_op op, int x, int y)
+{
+    return tdn_expr_add(b->expr, op, x, y, 0);
+}
 static int add(builder *b, int x, int y) { return op2(b, TDN_X_ADD, x, y); }
 static int sub(builder *b, int x, int y) { return op2(b, TDN_X_SUB, x, y); }
 static int mul(builder *b, int x, int y) { return op2(b, TDN_X_MUL, x, y); }
@@ -58,24 +61,30 @@ static double attr(const builder *b, const char *name, double absent)
 static bool is_scalar(const tdn_node *node, int i, double *x)
 {
     const tdn_value *v = tdn_in(node, i);
-    if (!v || v->kind != TDN_VALUE_CONST || !v->data || tdn_shape_count(&v->shape) != 1 || !node->in[0] ||
-        v->shape.rank > node->in[0]->shape.rank)
+    if (!v || v->kind != TDN_VALUE_CONST || !v->data || tdn_shape_count(&v->shape) != 1 ||
+        !node->in[0] || v->shape.rank > node->in[0]->shape.rank)
         return false;
     const tdn_view view = tdn_value_view(v);
     *x = tdn_view_get(&view, 0);
     return true;
 }
 
-/* ---- Builders --------------------------------------------------------------------------------------------------------- */
+/* ---- Builders -------------------------------------------------------------------------------- */
 
-static int clamp_unit(builder *b, int x) { return smaller(b, larger(b, x, number(b, 0)), number(b, 1)); }
+static int clamp_unit(builder *b, int x)
+{
+    return smaller(b, larger(b, x, number(b, 0)), number(b, 1));
+}
 static int relu(builder *b) { return larger(b, input(b, 0), number(b, 0)); }
 
 static int leaky(builder *b, int x, int slope)
 {
     return either(b, less(b, x, number(b, 0)), mul(b, x, slope), x);
 }
-static int leaky_relu(builder *b) { return leaky(b, input(b, 0), number(b, attr(b, "alpha", 0.01))); }
+static int leaky_relu(builder *b)
+{
+    return leaky(b, input(b, 0), number(b, attr(b, "alpha", 0.01)));
+}
 static int prelu(builder *b) { return leaky(b, input(b, 0), input(b, 1)); }
 
 /* scale * (exp(x) - 1) where x < 0, else 0; x is cut at 0 so that exp stays finite. */
@@ -94,7 +103,8 @@ static int elu(builder *b)
 static int selu(builder *b)
 {
     const int x = input(b, 0);
-    const double alpha = attr(b, "alpha", 1.67326319217681884765625), gamma = attr(b, "gamma", 1.05070102214813232421875);
+    const double alpha = attr(b, "alpha", 1.67326319217681884765625),
+                 gamma = attr(b, "gamma", 1.05070102214813232421875);
     const int below = exp_below(b, x, alpha * gamma);
     return either(b, less(b, x, number(b, 0)), below, mul(b, x, number(b, gamma)));
 }
@@ -172,7 +182,8 @@ static int shrink(builder *b)
 {
     const int x = input(b, 0);
     const double lambd = attr(b, "lambd", 0.5), bias = attr(b, "bias", 0);
-    const int above = either(b, less(b, number(b, lambd), x), sub(b, x, number(b, bias)), number(b, 0));
+    const int above =
+        either(b, less(b, number(b, lambd), x), sub(b, x, number(b, bias)), number(b, 0));
     return either(b, less(b, x, number(b, -lambd)), add(b, x, number(b, bias)), above);
 }
 
@@ -252,9 +263,10 @@ static int fold_min(builder *b) { return fold(b, TDN_X_MIN); }
 static int sum(builder *b) { return fold(b, TDN_X_ADD); }
 static int mean(builder *b) { return divide(b, fold(b, TDN_X_ADD), number(b, b->node->n_in)); }
 
-/* ---- The table -------------------------------------------------------------------------------------------------------- */
+/* ---- The table ------------------------------------------------------------------------------- */
 
-/* An operator that is one instruction over its inputs (`op`), or whose builder returns the result's register. */
+/* An operator that is one instruction over its inputs (`op`), or whose builder returns the result's
+ * register. */
 typedef struct row {
     const char *name;
     tdn_expr_op op;

@@ -58,7 +58,8 @@ tdn_value *tdn_emit_matmul(tdn_infer *io, tdn_value *a, tdn_value *b)
     return a && b ? tdn_emit(io, "", "MatMul", (tdn_value *[]){a, b}, 2, NULL, 0) : NULL;
 }
 
-tdn_value *tdn_emit_reduce(tdn_infer *io, tdn_value *x, const char *kind, const int64_t *axes, int n, bool keepdims)
+tdn_value *tdn_emit_reduce(tdn_infer *io, tdn_value *x, const char *kind, const int64_t *axes,
+                           int n, bool keepdims)
 {
     const tdn_attr attrs[3] = {
         tdn_attr_of_string("kind", kind),
@@ -84,7 +85,8 @@ tdn_value *tdn_emit_binary(tdn_infer *io, tdn_expr_op op, tdn_value *a, tdn_valu
 tdn_value *tdn_emit_scaled(tdn_infer *io, tdn_value *x, float scale)
 {
     tdn_expr e = {.n_in = 1, .n_out = 1};
-    tdn_expr_store(&e, tdn_expr_add(&e, TDN_X_MUL, tdn_expr_input(&e, 0), tdn_expr_const(&e, scale), 0), 0);
+    tdn_expr_store(
+        &e, tdn_expr_add(&e, TDN_X_MUL, tdn_expr_input(&e, 0), tdn_expr_const(&e, scale), 0), 0);
     return x ? tdn_emit_map(io, &x, 1, &e, x->dtype) : NULL;
 }
 
@@ -108,13 +110,15 @@ tdn_status tdn_emit_end(tdn_infer *io, tdn_value *v)
     return TDN_OK;
 }
 
-tdn_status tdn_infer_ints_either(tdn_infer *io, const char *attr, int input, int64_t *v, int max, int *n)
+tdn_status tdn_infer_ints_either(tdn_infer *io, const char *attr, int input, int64_t *v, int max,
+                                 int *n)
 {
     const int64_t *ints = tdn_attr_ints(&io->node->attrs, attr, n);
     if (!ints)
         return tdn_infer_ints(io, input, v, max, n);
     if (*n > max)
-        return tdn_fail(io->error, TDN_E_MODEL, "attribute '%s' has %d integers, at most %d make sense", attr, *n, max);
+        return tdn_fail(io->error, TDN_E_MODEL,
+                        "attribute '%s' has %d integers, at most %d make sense", attr, *n, max);
     memcpy(v, ints, (size_t)*n * sizeof *v);
     return TDN_OK;
 }
@@ -130,7 +134,8 @@ tdn_status tdn_infer_rank_open(tdn_infer *io, int input, int min, int max)
     if (!v)
         return tdn_fail(io->error, TDN_E_MODEL, "input %d is missing", input);
     if (v->shape.rank < min || v->shape.rank > max)
-        return tdn_fail(io->error, TDN_E_MODEL, "input %d has rank %d, outside %d..%d", input, v->shape.rank, min, max);
+        return tdn_fail(io->error, TDN_E_MODEL, "input %d has rank %d, outside %d..%d", input,
+                        v->shape.rank, min, max);
     return TDN_OK;
 }
 
@@ -138,6 +143,7 @@ tdn_status tdn_infer_rank(tdn_infer *io, int input, int min, int max)
 {
     TDN_TRY(tdn_infer_rank_open(io, input, min, max));
     if (io->node->in[input]->shape.bounded)
-        return tdn_fail(io->error, TDN_E_UNSUPPORTED, "input %d has an extent that is known at run time only", input);
+        return tdn_fail(io->error, TDN_E_UNSUPPORTED,
+                        "input %d has an extent that is known at run time only", input);
     return TDN_OK;
 }

@@ -2,10 +2,10 @@
 /*
  * Shape inference and constant folding, node by node in order.
  *
- * A node with constant inputs is evaluated by its reference (or rewritten, when it has none), and its outputs become
- * constants in place. What a model may make us spend on that is bounded: a fold is skipped, and the node left to run
- * time, when its output is much larger than its inputs, when it takes too many operations, or when all folds together
- * have taken too much of either.
+ * A node with constant inputs is evaluated by its reference (or rewritten, when it has none), and
+ * its outputs become constants in place. What a model may make us spend on that is bounded: a fold
+ * is skipped, and the node left to run time, when its output is much larger than its inputs, when
+ * it takes too many operations, or when all folds together have taken too much of either.
  */
 #include <string.h>
 
@@ -18,8 +18,9 @@
 /* All folds of a graph: this and FOLD_GROWTH times the model's constants. */
 #define FOLD_TOTAL ((size_t)256 << 20)
 #define FOLD_SCRATCH ((size_t)64 << 20)
-/* Operations of one fold: these, or FOLD_PASSES for each element it reads; and of all folds. An operation of what is
- * not core counts FOLD_SLOW times: such references go through a conversion for each element. */
+/* Operations of one fold: these, or FOLD_PASSES for each element it reads; and of all folds. An
+ * operation of what is not core counts FOLD_SLOW times: such references go through a conversion for
+ * each element. */
 #define FOLD_FLOPS ((int64_t)500 * 1000 * 1000)
 #define FOLD_FLOPS_TOTAL (10 * FOLD_FLOPS)
 #define FOLD_PASSES 64
@@ -30,17 +31,17 @@ static size_t value_size(const tdn_value *v)
     return tdn_dtype_size(v->dtype, (size_t)tdn_shape_count(&v->shape));
 }
 
-/* ---- Inference ---- */
+/* ---- Inference ------------------------------------------------------------------------------- */
 
 static tdn_status check_counts(const tdn_node *node, tdn_error *error)
 {
     const tdn_op_def *op = node->op;
     if (node->n_in < op->n_in_min || (op->n_in_max >= 0 && node->n_in > op->n_in_max))
-        return tdn_fail(error, TDN_E_MODEL, "%d inputs, where %s takes %d to %d", node->n_in, op->name, op->n_in_min,
-                        op->n_in_max);
+        return tdn_fail(error, TDN_E_MODEL, "%d inputs, where %s takes %d to %d", node->n_in,
+                        op->name, op->n_in_min, op->n_in_max);
     if (node->n_out < op->n_out_min || (op->n_out_max >= 0 && node->n_out > op->n_out_max))
-        return tdn_fail(error, TDN_E_MODEL, "%d outputs, where %s gives %d to %d", node->n_out, op->name, op->n_out_min,
-                        op->n_out_max);
+        return tdn_fail(error, TDN_E_MODEL, "%d outputs, where %s gives %d to %d", node->n_out,
+                        op->name, op->n_out_min, op->n_out_max);
     for (int i = 0; i < op->n_in_min; i++)
         if (!node->in[i])
             return tdn_fail(error, TDN_E_MODEL, "input %d is missing", i);
@@ -51,11 +52,12 @@ static tdn_status check_results(const tdn_node *node, tdn_error *error)
 {
     for (int i = 0; i < node->n_out; i++)
         if (node->out[i] && (node->out[i]->shape.rank < 0 || node->out[i]->dtype == TDN_DTYPE_NONE))
-            return tdn_fail(error, TDN_E_INTERNAL, "the rule of %s set no shape for output %d", node->op->name, i);
+            return tdn_fail(error, TDN_E_INTERNAL, "the rule of %s set no shape for output %d",
+                            node->op->name, i);
     return TDN_OK;
 }
 
-/* ---- Folding ---- */
+/* ---- Folding --------------------------------------------------------------------------------- */
 
 static bool is_foldable(const tdn_node *node)
 {
@@ -98,12 +100,14 @@ static bool take_budget(tdn_graph *g, const tdn_node *node)
         return false;
     if (out_size > FOLD_TOTAL + FOLD_GROWTH * g->const_size - g->fold_size)
         return false;
-    if (__builtin_add_overflow(node->op->flops ? node->op->flops(node) : 0, n_in + n_out, &flops) || flops < 0)
+    if (__builtin_add_overflow(node->op->flops ? node->op->flops(node) : 0, n_in + n_out, &flops) ||
+        flops < 0)
         return false;
     if (node->op->core == TDN_CORE_NONE && __builtin_mul_overflow(flops, FOLD_SLOW, &flops))
         return false;
     const int64_t total = FOLD_FLOPS_TOTAL + FOLD_PASSES * (int64_t)g->const_size;
-    if (flops > (n_in > FOLD_FLOPS / FOLD_PASSES ? FOLD_PASSES * n_in : FOLD_FLOPS) || flops > total - g->fold_flops)
+    if (flops > (n_in > FOLD_FLOPS / FOLD_PASSES ? FOLD_PASSES * n_in : FOLD_FLOPS) ||
+        flops > total - g->fold_flops)
         return false;
     g->fold_size += out_size;
     g->fold_flops += flops;
@@ -133,7 +137,8 @@ static void become_constants(tdn_graph *g, tdn_node *node, const tdn_view *out)
         if (!v)
             continue;
         v->kind = TDN_VALUE_CONST;
-        v->shape = tdn_shape_make(out[i].rank, out[i].dims); /* the true extents, no longer bounds */
+        v->shape =
+            tdn_shape_make(out[i].rank, out[i].dims); /* the true extents, no longer bounds */
         v->data = out[i].data;
         node->out[i] = NULL;
         v->producer = NULL;
@@ -141,7 +146,8 @@ static void become_constants(tdn_graph *g, tdn_node *node, const tdn_view *out)
     tdn_graph_remove(g, node);
 }
 
-static tdn_status evaluate_on(tdn_graph *g, tdn_node *node, const tdn_ref_def *ref, tdn_view *views, tdn_error *error)
+static tdn_status evaluate_on(tdn_graph *g, tdn_node *node, const tdn_ref_def *ref, tdn_view *views,
+                              tdn_error *error)
 {
     tdn_view *out = views + node->n_in;
     if (!make_operands(g, node, views, out))
@@ -171,7 +177,8 @@ static tdn_status evaluate_on(tdn_graph *g, tdn_node *node, const tdn_ref_def *r
 
 static tdn_status evaluate(tdn_graph *g, tdn_node *node, const tdn_ref_def *ref, tdn_error *error)
 {
-    tdn_view *views = tdn_alloc(NULL, ((size_t)node->n_in + (size_t)node->n_out) * sizeof *views, TDN_ALIGN);
+    tdn_view *views =
+        tdn_alloc(NULL, ((size_t)node->n_in + (size_t)node->n_out) * sizeof *views, TDN_ALIGN);
     if (!views)
         return tdn_fail_nomem(error, "folding a constant");
     const tdn_status status = evaluate_on(g, node, ref, views, error);
@@ -194,7 +201,8 @@ static tdn_status fold(tdn_graph *g, tdn_node *node, tdn_error *error)
         return TDN_OK;
     if (ref)
         return evaluate(g, node, ref, error);
-    /* Its parts are inferred as they are inserted, so they fold; outputs that are constants leave the node. */
+    /* Its parts are inferred as they are inserted, so they fold; outputs that are constants leave
+     * the node. */
     tdn_infer io = {g, node, g->opset > node->op->since ? g->opset : node->op->since, error};
     TDN_TRY(node->op->decompose(&io));
     drop_if_dead(g, node);

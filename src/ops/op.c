@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What shape rules and decompositions are written with: checks of inputs and axes that fail in words, broadcasting, and
- * the insertion of new nodes. Every extent that a model can choose passes tdn_infer_set, which bounds the count of
- * elements, so that later arithmetic on sizes cannot overflow.
+ * What shape rules and decompositions are written with: checks of inputs and axes that fail in
+ * words, broadcasting, and the insertion of new nodes. Every extent that a model can choose passes
+ * tdn_infer_set, which bounds the count of elements, so that later arithmetic on sizes cannot
+ * overflow.
  */
 #include "ops/op.h"
 
@@ -36,13 +37,14 @@ int64_t tdn_node_flops(const tdn_node *node)
     return n;
 }
 
-/* ---- Shape rules ---- */
+/* ---- Shape rules ----------------------------------------------------------------------------- */
 
 tdn_status tdn_infer_set(tdn_infer *io, int out, tdn_dtype dtype, const tdn_shape *shape)
 {
     char text[192];
     if (shape->rank < 0 || shape->rank > TDN_MAX_RANK)
-        return tdn_fail(io->error, TDN_E_UNSUPPORTED, "output %d has rank %d; at most %d is supported", out, shape->rank,
+        return tdn_fail(io->error, TDN_E_UNSUPPORTED,
+                        "output %d has rank %d; at most %d is supported", out, shape->rank,
                         TDN_MAX_RANK);
     for (int i = 0; i < shape->rank; i++)
         if (shape->dims[i] < 0)
@@ -66,7 +68,8 @@ static tdn_status constant_input(tdn_infer *io, int input, const tdn_value **v)
     if (!*v)
         return tdn_fail(io->error, TDN_E_MODEL, "input %d is missing", input);
     if ((*v)->kind != TDN_VALUE_CONST)
-        return tdn_fail(io->error, TDN_E_UNSUPPORTED, "input %d '%s' must be a constant", input, (*v)->name);
+        return tdn_fail(io->error, TDN_E_UNSUPPORTED, "input %d '%s' must be a constant", input,
+                        (*v)->name);
     if ((*v)->dtype == TDN_STRING)
         return tdn_fail(io->error, TDN_E_MODEL, "input %d '%s' must be numbers", input, (*v)->name);
     return TDN_OK;
@@ -81,10 +84,11 @@ tdn_status tdn_infer_ints(tdn_infer *io, int input, int64_t *v, int max, int *n)
     TDN_TRY(constant_input(io, input, &c));
     const int64_t count = tdn_shape_count(&c->shape);
     if (c->dtype != TDN_S64 && c->dtype != TDN_S32)
-        return tdn_fail(io->error, TDN_E_MODEL, "input %d '%s' is %s; it must be int64 or int32", input, c->name,
-                        tdn_dtype_name(c->dtype));
+        return tdn_fail(io->error, TDN_E_MODEL, "input %d '%s' is %s; it must be int64 or int32",
+                        input, c->name, tdn_dtype_name(c->dtype));
     if (c->shape.rank > 1 || count > max)
-        return tdn_fail(io->error, TDN_E_MODEL, "input %d '%s' has %lld elements in %d dimensions; at most %d in one fit",
+        return tdn_fail(io->error, TDN_E_MODEL,
+                        "input %d '%s' has %lld elements in %d dimensions; at most %d in one fit",
                         input, c->name, (long long)count, c->shape.rank, max);
     const tdn_view view = tdn_value_view(c);
     for (int64_t i = 0; i < count; i++)
@@ -101,7 +105,8 @@ tdn_status tdn_infer_scalar(tdn_infer *io, int input, double absent, double *x)
     const tdn_value *c;
     TDN_TRY(constant_input(io, input, &c));
     if (tdn_shape_count(&c->shape) != 1)
-        return tdn_fail(io->error, TDN_E_MODEL, "input %d '%s' has %lld elements; it must be a scalar", input, c->name,
+        return tdn_fail(io->error, TDN_E_MODEL,
+                        "input %d '%s' has %lld elements; it must be a scalar", input, c->name,
                         (long long)tdn_shape_count(&c->shape));
     const tdn_view view = tdn_value_view(c);
     *x = tdn_view_get(&view, 0);
@@ -116,7 +121,8 @@ tdn_status tdn_infer_axis(tdn_infer *io, int64_t axis, int rank, int *out)
     return TDN_OK;
 }
 
-tdn_status tdn_infer_broadcast(tdn_infer *io, const tdn_shape *a, const tdn_shape *b, tdn_shape *out)
+tdn_status tdn_infer_broadcast(tdn_infer *io, const tdn_shape *a, const tdn_shape *b,
+                               tdn_shape *out)
 {
     tdn_shape result = {.rank = a->rank > b->rank ? a->rank : b->rank};
     for (int i = 0; i < result.rank; i++) {
@@ -124,8 +130,8 @@ tdn_status tdn_infer_broadcast(tdn_infer *io, const tdn_shape *a, const tdn_shap
         const int64_t da = ia < 0 ? 1 : a->dims[ia], db = ib < 0 ? 1 : b->dims[ib];
         if (da != db && da != 1 && db != 1) {
             char ta[192], tb[192];
-            return tdn_fail(io->error, TDN_E_MODEL, "shapes %s and %s do not broadcast", tdn_shape_print(a, ta, sizeof ta),
-                            tdn_shape_print(b, tb, sizeof tb));
+            return tdn_fail(io->error, TDN_E_MODEL, "shapes %s and %s do not broadcast",
+                            tdn_shape_print(a, ta, sizeof ta), tdn_shape_print(b, tb, sizeof tb));
         }
         result.dims[i] = da == 1 ? db : da;
         const bool bounded = (ia >= 0 && a->bounded >> ia & 1) || (ib >= 0 && b->bounded >> ib & 1);
@@ -143,8 +149,8 @@ tdn_status tdn_infer_dtype(tdn_infer *io, int input, const tdn_dtype *allowed)
     for (const tdn_dtype *d = allowed; *d != TDN_DTYPE_NONE; d++)
         if (*d == v->dtype)
             return TDN_OK;
-    return tdn_fail(io->error, TDN_E_UNSUPPORTED, "input %d '%s' of type %s is not supported", input, v->name,
-                    tdn_dtype_name(v->dtype));
+    return tdn_fail(io->error, TDN_E_UNSUPPORTED, "input %d '%s' of type %s is not supported",
+                    input, v->name, tdn_dtype_name(v->dtype));
 }
 
 tdn_status tdn_infer_same(tdn_infer *io)
@@ -168,7 +174,7 @@ tdn_status tdn_infer_broadcast_all(tdn_infer *io)
     return tdn_infer_set(io, 0, io->node->in[0]->dtype, &shape);
 }
 
-/* ---- Decompositions ---- */
+/* ---- Decompositions -------------------------------------------------------------------------- */
 
 static tdn_value *no_value(tdn_infer *io)
 {
@@ -176,7 +182,8 @@ static tdn_value *no_value(tdn_infer *io)
     return NULL;
 }
 
-/* Attributes with their texts and arrays copied into the graph: the caller's may be on its stack. */
+/* Attributes with their texts and arrays copied into the graph: the caller's may be
+ * on its stack. */
 static bool copy_attr(tdn_graph *g, tdn_node *node, const tdn_attr *a)
 {
     switch (a->kind) {
@@ -195,8 +202,8 @@ static bool copy_attr(tdn_graph *g, tdn_node *node, const tdn_attr *a)
     }
 }
 
-static tdn_value *emit(tdn_infer *io, const tdn_op_def *op, tdn_value *const *in, int n_in, const tdn_attr *attrs,
-                       int n_attrs, const tdn_expr *expr, tdn_dtype dtype)
+static tdn_value *emit(tdn_infer *io, const tdn_op_def *op, tdn_value *const *in, int n_in,
+                       const tdn_attr *attrs, int n_attrs, const tdn_expr *expr, tdn_dtype dtype)
 {
     tdn_graph *g = io->graph;
     tdn_value *out = tdn_graph_value(g, NULL);
@@ -222,8 +229,8 @@ static tdn_value *emit(tdn_infer *io, const tdn_op_def *op, tdn_value *const *in
     return NULL;
 }
 
-tdn_value *tdn_emit(tdn_infer *io, const char *domain, const char *op, tdn_value *const *in, int n_in,
-                    const tdn_attr *attrs, int n_attrs)
+tdn_value *tdn_emit(tdn_infer *io, const char *domain, const char *op, tdn_value *const *in,
+                    int n_in, const tdn_attr *attrs, int n_attrs)
 {
     const tdn_op_def *row = tdn_op_find(domain, op, INT_MAX);
     if (!row) {
@@ -233,7 +240,8 @@ tdn_value *tdn_emit(tdn_infer *io, const char *domain, const char *op, tdn_value
     return emit(io, row, in, n_in, attrs, n_attrs, NULL, TDN_DTYPE_NONE);
 }
 
-tdn_value *tdn_emit_map(tdn_infer *io, tdn_value *const *in, int n_in, const tdn_expr *expr, tdn_dtype dtype)
+tdn_value *tdn_emit_map(tdn_infer *io, tdn_value *const *in, int n_in, const tdn_expr *expr,
+                        tdn_dtype dtype)
 {
     const tdn_op_def *row = tdn_op_find("tendon", "Map", INT_MAX);
     if (!row) {
@@ -255,8 +263,8 @@ static void become_constant(tdn_node *node, int out, tdn_value *from, const tdn_
     from->quant = v->quant;
 }
 
-/* The output's value stays, made by a copy of v: a graph output has a node of its own, even where v is a constant (the
- * copy is not inferred here, or it would fold). */
+/* The output's value stays, made by a copy of v: a graph output has a node of its own, even where v
+ * is a constant (the copy is not inferred here, or it would fold). */
 static void make_by_copy(tdn_infer *io, int out, tdn_value *v)
 {
     tdn_graph *g = io->graph;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the compiler knows of an operator: one row. To add one: its row in the family's array, its shape rule, and its
- * reference in src/ref (or a decomposition into operators that have one).
+ * What the compiler knows of an operator: one row. To add one: its row in the family's array, its
+ * shape rule, and its reference in src/ref (or a decomposition into operators that have one).
  *
- * Kinds: core operators are those that `lower` gives to a backend; composites are rewritten by `decompose` before the
- * passes; the rest run by their reference. A row's kind is told by its fields: core != NONE; decompose != NULL; neither.
+ * Kinds: core operators are those that `lower` gives to a backend; composites are rewritten by
+ * `decompose` before the passes; the rest run by their reference. A row's kind is told by its
+ * fields: core != NONE; decompose != NULL; neither.
  */
 #ifndef TDN_OPS_OP_H
 #define TDN_OPS_OP_H
@@ -14,16 +15,22 @@
 
 typedef enum tdn_core {
     TDN_CORE_NONE = 0,
-    TDN_CORE_MAP,       /* expr over broadcast inputs; multi-output */
-    TDN_CORE_CONV,      /* x (N,C,spatial), w (M,C/group,kernel), [bias]; attrs strides, dilations, pads, group: all set */
+    TDN_CORE_MAP,  /* expr over broadcast inputs; multi-output */
+    TDN_CORE_CONV, /* x (N,C,spatial), w (M,C/group,kernel), [bias]; attrs strides, dilations, pads,
+                      group: all set */
     TDN_CORE_MATMUL,    /* numpy's matmul */
-    TDN_CORE_REDUCE,    /* attrs kind ("sum" "mean" "max" "min" "prod" "l1" "l2" "sumsq" ...), axes, keepdims: all set */
-    TDN_CORE_POOL,      /* attrs kind ("max" "average"), kernel_shape, strides, dilations, pads, count_include_pad: all set */
+    TDN_CORE_REDUCE,    /* attrs kind ("sum" "mean" "max" "min" "prod" "l1" "l2" "sumsq" ...), axes,
+                           keepdims: all set */
+    TDN_CORE_POOL,      /* attrs kind ("max" "average"), kernel_shape, strides, dilations, pads,
+                         * count_include_pad: all set
+                         */
     TDN_CORE_SOFTMAX,   /* attr axis (not negative), log (0/1) */
     TDN_CORE_NORM,      /* LayerNormalization: attrs axis, epsilon; inputs x, scale, bias */
     TDN_CORE_TRANSPOSE, /* attr perm */
-    TDN_CORE_SLICE,     /* attrs starts, steps, one a dim of the input; the output's shape gives the extents */
-    TDN_CORE_RESHAPE,   /* the output's shape says it all (Reshape, Flatten, Squeeze, Unsqueeze, Identity) */
+    TDN_CORE_SLICE,     /* attrs starts, steps, one a dim of the input; the output's shape gives the
+                           extents */
+    TDN_CORE_RESHAPE,   /* the output's shape says it all (Reshape, Flatten, Squeeze, Unsqueeze,
+                           Identity) */
     TDN_CORE_EXPAND,    /* the same, broadcasting */
     TDN_CORE_CONCAT,    /* attr axis (not negative) */
     TDN_CORE_PAD        /* attrs pads (2 * rank, not negative), value (float); constant mode */
@@ -32,20 +39,22 @@ typedef enum tdn_core {
 typedef struct tdn_infer {
     tdn_graph *graph;
     tdn_node *node;
-    int opset;      /* of the operator's domain, in the model */
+    int opset; /* of the operator's domain, in the model */
     tdn_error *error;
 } tdn_infer;
 
 typedef struct tdn_op_def {
-    const char *name;      /* ONNX's, or "Map" and the like in the domain "tendon" */
-    const char *domain;    /* "" ONNX, "com.microsoft", "tendon" */
-    int since;             /* first opset with this meaning; the row with the largest since <= the model's opset counts */
+    const char *name;   /* ONNX's, or "Map" and the like in the domain "tendon" */
+    const char *domain; /* "" ONNX, "com.microsoft", "tendon" */
+    int since; /* first opset with this meaning; the row with the largest since <= the model's opset
+                  counts */
     int n_in_min, n_in_max; /* n_in_max -1: any number */
     int n_out_min, n_out_max;
-    /* Sets dtype and shape of every output that is not NULL. Reads constant inputs through their value's data. */
+    /* Sets dtype and shape of every output that is not NULL. Reads constant inputs through their
+     * value's data. */
     tdn_status (*infer)(tdn_infer *io);
-    /* Replaces the node by others that do the same, inserted before it (removing it, or leaving it dead).
-     * NULL: none. It may decline by leaving the graph as it is. */
+    /* Replaces the node by others that do the same, inserted before it (removing it, or leaving it
+     * dead). NULL: none. It may decline by leaving the graph as it is. */
     tdn_status (*decompose)(tdn_infer *io);
     tdn_core core;
     const char *reference; /* name in src/ref, NULL: the operator's own name */
@@ -66,22 +75,28 @@ int64_t tdn_node_flops(const tdn_node *node);
 int64_t tdn_flops_none(const tdn_node *node);
 
 /*
- * Infers shapes and dtypes of all nodes in order, and folds what is constant: a node with constant inputs only (or
- * of_shape) is evaluated by its reference and replaced by a constant. Used at import and after passes that rewrite.
+ * Infers shapes and dtypes of all nodes in order, and folds what is constant: a node with constant
+ * inputs only (or of_shape) is evaluated by its reference and replaced by a constant. Used at
+ * import and after passes that rewrite.
  */
 tdn_status tdn_graph_infer(tdn_graph *g, tdn_error *error);
-/* The same for one node whose inputs have shapes; it may be gone afterwards. A value that folds becomes a constant in
- * place: pointers to it stay good. Values that are graph outputs are never folded: an output has a node. */
+/* The same for one node whose inputs have shapes; it may be gone afterwards. A value that folds
+ * becomes a constant in place: pointers to it stay good. Values that are graph outputs are never
+ * folded: an output has a node. */
 tdn_status tdn_node_infer(tdn_graph *g, tdn_node *node, tdn_error *error);
 
-/* ---- Help for shape rules -------------------------------------------------------------------------------- */
+/* ---- Help for shape rules -------------------------------------------------------------------- */
 
 /* Input i, or NULL where it is absent. */
 static inline tdn_value *tdn_in(const tdn_node *n, int i) { return i < n->n_in ? n->in[i] : NULL; }
-static inline tdn_value *tdn_out(const tdn_node *n, int i) { return i < n->n_out ? n->out[i] : NULL; }
+static inline tdn_value *tdn_out(const tdn_node *n, int i)
+{
+    return i < n->n_out ? n->out[i] : NULL;
+}
 /* Sets an output, checking that the count of elements fits; a NULL output is fine. */
 tdn_status tdn_infer_set(tdn_infer *io, int out, tdn_dtype dtype, const tdn_shape *shape);
-/* The input's constant integers (int64 or int32), at most `max`; fails in words when it is not a constant
+/* The input's constant integers (int64 or int32), at most `max`; fails in words when it is not a
+ * constant
  * ("input 1 'shape' must be a constant"). Absent: *n = 0 and OK. */
 tdn_status tdn_infer_ints(tdn_infer *io, int input, int64_t *v, int max, int *n);
 /* The constant scalar of input, or `absent`. Fails when it is there but not constant. */
@@ -89,23 +104,28 @@ tdn_status tdn_infer_scalar(tdn_infer *io, int input, double absent, double *x);
 /* Makes an axis not negative and checks it. */
 tdn_status tdn_infer_axis(tdn_infer *io, int64_t axis, int rank, int *out);
 /* numpy's broadcast of two shapes. */
-tdn_status tdn_infer_broadcast(tdn_infer *io, const tdn_shape *a, const tdn_shape *b, tdn_shape *out);
+tdn_status tdn_infer_broadcast(tdn_infer *io, const tdn_shape *a, const tdn_shape *b,
+                               tdn_shape *out);
 /* Requires input i to be there and to have one of the dtypes (ended by TDN_DTYPE_NONE). */
 tdn_status tdn_infer_dtype(tdn_infer *io, int input, const tdn_dtype *allowed);
 /* Common rules. */
-tdn_status tdn_infer_same(tdn_infer *io);      /* output 0 like input 0 */
-tdn_status tdn_infer_broadcast_all(tdn_infer *io); /* output 0: broadcast of all inputs, dtype of input 0 */
+tdn_status tdn_infer_same(tdn_infer *io); /* output 0 like input 0 */
+tdn_status tdn_infer_broadcast_all(
+    tdn_infer *io); /* output 0: broadcast of all inputs, dtype of input 0 */
 
-/* ---- Help for decompositions and passes -------------------------------------------------------------------- */
+/* ---- Help for decompositions and passes ------------------------------------------------------ */
 
-/* Inserts a node before io->node and infers it; its single output is returned, NULL on failure (text is set).
- * `op` is meant as its newest row says, whatever the model's opset. `attrs` may be NULL; they are copied. The new
- * node's origin is io->node's. Where all inputs are constants the result is one. */
-tdn_value *tdn_emit(tdn_infer *io, const char *domain, const char *op, tdn_value *const *in, int n_in,
-                    const tdn_attr *attrs, int n_attrs);
+/* Inserts a node before io->node and infers it; its single output is returned, NULL on failure
+ * (text is set). `op` is meant as its newest row says, whatever the model's opset. `attrs` may be
+ * NULL; they are copied. The new node's origin is io->node's. Where all inputs are constants the
+ * result is one. */
+tdn_value *tdn_emit(tdn_infer *io, const char *domain, const char *op, tdn_value *const *in,
+                    int n_in, const tdn_attr *attrs, int n_attrs);
 /* A map over inputs with an expression (copied); dtype of output 0. */
-tdn_value *tdn_emit_map(tdn_infer *io, tdn_value *const *in, int n_in, const tdn_expr *expr, tdn_dtype dtype);
-/* Ends a decomposition: readers of output `out` read v from now on. A constant v turns the output itself into one. */
+tdn_value *tdn_emit_map(tdn_infer *io, tdn_value *const *in, int n_in, const tdn_expr *expr,
+                        tdn_dtype dtype);
+/* Ends a decomposition: readers of output `out` read v from now on. A constant v turns the output
+ * itself into one. */
 void tdn_emit_replace(tdn_infer *io, int out, tdn_value *v);
 
 #endif

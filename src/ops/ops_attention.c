@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention and RotaryEmbedding (ONNX's own, opset 23 on), rewritten in fp32 into products, softmaxes, maps and views.
+ * Attention and RotaryEmbedding (ONNX's own, opset 23 on), rewritten in fp32 into products,
+ * softmaxes, maps and views.
  *
- * Query heads that share a key head are joined with the positions, so that each key head is one product. What a query
- * may see by its place (causal, windows) is known now: a constant added to the scores. A mask that comes as data may
- * leave a query without any key; then the softmax of nothing but -inf is replaced by zeros.
+ * Query heads that share a key head are joined with the positions, so that each key head is one
+ * product. What a query may see by its place (causal, windows) is known now: a constant added to
+ * the scores. A mask that comes as data may leave a query without any key; then the softmax of
+ * nothing but -inf is replaced by zeros.
  */
 #include <math.h>
 #include <string.h>
@@ -12,7 +14,7 @@
 #include "ops/dtype.h"
 #include "ops/emit.h"
 
-/* ---- Attention: the shapes ------------------------------------------------------------------------------------ */
+/* ---- Attention: the shapes ------------------------------------------------------------------- */
 
 typedef struct sizes {
     int64_t batch, heads, kv_heads, n, n_new, n_past, n_keys, size, v_size;
@@ -20,7 +22,8 @@ typedef struct sizes {
 } sizes;
 
 /* Heads and elements of one operand. */
-static tdn_status split_heads(tdn_infer *io, const tdn_shape *x, int64_t n, int64_t *heads, int64_t *size)
+static tdn_status split_heads(tdn_infer *io, const tdn_shape *x, int64_t n, int64_t *heads,
+                              int64_t *size)
 {
     *heads = x->rank == 4 ? x->dims[1] : n;
     TDN_NEED(io, *heads > 0 && x->dims[x->rank - 1] % (x->rank == 4 ? 1 : *heads) == 0,
@@ -36,8 +39,9 @@ static tdn_status read_extents(tdn_infer *io, sizes *e)
     for (int i = 0; i < 3; i++) {
         TDN_TRY(tdn_infer_rank(io, i, 3, 4));
         TDN_TRY(tdn_infer_dtype(io, i, tdn_dtypes_floats));
-        TDN_NEED(io, node->in[i]->shape.rank == node->in[0]->shape.rank &&
-                         node->in[i]->shape.dims[0] == node->in[0]->shape.dims[0],
+        TDN_NEED(io,
+                 node->in[i]->shape.rank == node->in[0]->shape.rank &&
+                     node->in[i]->shape.dims[0] == node->in[0]->shape.dims[0],
                  "Q, K and V have different ranks or batches");
     }
     const tdn_shape *q = &node->in[0]->shape, *k = &node->in[1]->shape, *v = &node->in[2]->shape;
@@ -50,16 +54,21 @@ static tdn_status read_extents(tdn_infer *io, sizes *e)
     e->batch = q->dims[0];
     e->n = q->dims[at];
     e->n_new = k->dims[at];
-    TDN_NEED(io, k_size == e->size && v_heads == e->kv_heads && e->heads % e->kv_heads == 0 && v->dims[at] == e->n_new,
+    TDN_NEED(io,
+             k_size == e->size && v_heads == e->kv_heads && e->heads % e->kv_heads == 0 &&
+                 v->dims[at] == e->n_new,
              "Q, K and V do not fit together");
-    TDN_NEED(io, !tdn_in(node, 4) == !tdn_in(node, 5), "a past key without a past value, or the other way round");
+    TDN_NEED(io, !tdn_in(node, 4) == !tdn_in(node, 5),
+             "a past key without a past value, or the other way round");
     if (tdn_in(node, 4)) {
         TDN_TRY(tdn_infer_rank(io, 4, 4, 4));
         TDN_TRY(tdn_infer_rank(io, 5, 4, 4));
         const int64_t *pk = node->in[4]->shape.dims, *pv = node->in[5]->shape.dims;
         e->n_past = pk[2];
-        TDN_NEED(io, pk[0] == e->batch && pk[1] == e->kv_heads && pk[3] == e->size && pv[0] == e->batch &&
-                         pv[1] == e->kv_heads && pv[2] == e->n_past && pv[3] == e->v_size,
+        TDN_NEED(io,
+                 pk[0] == e->batch && pk[1] == e->kv_heads && pk[3] == e->size &&
+                     pv[0] == e->batch && pv[1] == e->kv_heads && pv[2] == e->n_past &&
+                     pv[3] == e->v_size,
                  "the past does not fit the new keys and values");
     }
     e->n_keys = e->n_past + e->n_new;
@@ -76,7 +85,8 @@ static tdn_status attention_infer(tdn_infer *io)
     if (mask) {
         tdn_shape wide, own = scores;
         TDN_TRY(tdn_infer_rank(io, 3, 1, 4));
-        own.dims[3] = mask->shape.dims[mask->shape.rank - 1]; /* a shorter mask hides the last keys */
+        own.dims[3] =
+            mask->shape.dims[mask->shape.rank - 1]; /* a shorter mask hides the last keys */
         TDN_NEED(io, own.dims[3] <= e.n_keys, "the mask is longer than the keys");
         TDN_TRY(tdn_infer_broadcast(io, &own, &mask->shape, &wide));
         TDN_NEED(io, tdn_shape_equal(&own, &wide), "the mask is larger than the scores");
@@ -101,7 +111,7 @@ static int64_t attention_flops(const tdn_node *node)
     return __builtin_mul_overflow(4 * tdn_shape_count(q), keys, &flops) ? INT64_MAX : flops;
 }
 
-/* ---- Attention: the rewrite ----------------------------------------------------------------------------------- */
+/* ---- Attention: the rewrite ------------------------------------------------------------------ */
 
 /* (batch, position, head * element) as (batch, head, position, element). */
 static tdn_value *unfold(tdn_infer *io, tdn_value *x, int64_t heads)
@@ -127,7 +137,8 @@ static tdn_value *scaled_scores(tdn_infer *io, tdn_value *x, float scale, float 
     int t = tdn_expr_input(&e, 0);
     if (cap > 0) {
         t = tdn_expr_add(&e, TDN_X_MUL, t, tdn_expr_const(&e, scale / cap), 0);
-        t = tdn_expr_add(&e, TDN_X_MUL, tdn_expr_add(&e, TDN_X_TANH, t, 0, 0), tdn_expr_const(&e, cap), 0);
+        t = tdn_expr_add(&e, TDN_X_MUL, tdn_expr_add(&e, TDN_X_TANH, t, 0, 0),
+                         tdn_expr_const(&e, cap), 0);
     } else {
         t = tdn_expr_add(&e, TDN_X_MUL, t, tdn_expr_const(&e, scale), 0);
     }
@@ -135,7 +146,8 @@ static tdn_value *scaled_scores(tdn_infer *io, tdn_value *x, float scale, float 
     return x ? tdn_emit_map(io, &x, 1, &e, TDN_F32) : NULL;
 }
 
-/* The constant (queries, keys) of 0 and -inf that place alone decides; NULL with *none where it hides nothing. */
+/* The constant (queries, keys) of 0 and -inf that place alone decides; NULL with *none where it
+ * hides nothing. */
 static tdn_value *place_bias(tdn_infer *io, const sizes *e, bool *none)
 {
     const tdn_attrs *attrs = &io->node->attrs;
@@ -166,7 +178,8 @@ static tdn_value *mask_bias(tdn_infer *io, tdn_value *mask)
     if (mask->dtype != TDN_BOOL)
         return mask;
     tdn_expr e = {.n_in = 1, .n_out = 1};
-    const int in = tdn_expr_input(&e, 0), zero = tdn_expr_const(&e, 0), hidden = tdn_expr_const(&e, -INFINITY);
+    const int in = tdn_expr_input(&e, 0), zero = tdn_expr_const(&e, 0),
+              hidden = tdn_expr_const(&e, -INFINITY);
     tdn_expr_store(&e, tdn_expr_add(&e, TDN_X_SELECT, in, zero, hidden), 0);
     return tdn_emit_map(io, &mask, 1, &e, TDN_F32);
 }
@@ -182,8 +195,11 @@ static tdn_value *guarded_softmax(tdn_infer *io, tdn_value *scores, tdn_value *b
     const int64_t last = bias->shape.rank - 1;
     tdn_value *most = tdn_emit_reduce(io, bias, "max", &last, 1, true);
     tdn_expr e = {.n_in = 2, .n_out = 1};
-    const int hidden = tdn_expr_add(&e, TDN_X_EQ, tdn_expr_input(&e, 1), tdn_expr_const(&e, -INFINITY), 0);
-    tdn_expr_store(&e, tdn_expr_add(&e, TDN_X_SELECT, hidden, tdn_expr_const(&e, 0), tdn_expr_input(&e, 0)), 0);
+    const int hidden =
+        tdn_expr_add(&e, TDN_X_EQ, tdn_expr_input(&e, 1), tdn_expr_const(&e, -INFINITY), 0);
+    tdn_expr_store(
+        &e, tdn_expr_add(&e, TDN_X_SELECT, hidden, tdn_expr_const(&e, 0), tdn_expr_input(&e, 0)),
+        0);
     return most ? tdn_emit_map(io, (tdn_value *[]){p, most}, 2, &e, TDN_F32) : NULL;
 }
 
@@ -197,7 +213,8 @@ static bool can_rewrite(const tdn_node *node, const sizes *e)
         return false;
     if (mask && mask->shape.dims[mask->shape.rank - 1] != e->n_keys)
         return false;
-    return !tdn_in(node, 6) && !tdn_out(node, 3) && e->size > 0 && e->n > 0 && e->n_keys > 0 && e->batch > 0;
+    return !tdn_in(node, 6) && !tdn_out(node, 3) && e->size > 0 && e->n > 0 && e->n_keys > 0 &&
+           e->batch > 0;
 }
 
 static tdn_status attention_decompose(tdn_infer *io)
@@ -212,15 +229,18 @@ static tdn_status attention_decompose(tdn_infer *io)
     const tdn_shape y = node->out[0]->shape;
     const float scale = tdn_attr_float(&node->attrs, "scale", (float)(1 / sqrt((double)e.size)));
     const int64_t group = e.heads / e.kv_heads;
-    const tdn_shape joined = tdn_shape_make(4, (int64_t[]){e.batch, e.kv_heads, group * e.n, e.size});
+    const tdn_shape joined =
+        tdn_shape_make(4, (int64_t[]){e.batch, e.kv_heads, group * e.n, e.size});
     const tdn_shape scores = tdn_shape_make(4, (int64_t[]){e.batch, e.heads, e.n, e.n_keys});
-    const tdn_shape rows = tdn_shape_make(4, (int64_t[]){e.batch, e.kv_heads, group * e.n, e.n_keys});
+    const tdn_shape rows =
+        tdn_shape_make(4, (int64_t[]){e.batch, e.kv_heads, group * e.n, e.n_keys});
     const tdn_shape heads = tdn_shape_make(4, (int64_t[]){e.batch, e.heads, e.n, e.v_size});
     tdn_value *q = tdn_emit_reshape(io, unfold(io, node->in[0], e.heads), &joined);
     tdn_value *k = with_past(io, 4, unfold(io, node->in[1], e.kv_heads));
     tdn_value *v = with_past(io, 5, unfold(io, node->in[2], e.kv_heads));
     tdn_value *s = tdn_emit_matmul(io, q, tdn_emit_transpose(io, k, turned));
-    s = scaled_scores(io, tdn_emit_reshape(io, s, &scores), scale, tdn_attr_float(&node->attrs, "softcap", 0));
+    s = scaled_scores(io, tdn_emit_reshape(io, s, &scores), scale,
+                      tdn_attr_float(&node->attrs, "softcap", 0));
     tdn_value *place = place_bias(io, &e, &no_place);
     tdn_value *bias = tdn_in(node, 3) ? mask_bias(io, node->in[3]) : NULL;
     if ((!place && !no_place) || (tdn_in(node, 3) && !bias))
@@ -242,15 +262,17 @@ static tdn_status attention_decompose(tdn_infer *io)
     return tdn_emit_end(io, s);
 }
 
-/* ---- Rotary embedding ----------------------------------------------------------------------------------------- */
+/* ---- Rotary embedding ------------------------------------------------------------------------ */
 
 static tdn_status rotary_sizes(tdn_infer *io, int64_t *heads, int64_t *size, int64_t *half)
 {
     TDN_TRY(tdn_infer_rank(io, 0, 3, 4));
     TDN_TRY(tdn_infer_dtype(io, 0, tdn_dtypes_floats));
     const int64_t given = tdn_attr_int(&io->node->attrs, "rotary_embedding_dim", 0);
-    TDN_TRY(split_heads(io, &io->node->in[0]->shape, tdn_attr_int(&io->node->attrs, "num_heads", 0), heads, size));
-    TDN_NEED(io, given >= 0 && given <= *size, "attribute 'rotary_embedding_dim' is longer than a head");
+    TDN_TRY(split_heads(io, &io->node->in[0]->shape, tdn_attr_int(&io->node->attrs, "num_heads", 0),
+                        heads, size));
+    TDN_NEED(io, given >= 0 && given <= *size,
+             "attribute 'rotary_embedding_dim' is longer than a head");
     *half = (given ? given : *size) / 2;
     return TDN_OK;
 }
@@ -263,18 +285,22 @@ static tdn_status rotary_infer(tdn_infer *io)
     const tdn_value *ids = tdn_in(io->node, 3);
     const int64_t n = x->dims[x->rank - 2];
     if (ids)
-        TDN_NEED(io, ids->shape.rank == 2 && ids->shape.dims[0] == x->dims[0] && ids->shape.dims[1] == n,
-                 "position_ids has not one position an element");
+        TDN_NEED(
+            io, ids->shape.rank == 2 && ids->shape.dims[0] == x->dims[0] && ids->shape.dims[1] == n,
+            "position_ids has not one position an element");
     for (int i = 1; i < 3; i++) {
         TDN_TRY(tdn_infer_rank(io, i, ids ? 2 : 3, ids ? 2 : 3));
         const tdn_shape *c = &io->node->in[i]->shape;
-        TDN_NEED(io, c->dims[c->rank - 1] == half && (ids || (c->dims[0] == x->dims[0] && c->dims[1] == n)),
+        TDN_NEED(io,
+                 c->dims[c->rank - 1] == half &&
+                     (ids || (c->dims[0] == x->dims[0] && c->dims[1] == n)),
                  "a cache of angles does not fit");
     }
     return tdn_infer_same(io);
 }
 
-/* The angles of each position, (batch, 1, position, half) or with the head behind the position where it is folded. */
+/* The angles of each position, (batch, 1, position, half) or with the head behind the position
+ * where it is folded. */
 static tdn_value *angles(tdn_infer *io, int input, bool folded, int64_t half)
 {
     tdn_value *v = io->node->in[input], *ids = tdn_in(io->node, 3);
@@ -309,7 +335,8 @@ static tdn_value *elements(tdn_infer *io, tdn_value *x, int64_t start, int64_t s
 static tdn_value *turned_part(tdn_infer *io, tdn_value *const *abcs, bool second)
 {
     tdn_expr e = {.n_in = 4, .n_out = 1};
-    const int a = tdn_expr_input(&e, 0), b = tdn_expr_input(&e, 1), c = tdn_expr_input(&e, 2), s = tdn_expr_input(&e, 3);
+    const int a = tdn_expr_input(&e, 0), b = tdn_expr_input(&e, 1), c = tdn_expr_input(&e, 2),
+              s = tdn_expr_input(&e, 3);
     const int left = tdn_expr_add(&e, TDN_X_MUL, a, second ? s : c, 0);
     const int right = tdn_expr_add(&e, TDN_X_MUL, b, second ? c : s, 0);
     tdn_expr_store(&e, tdn_expr_add(&e, second ? TDN_X_ADD : TDN_X_SUB, left, right, 0), 0);
@@ -357,9 +384,24 @@ static tdn_status rotary_decompose(tdn_infer *io)
 }
 
 const tdn_op_def tdn_ops_attention[] = {
-    {.name = "Attention", .domain = "", .since = 23, .n_in_min = 3, .n_in_max = 7, .n_out_min = 1, .n_out_max = 4,
-     .infer = attention_infer, .decompose = attention_decompose, .flops = attention_flops},
-    {.name = "RotaryEmbedding", .domain = "", .since = 23, .n_in_min = 3, .n_in_max = 4, .n_out_min = 1,
-     .n_out_max = 1, .infer = rotary_infer, .decompose = rotary_decompose},
+    {.name = "Attention",
+     .domain = "",
+     .since = 23,
+     .n_in_min = 3,
+     .n_in_max = 7,
+     .n_out_min = 1,
+     .n_out_max = 4,
+     .infer = attention_infer,
+     .decompose = attention_decompose,
+     .flops = attention_flops},
+    {.name = "RotaryEmbedding",
+     .domain = "",
+     .since = 23,
+     .n_in_min = 3,
+     .n_in_max = 4,
+     .n_out_min = 1,
+     .n_out_max = 1,
+     .infer = rotary_infer,
+     .decompose = rotary_decompose},
     {0},
 };

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Conversions of dtype. A cast between fp32 and booleans is a Map, one to the same dtype is nothing, all others run by
- * the reference. Strings, complex numbers and floats of 8 bits and fewer are refused by name.
+ * Conversions of dtype. A cast between fp32 and booleans is a Map, one to the same dtype is
+ * nothing, all others run by the reference. Strings, complex numbers and floats of 8 bits and fewer
+ * are refused by name.
  */
 #include "ops/dtype.h"
 #include "ops/emit.h"
@@ -42,7 +43,8 @@ static tdn_status cast_decompose(tdn_infer *io)
     tdn_expr e = {0};
     int reg = tdn_expr_input(&e, 0);
     if (to == TDN_BOOL)
-        reg = tdn_expr_add(&e, TDN_X_NOT, tdn_expr_add(&e, TDN_X_EQ, reg, tdn_expr_const(&e, 0), 0), 0, 0);
+        reg = tdn_expr_add(&e, TDN_X_NOT, tdn_expr_add(&e, TDN_X_EQ, reg, tdn_expr_const(&e, 0), 0),
+                           0, 0);
     tdn_expr_store(&e, reg, 0);
     return tdn_emit_end(io, tdn_emit_map(io, &x, 1, &e, to));
 }
@@ -60,11 +62,32 @@ static tdn_status bit_cast_infer(tdn_infer *io)
 }
 
 const tdn_op_def tdn_ops_cast[] = {
-    {.name = "Cast", .domain = "", .since = 6, .n_in_min = 1, .n_in_max = 1, .n_out_min = 1, .n_out_max = 1,
-     .infer = cast_infer, .decompose = cast_decompose},
-    {.name = "CastLike", .domain = "", .since = 15, .n_in_min = 2, .n_in_max = 2, .n_out_min = 1, .n_out_max = 1,
-     .infer = cast_like_infer, .decompose = cast_decompose, .reference = "Cast"},
-    {.name = "BitCast", .domain = "", .since = 26, .n_in_min = 1, .n_in_max = 1, .n_out_min = 1, .n_out_max = 1,
+    {.name = "Cast",
+     .domain = "",
+     .since = 6,
+     .n_in_min = 1,
+     .n_in_max = 1,
+     .n_out_min = 1,
+     .n_out_max = 1,
+     .infer = cast_infer,
+     .decompose = cast_decompose},
+    {.name = "CastLike",
+     .domain = "",
+     .since = 15,
+     .n_in_min = 2,
+     .n_in_max = 2,
+     .n_out_min = 1,
+     .n_out_max = 1,
+     .infer = cast_like_infer,
+     .decompose = cast_decompose,
+     .reference = "Cast"},
+    {.name = "BitCast",
+     .domain = "",
+     .since = 26,
+     .n_in_min = 1,
+     .n_in_max = 1,
+     .n_out_min = 1,
+     .n_out_max = 1,
      .infer = bit_cast_infer},
     {.name = NULL},
 };

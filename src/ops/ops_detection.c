@@ -5,7 +5,8 @@
 #include "ops/dtype.h"
 #include "ops/emit.h"
 
-/* At most so many boxes a class as asked for, or as there are; how many there will be is known at run time. */
+/* At most so many boxes a class as asked for, or as there are; how many there will be is known at
+ * run time. */
 static tdn_status non_max_suppression_infer(tdn_infer *io)
 {
     TDN_TRY(tdn_infer_rank(io, 0, 3, 3));
@@ -13,7 +14,9 @@ static tdn_status non_max_suppression_infer(tdn_infer *io)
     TDN_TRY(tdn_infer_dtype(io, 0, tdn_dtypes_floats));
     TDN_TRY(tdn_infer_dtype(io, 1, tdn_dtypes_floats));
     const tdn_shape *boxes = &io->node->in[0]->shape, *scores = &io->node->in[1]->shape;
-    TDN_NEED(io, boxes->dims[2] == 4 && boxes->dims[0] == scores->dims[0] && boxes->dims[1] == scores->dims[2],
+    TDN_NEED(io,
+             boxes->dims[2] == 4 && boxes->dims[0] == scores->dims[0] &&
+                 boxes->dims[1] == scores->dims[2],
              "boxes and scores do not fit together");
     double most = (double)boxes->dims[1];
     const tdn_value *limit = tdn_in(io->node, 2);
@@ -26,8 +29,9 @@ static tdn_status non_max_suppression_infer(tdn_infer *io)
             TDN_NEED(io, tdn_shape_count(&io->node->in[i]->shape) == 1, "a limit is no scalar");
     most = most < 0 ? 0 : most > (double)boxes->dims[1] ? (double)boxes->dims[1] : most;
     tdn_shape y = {.rank = 2, .bounded = 1, .dims = {0, 3}};
-    TDN_NEED(io, !__builtin_mul_overflow(scores->dims[0], scores->dims[1], &y.dims[0]) &&
-                     !__builtin_mul_overflow(y.dims[0], (int64_t)most, &y.dims[0]),
+    TDN_NEED(io,
+             !__builtin_mul_overflow(scores->dims[0], scores->dims[1], &y.dims[0]) &&
+                 !__builtin_mul_overflow(y.dims[0], (int64_t)most, &y.dims[0]),
              "too many boxes");
     return tdn_infer_set(io, 0, TDN_S64, &y);
 }
@@ -46,7 +50,8 @@ static tdn_status roi_align_infer(tdn_infer *io)
     const int64_t h = tdn_attr_int(&io->node->attrs, "output_height", 1);
     const int64_t w = tdn_attr_int(&io->node->attrs, "output_width", 1);
     const int64_t ratio = tdn_attr_int(&io->node->attrs, "sampling_ratio", 0);
-    TDN_NEED(io, h > 0 && w > 0 && ratio >= 0 && ratio < 1 << 20, "output_height, output_width or sampling_ratio");
+    TDN_NEED(io, h > 0 && w > 0 && ratio >= 0 && ratio < 1 << 20,
+             "output_height, output_width or sampling_ratio");
     const tdn_shape y = tdn_shape_make(4, (int64_t[]){rois->dims[0], x->dims[1], h, w});
     return tdn_infer_set(io, 0, io->node->in[0]->dtype, &y);
 }
@@ -85,9 +90,11 @@ static tdn_status affine_grid_infer(tdn_infer *io)
     return tdn_infer_set(io, 0, io->node->in[0]->dtype, &y);
 }
 
-#define ROW(name_, since_, min_in_, max_in_, infer_, reference_)                                                       \
-    {.name = name_, .domain = "", .since = since_, .n_in_min = min_in_, .n_in_max = max_in_, .n_out_min = 1,           \
-     .n_out_max = 1, .infer = infer_, .reference = reference_, .unfolded = true}
+#define ROW(name_, since_, min_in_, max_in_, infer_, reference_)                                   \
+    {                                                                                              \
+        .name = name_, .domain = "", .since = since_, .n_in_min = min_in_, .n_in_max = max_in_,    \
+        .n_out_min = 1, .n_out_max = 1, .infer = infer_, .reference = reference_, .unfolded = true \
+    }
 
 const tdn_op_def tdn_ops_detection[] = {
     ROW("NonMaxSuppression", 10, 2, 5, non_max_suppression_infer, NULL),

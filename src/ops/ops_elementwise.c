@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Element-wise operators. Over fp32 and booleans each becomes one Map, the core operator, whose expression says what
- * it computes (elementwise_expr.c); other dtypes are run by the operators' own references.
+ * Element-wise operators. Over fp32 and booleans each becomes one Map, the core operator, whose
+ * expression says what it computes (elementwise_expr.c); other dtypes are run by the operators' own
+ * references.
  *
  * BatchNormalization with constant parameters is one of them: a scale and an offset a channel.
  */
@@ -12,7 +13,7 @@
 #include "ops/elementwise_expr.h"
 #include "ops/emit.h"
 
-/* ---- Shape rules ------------------------------------------------------------------------------------------------------ */
+/* ---- Shape rules ----------------------------------------------------------------------------- */
 
 static tdn_status unary(tdn_infer *io, const tdn_dtype *allowed)
 {
@@ -37,7 +38,8 @@ static tdn_status same_dtypes(tdn_infer *io, int first)
     for (int i = first + 1; i < n->n_in; i++)
         if (n->in[i] && n->in[i]->dtype != n->in[first]->dtype)
             return tdn_fail(io->error, TDN_E_MODEL, "input %d is %s, but input %d is %s", first,
-                            tdn_dtype_name(n->in[first]->dtype), i, tdn_dtype_name(n->in[i]->dtype));
+                            tdn_dtype_name(n->in[first]->dtype), i,
+                            tdn_dtype_name(n->in[i]->dtype));
     return TDN_OK;
 }
 
@@ -120,7 +122,8 @@ static tdn_status bit_shift_infer(tdn_infer *io)
 {
     const char *direction = tdn_attr_string(&io->node->attrs, "direction", "");
     if (strcmp(direction, "LEFT") != 0 && strcmp(direction, "RIGHT") != 0)
-        return tdn_fail(io->error, TDN_E_MODEL, "direction '%s' is neither LEFT nor RIGHT", direction);
+        return tdn_fail(io->error, TDN_E_MODEL, "direction '%s' is neither LEFT nor RIGHT",
+                        direction);
     return integers_infer(io);
 }
 
@@ -128,11 +131,12 @@ static tdn_status gelu_infer(tdn_infer *io)
 {
     const char *approximate = tdn_attr_string(&io->node->attrs, "approximate", "none");
     if (strcmp(approximate, "none") != 0 && strcmp(approximate, "tanh") != 0)
-        return tdn_fail(io->error, TDN_E_MODEL, "approximate '%s' is neither none nor tanh", approximate);
+        return tdn_fail(io->error, TDN_E_MODEL, "approximate '%s' is neither none nor tanh",
+                        approximate);
     return float_infer(io);
 }
 
-/* ---- To a map --------------------------------------------------------------------------------------------------------- */
+/* ---- To a map -------------------------------------------------------------------------------- */
 
 static tdn_status to_map(tdn_infer *io)
 {
@@ -140,12 +144,13 @@ static tdn_status to_map(tdn_infer *io)
     tdn_value *in[TDN_EXPR_MAX_IN];
     tdn_expr expr;
     int n_in = 0;
-    if (!out || (out->dtype != TDN_F32 && out->dtype != TDN_BOOL) || !tdn_elementwise_expr(io->node, &expr, in, &n_in))
+    if (!out || (out->dtype != TDN_F32 && out->dtype != TDN_BOOL) ||
+        !tdn_elementwise_expr(io->node, &expr, in, &n_in))
         return TDN_OK;
     return tdn_emit_end(io, tdn_emit_map(io, in, n_in, &expr, out->dtype));
 }
 
-/* ---- Dropout: inference only ------------------------------------------------------------------------------------------ */
+/* ---- Dropout: inference only ----------------------------------------------------------------- */
 
 static tdn_status dropout(tdn_infer *io, tdn_dtype mask)
 {
@@ -178,7 +183,7 @@ static tdn_status dropout_decompose(tdn_infer *io)
     return TDN_OK;
 }
 
-/* ---- BatchNormalization ----------------------------------------------------------------------------------------------- */
+/* ---- BatchNormalization ---------------------------------------------------------------------- */
 
 static tdn_status batch_norm_infer(tdn_infer *io)
 {
@@ -190,7 +195,8 @@ static tdn_status batch_norm_infer(tdn_infer *io)
     for (int i = 1; i < 5; i++) {
         TDN_TRY(tdn_infer_dtype(io, i, tdn_dtypes_floats));
         if (!tdn_shape_equal(&io->node->in[i]->shape, &c))
-            return tdn_fail(io->error, TDN_E_MODEL, "input %d is not one number for each of %lld channels", i,
+            return tdn_fail(io->error, TDN_E_MODEL,
+                            "input %d is not one number for each of %lld channels", i,
                             (long long)channels);
     }
     for (int i = 1; i < io->node->n_out; i++)
@@ -205,11 +211,15 @@ static tdn_status batch_norm_7_infer(tdn_infer *io)
         return tdn_fail(io->error, TDN_E_UNSUPPORTED, "attribute 'spatial' of 0 is not supported");
     for (int i = 1; i < io->node->n_out; i++)
         if (io->node->out[i] && io->node->out[i]->n_uses > 0)
-            return tdn_fail(io->error, TDN_E_UNSUPPORTED, "output %d, a training statistic, is not supported", i);
+            return tdn_fail(io->error, TDN_E_UNSUPPORTED,
+                            "output %d, a training statistic, is not supported", i);
     return batch_norm_infer(io);
 }
 
-static bool is_const_f32(const tdn_value *v) { return v->kind == TDN_VALUE_CONST && v->dtype == TDN_F32 && v->data; }
+static bool is_const_f32(const tdn_value *v)
+{
+    return v->kind == TDN_VALUE_CONST && v->dtype == TDN_F32 && v->data;
+}
 
 /* y = x * factor + offset, with the parameters folded in double and laid along axis 1. */
 static bool fold_batch_norm(const tdn_infer *io, int64_t channels, float *factor, float *offset)
@@ -256,10 +266,11 @@ static tdn_status batch_norm_decompose(tdn_infer *io)
     return tdn_emit_end(io, tdn_emit_map(io, in, 3, &e, TDN_F32));
 }
 
-/* ---- Map -------------------------------------------------------------------------------------------------------------- */
+/* ---- Map ------------------------------------------------------------------------------------- */
 
-/* All outputs have the shape that the inputs have together. Attribute "dtypes" says the outputs' (ints, as tdn_dtype);
- * without it they keep what they were made with, F32 where that is nothing. */
+/* All outputs have the shape that the inputs have together. Attribute "dtypes" says the outputs'
+ * (ints, as tdn_dtype); without it they keep what they were made with, F32 where that is nothing.
+ */
 static tdn_status map_infer(tdn_infer *io)
 {
     const tdn_node *n = io->node;
@@ -271,7 +282,8 @@ static tdn_status map_infer(tdn_infer *io)
     for (int i = 0; i < n->n_in; i++)
         TDN_TRY(tdn_infer_broadcast(io, &shape, &n->in[i]->shape, &shape));
     for (int i = 0; i < n->n_out; i++) {
-        const tdn_dtype made = n->out[i] && n->out[i]->dtype != TDN_DTYPE_NONE ? n->out[i]->dtype : TDN_F32;
+        const tdn_dtype made =
+            n->out[i] && n->out[i]->dtype != TDN_DTYPE_NONE ? n->out[i]->dtype : TDN_F32;
         TDN_TRY(tdn_infer_set(io, i, i < n_dtypes ? (tdn_dtype)dtypes[i] : made, &shape));
     }
     return TDN_OK;
@@ -284,15 +296,19 @@ static int64_t map_flops(const tdn_node *node)
         n_ops += node->expr->code[i].op > TDN_X_STORE;
     for (int i = 0; i < node->n_out; i++)
         if (node->out[i])
-            return __builtin_mul_overflow(n_ops, tdn_shape_count(&node->out[i]->shape), &total) ? INT64_MAX : total;
+            return __builtin_mul_overflow(n_ops, tdn_shape_count(&node->out[i]->shape), &total)
+                       ? INT64_MAX
+                       : total;
     return 0;
 }
 
-/* ---- The rows --------------------------------------------------------------------------------------------------------- */
+/* ---- The rows -------------------------------------------------------------------------------- */
 
-#define ROW(name_, since_, min_in_, max_in_, infer_)                                                                   \
-    {.name = name_, .domain = "", .since = since_, .n_in_min = min_in_, .n_in_max = max_in_, .n_out_min = 1,           \
-     .n_out_max = 1, .infer = infer_, .decompose = to_map}
+#define ROW(name_, since_, min_in_, max_in_, infer_)                                               \
+    {                                                                                              \
+        .name = name_, .domain = "", .since = since_, .n_in_min = min_in_, .n_in_max = max_in_,    \
+        .n_out_min = 1, .n_out_max = 1, .infer = infer_, .decompose = to_map                       \
+    }
 
 const tdn_op_def tdn_ops_elementwise[] = {
     ROW("Add", 7, 2, 2, numbers_infer),
@@ -362,17 +378,60 @@ const tdn_op_def tdn_ops_elementwise[] = {
     ROW("Swish", 24, 1, 1, float_infer),
     ROW("Shrink", 9, 1, 1, number_infer),
     ROW("Clip", 6, 1, 3, clip_infer),
-    {.name = "Dropout", .domain = "", .since = 7, .n_in_min = 1, .n_in_max = 1, .n_out_min = 1, .n_out_max = 2,
-     .infer = dropout_7_infer, .decompose = dropout_decompose},
-    {.name = "Dropout", .domain = "", .since = 10, .n_in_min = 1, .n_in_max = 1, .n_out_min = 1, .n_out_max = 2,
-     .infer = dropout_10_infer, .decompose = dropout_decompose},
-    {.name = "Dropout", .domain = "", .since = 12, .n_in_min = 1, .n_in_max = 3, .n_out_min = 1, .n_out_max = 2,
-     .infer = dropout_12_infer, .decompose = dropout_decompose},
-    {.name = "BatchNormalization", .domain = "", .since = 7, .n_in_min = 5, .n_in_max = 5, .n_out_min = 1,
-     .n_out_max = 5, .infer = batch_norm_7_infer, .decompose = batch_norm_decompose},
-    {.name = "BatchNormalization", .domain = "", .since = 14, .n_in_min = 5, .n_in_max = 5, .n_out_min = 1,
-     .n_out_max = 3, .infer = batch_norm_infer, .decompose = batch_norm_decompose},
-    {.name = "Map", .domain = "tendon", .since = 1, .n_in_min = 0, .n_in_max = TDN_EXPR_MAX_IN, .n_out_min = 1,
-     .n_out_max = TDN_EXPR_MAX_OUT, .infer = map_infer, .core = TDN_CORE_MAP, .flops = map_flops},
+    {.name = "Dropout",
+     .domain = "",
+     .since = 7,
+     .n_in_min = 1,
+     .n_in_max = 1,
+     .n_out_min = 1,
+     .n_out_max = 2,
+     .infer = dropout_7_infer,
+     .decompose = dropout_decompose},
+    {.name = "Dropout",
+     .domain = "",
+     .since = 10,
+     .n_in_min = 1,
+     .n_in_max = 1,
+     .n_out_min = 1,
+     .n_out_max = 2,
+     .infer = dropout_10_infer,
+     .decompose = dropout_decompose},
+    {.name = "Dropout",
+     .domain = "",
+     .since = 12,
+     .n_in_min = 1,
+     .n_in_max = 3,
+     .n_out_min = 1,
+     .n_out_max = 2,
+     .infer = dropout_12_infer,
+     .decompose = dropout_decompose},
+    {.name = "BatchNormalization",
+     .domain = "",
+     .since = 7,
+     .n_in_min = 5,
+     .n_in_max = 5,
+     .n_out_min = 1,
+     .n_out_max = 5,
+     .infer = batch_norm_7_infer,
+     .decompose = batch_norm_decompose},
+    {.name = "BatchNormalization",
+     .domain = "",
+     .since = 14,
+     .n_in_min = 5,
+     .n_in_max = 5,
+     .n_out_min = 1,
+     .n_out_max = 3,
+     .infer = batch_norm_infer,
+     .decompose = batch_norm_decompose},
+    {.name = "Map",
+     .domain = "tendon",
+     .since = 1,
+     .n_in_min = 0,
+     .n_in_max = TDN_EXPR_MAX_IN,
+     .n_out_min = 1,
+     .n_out_max = TDN_EXPR_MAX_OUT,
+     .infer = map_infer,
+     .core = TDN_CORE_MAP,
+     .flops = map_flops},
     {.name = NULL},
 };

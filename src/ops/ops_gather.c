@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Indexed reads and writes. A Gather whose indices are a constant progression (most are one number) is a slice, so a
- * view; all others run by reference.
+ * Indexed reads and writes. A Gather whose indices are a constant progression (most are one number)
+ * is a slice, so a view; all others run by reference.
  */
 #include <string.h>
 
@@ -21,10 +21,11 @@ static tdn_status check_operands(tdn_infer *io, int min, int min_indices)
 
 static tdn_status axis_of(tdn_infer *io, int *axis)
 {
-    return tdn_infer_axis(io, tdn_attr_int(&io->node->attrs, "axis", 0), io->node->in[0]->shape.rank, axis);
+    return tdn_infer_axis(io, tdn_attr_int(&io->node->attrs, "axis", 0),
+                          io->node->in[0]->shape.rank, axis);
 }
 
-/* ---- Gather --------------------------------------------------------------------------------------------------- */
+/* ---- Gather ---------------------------------------------------------------------------------- */
 
 static tdn_status gather_infer(tdn_infer *io)
 {
@@ -48,7 +49,8 @@ static tdn_status gather_infer(tdn_infer *io)
 }
 
 /* Are the indices start, start + step, ...? */
-static tdn_status progression(tdn_infer *io, int64_t dim, int64_t *start, int64_t *step, int64_t *n, bool *is)
+static tdn_status progression(tdn_infer *io, int64_t dim, int64_t *start, int64_t *step, int64_t *n,
+                              bool *is)
 {
     const tdn_value *indices = io->node->in[1];
     *n = tdn_shape_count(&indices->shape);
@@ -61,8 +63,8 @@ static tdn_status progression(tdn_infer *io, int64_t dim, int64_t *start, int64_
     for (int64_t i = 0; i < *n; i++) {
         int64_t index = tdn_view_get_int(&view, i);
         if (index < -dim || index >= dim)
-            return tdn_fail(io->error, TDN_E_MODEL, "index %lld outside an axis of %lld", (long long)index,
-                            (long long)dim);
+            return tdn_fail(io->error, TDN_E_MODEL, "index %lld outside an axis of %lld",
+                            (long long)index, (long long)dim);
         index += index < 0 ? dim : 0;
         if (i == 0)
             *start = index;
@@ -79,7 +81,8 @@ static tdn_status gather_decompose(tdn_infer *io)
 {
     int axis;
     bool is;
-    int64_t start = 0, step, n, starts[TDN_MAX_RANK] = {0}, steps[TDN_MAX_RANK], extents[TDN_MAX_RANK];
+    int64_t start = 0, step, n, starts[TDN_MAX_RANK] = {0}, steps[TDN_MAX_RANK],
+            extents[TDN_MAX_RANK];
     if (io->node->in[0]->shape.bounded)
         return TDN_OK;
     TDN_TRY(axis_of(io, &axis));
@@ -105,7 +108,8 @@ static tdn_status gather_elements_infer(tdn_infer *io)
     const tdn_shape *x = &io->node->in[0]->shape, *indices = &io->node->in[1]->shape;
     TDN_NEED(io, x->rank == indices->rank, "indices of another rank than the data");
     for (int i = 0; i < x->rank; i++)
-        TDN_NEED(io, i == axis || indices->dims[i] <= x->dims[i], "indices with a larger extent than the data");
+        TDN_NEED(io, i == axis || indices->dims[i] <= x->dims[i],
+                 "indices with a larger extent than the data");
     return tdn_infer_set(io, 0, io->node->in[0]->dtype, indices);
 }
 
@@ -113,13 +117,16 @@ static tdn_status gather_nd_infer(tdn_infer *io)
 {
     TDN_TRY(check_operands(io, 1, 1));
     const tdn_shape *x = &io->node->in[0]->shape, *indices = &io->node->in[1]->shape;
-    const int64_t batch = tdn_attr_int(&io->node->attrs, "batch_dims", 0), depth = indices->dims[indices->rank - 1];
+    const int64_t batch = tdn_attr_int(&io->node->attrs, "batch_dims", 0),
+                  depth = indices->dims[indices->rank - 1];
     const int lead = indices->rank - 1;
-    TDN_NEED(io, batch >= 0 && batch <= lead && batch < x->rank, "attribute 'batch_dims' out of range");
+    TDN_NEED(io, batch >= 0 && batch <= lead && batch < x->rank,
+             "attribute 'batch_dims' out of range");
     TDN_NEED(io, depth <= x->rank - batch, "index tuples longer than the data has axes");
     for (int64_t i = 0; i < batch; i++)
         TDN_NEED(io, x->dims[i] == indices->dims[i], "data and indices have different batches");
-    TDN_NEED(io, !(indices->bounded >> lead & 1), "index tuples of a length that is known at run time only");
+    TDN_NEED(io, !(indices->bounded >> lead & 1),
+             "index tuples of a length that is known at run time only");
     tdn_shape y = {.bounded = indices->bounded};
     TDN_NEED(io, lead + x->rank - batch - depth <= TDN_MAX_RANK, "the result has too many axes");
     for (int i = 0; i < lead; i++)
@@ -131,7 +138,7 @@ static tdn_status gather_nd_infer(tdn_infer *io)
     return tdn_infer_set(io, 0, io->node->in[0]->dtype, &y);
 }
 
-/* ---- Scatter -------------------------------------------------------------------------------------------------- */
+/* ---- Scatter --------------------------------------------------------------------------------- */
 
 static tdn_status check_updates(tdn_infer *io, int input)
 {
@@ -142,7 +149,8 @@ static tdn_status check_updates(tdn_infer *io, int input)
         found = found || !strcmp(known[i], reduction);
     TDN_NEED(io, found, "attribute 'reduction' is unknown");
     TDN_TRY(tdn_infer_rank_open(io, input, 0, TDN_MAX_RANK));
-    TDN_NEED(io, io->node->in[input]->dtype == io->node->in[0]->dtype, "updates of another type than the data");
+    TDN_NEED(io, io->node->in[input]->dtype == io->node->in[0]->dtype,
+             "updates of another type than the data");
     return TDN_OK;
 }
 
@@ -154,9 +162,11 @@ static tdn_status scatter_elements_infer(tdn_infer *io)
     TDN_TRY(axis_of(io, &axis));
     const tdn_shape *x = &io->node->in[0]->shape, *indices = &io->node->in[1]->shape;
     TDN_NEED(io, x->rank == indices->rank, "indices of another rank than the data");
-    TDN_NEED(io, tdn_shape_equal(indices, &io->node->in[2]->shape), "updates of another shape than the indices");
+    TDN_NEED(io, tdn_shape_equal(indices, &io->node->in[2]->shape),
+             "updates of another shape than the indices");
     for (int i = 0; i < x->rank; i++)
-        TDN_NEED(io, i == axis || indices->dims[i] <= x->dims[i], "indices with a larger extent than the data");
+        TDN_NEED(io, i == axis || indices->dims[i] <= x->dims[i],
+                 "indices with a larger extent than the data");
     return tdn_infer_same(io);
 }
 
@@ -164,10 +174,12 @@ static tdn_status scatter_nd_infer(tdn_infer *io)
 {
     TDN_TRY(check_operands(io, 1, 1));
     TDN_TRY(check_updates(io, 2));
-    const tdn_shape *x = &io->node->in[0]->shape, *indices = &io->node->in[1]->shape, *u = &io->node->in[2]->shape;
+    const tdn_shape *x = &io->node->in[0]->shape, *indices = &io->node->in[1]->shape,
+                    *u = &io->node->in[2]->shape;
     const int lead = indices->rank - 1;
     const int64_t depth = indices->dims[lead];
-    TDN_NEED(io, depth <= x->rank && u->rank == lead + x->rank - depth, "updates do not have the rank that indices ask");
+    TDN_NEED(io, depth <= x->rank && u->rank == lead + x->rank - depth,
+             "updates do not have the rank that indices ask");
     for (int i = 0; i < u->rank; i++)
         TDN_NEED(io, u->dims[i] == (i < lead ? indices->dims[i] : x->dims[depth + i - lead]),
                  "updates do not have the shape that indices ask");
@@ -181,16 +193,18 @@ static tdn_status tensor_scatter_infer(tdn_infer *io)
     TDN_TRY(check_updates(io, 1));
     const tdn_shape *x = &io->node->in[0]->shape, *u = &io->node->in[1]->shape;
     TDN_TRY(tdn_infer_axis(io, tdn_attr_int(&io->node->attrs, "axis", -2), x->rank, &axis));
-    TDN_NEED(io, axis > 0 && u->rank == x->rank, "the sequence's axis is the batch's, or the ranks differ");
+    TDN_NEED(io, axis > 0 && u->rank == x->rank,
+             "the sequence's axis is the batch's, or the ranks differ");
     for (int i = 0; i < x->rank; i++)
-        TDN_NEED(io, i == axis ? u->dims[i] <= x->dims[i] : u->dims[i] == x->dims[i], "the update does not fit the cache");
+        TDN_NEED(io, i == axis ? u->dims[i] <= x->dims[i] : u->dims[i] == x->dims[i],
+                 "the update does not fit the cache");
     const tdn_value *first = tdn_in(io->node, 2);
     TDN_NEED(io, !first || (first->shape.rank == 1 && first->shape.dims[0] == x->dims[0]),
              "write_indices has not one position a batch");
     return tdn_infer_same(io);
 }
 
-/* ---- One-hot -------------------------------------------------------------------------------------------------- */
+/* ---- One-hot --------------------------------------------------------------------------------- */
 
 static tdn_status one_hot_infer(tdn_infer *io)
 {
@@ -213,9 +227,9 @@ static tdn_status one_hot_infer(tdn_infer *io)
     return tdn_infer_set(io, 0, io->node->in[2]->dtype, &y);
 }
 
-#define ROW(name_, since_, min_in_, max_in_)                                                                           \
-    .name = name_, .domain = "", .since = since_, .n_in_min = min_in_, .n_in_max = max_in_, .n_out_min = 1,            \
-    .n_out_max = 1, .flops = tdn_flops_none
+#define ROW(name_, since_, min_in_, max_in_)                                                       \
+    .name = name_, .domain = "", .since = since_, .n_in_min = min_in_, .n_in_max = max_in_,        \
+    .n_out_min = 1, .n_out_max = 1, .flops = tdn_flops_none
 
 const tdn_op_def tdn_ops_gather[] = {
     {ROW("Gather", 1, 2, 2), .infer = gather_infer, .decompose = gather_decompose},

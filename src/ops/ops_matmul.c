@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Contractions. MatMul is core as it is. Gemm is a MatMul between turned operands and a map; Einsum of two operands is
- * one MatMul between transposes and reshapes, of more operands a chain of such.
+ * Contractions. MatMul is core as it is. Gemm is a MatMul between turned operands and a map; Einsum
+ * of two operands is one MatMul between transposes and reshapes, of more operands a chain of such.
  */
 #include <string.h>
 
@@ -15,7 +15,7 @@ static int64_t sat_mul(int64_t a, int64_t b)
     return __builtin_mul_overflow(a, b, &product) ? INT64_MAX : product;
 }
 
-/* ---- MatMul --------------------------------------------------------------------------------------------------- */
+/* ---- MatMul ---------------------------------------------------------------------------------- */
 
 static tdn_status matmul_infer(tdn_infer *io)
 {
@@ -27,7 +27,8 @@ static tdn_status matmul_infer(tdn_infer *io)
     TDN_NEED(io, a->dtype == b->dtype, "operands of different types");
     const int64_t k = a->shape.dims[ra - 1], k_b = b->shape.dims[rb == 1 ? 0 : rb - 2];
     if (k != k_b)
-        return tdn_fail(io->error, TDN_E_MODEL, "rows of %lld meet columns of %lld", (long long)k, (long long)k_b);
+        return tdn_fail(io->error, TDN_E_MODEL, "rows of %lld meet columns of %lld", (long long)k,
+                        (long long)k_b);
     const tdn_shape a_batch = tdn_shape_make(ra > 2 ? ra - 2 : 0, a->shape.dims);
     const tdn_shape b_batch = tdn_shape_make(rb > 2 ? rb - 2 : 0, b->shape.dims);
     tdn_shape y;
@@ -42,10 +43,11 @@ static tdn_status matmul_infer(tdn_infer *io)
 static int64_t matmul_flops(const tdn_node *node)
 {
     const tdn_shape *a = &node->in[0]->shape;
-    return sat_mul(sat_mul(2, a->rank ? a->dims[a->rank - 1] : 1), tdn_shape_count(&node->out[0]->shape));
+    return sat_mul(sat_mul(2, a->rank ? a->dims[a->rank - 1] : 1),
+                   tdn_shape_count(&node->out[0]->shape));
 }
 
-/* ---- Gemm ----------------------------------------------------------------------------------------------------- */
+/* ---- Gemm ------------------------------------------------------------------------------------ */
 
 static tdn_status gemm_infer(tdn_infer *io)
 {
@@ -55,7 +57,8 @@ static tdn_status gemm_infer(tdn_infer *io)
     const tdn_value *a = io->node->in[0], *b = io->node->in[1], *c = tdn_in(io->node, 2);
     const int ta = tdn_attr_int(&io->node->attrs, "transA", 0) != 0;
     const int tb = tdn_attr_int(&io->node->attrs, "transB", 0) != 0;
-    TDN_NEED(io, a->dtype == b->dtype && (!c || c->dtype == a->dtype), "operands of different types");
+    TDN_NEED(io, a->dtype == b->dtype && (!c || c->dtype == a->dtype),
+             "operands of different types");
     TDN_NEED(io, a->shape.dims[!ta] == b->shape.dims[tb], "the inner extents of A and B differ");
     const tdn_shape y = tdn_shape_make(2, (int64_t[]){a->shape.dims[ta], b->shape.dims[!tb]});
     tdn_shape wide;
@@ -71,7 +74,8 @@ static tdn_status gemm_decompose(tdn_infer *io)
 {
     static const int64_t perm[2] = {1, 0};
     tdn_value *a = io->node->in[0], *b = io->node->in[1], *c = tdn_in(io->node, 2);
-    const float alpha = tdn_attr_float(&io->node->attrs, "alpha", 1), beta = tdn_attr_float(&io->node->attrs, "beta", 1);
+    const float alpha = tdn_attr_float(&io->node->attrs, "alpha", 1),
+                beta = tdn_attr_float(&io->node->attrs, "beta", 1);
     if (a->dtype != TDN_F32)
         return TDN_OK; /* a map computes in fp32 */
     if (tdn_attr_int(&io->node->attrs, "transA", 0))
@@ -94,7 +98,7 @@ static int64_t gemm_flops(const tdn_node *node)
     return sat_mul(sat_mul(2, k), tdn_shape_count(&node->out[0]->shape));
 }
 
-/* ---- Einsum --------------------------------------------------------------------------------------------------- */
+/* ---- Einsum ---------------------------------------------------------------------------------- */
 
 static tdn_status einsum_parse(tdn_infer *io, tdn_einsum *e, int64_t *extents)
 {
@@ -109,7 +113,8 @@ static tdn_status einsum_parse(tdn_infer *io, tdn_einsum *e, int64_t *extents)
         ranks[i] = node->in[i]->shape.rank;
         dims[i] = node->in[i]->shape.dims;
     }
-    const char *wrong = tdn_einsum_parse(e, tdn_attr_string(&node->attrs, "equation", ""), ranks, node->n_in);
+    const char *wrong =
+        tdn_einsum_parse(e, tdn_attr_string(&node->attrs, "equation", ""), ranks, node->n_in);
     TDN_NEED(io, !wrong, wrong);
     TDN_NEED(io, tdn_einsum_extents(e, dims, extents), "a letter stands for different extents");
     return TDN_OK;
@@ -127,7 +132,8 @@ static tdn_status einsum_infer(tdn_infer *io)
     for (int l = 0; l < e.n_letters; l++)
         n_summed += !memchr(e.out, l, (size_t)e.n_out);
     if (n_summed > TDN_MAX_RANK)
-        return tdn_fail(io->error, TDN_E_UNSUPPORTED, "it sums over more than %d letters", TDN_MAX_RANK);
+        return tdn_fail(io->error, TDN_E_UNSUPPORTED, "it sums over more than %d letters",
+                        TDN_MAX_RANK);
     return tdn_infer_set(io, 0, io->node->in[0]->dtype, &y);
 }
 
@@ -212,8 +218,10 @@ static int64_t extent_of(const labelled *x, letters set, const int64_t *extents)
     return n;
 }
 
-/* a and b as matrices with a joint batch axis, multiplied: axes are then batch, a's own, b's own. */
-static labelled contract(tdn_infer *io, labelled *a, labelled *b, letters out, const int64_t *extents)
+/* a and b as matrices with a joint batch axis, multiplied: axes are then batch, a's
+ * own, b's own. */
+static labelled contract(tdn_infer *io, labelled *a, labelled *b, letters out,
+                         const int64_t *extents)
 {
     const letters in_a = letters_of(a->axes, a->n), in_b = letters_of(b->axes, b->n);
     sum_out(io, a, in_a & ~in_b & ~out);
@@ -223,7 +231,8 @@ static labelled contract(tdn_infer *io, labelled *a, labelled *b, letters out, c
     int8_t order[2 * TDN_MAX_RANK];
     append(order, append(order, append(order, 0, a, batch), a, m), a, k);
     arrange(io, a, order);
-    append(order, append(order, append(order, 0, a, batch), a, k), b, n); /* a's order of the shared letters */
+    append(order, append(order, append(order, 0, a, batch), a, k), b,
+           n); /* a's order of the shared letters */
     arrange(io, b, order);
     labelled y = {0};
     y.n = append(y.axes, append(y.axes, append(y.axes, 0, a, batch), a, m), b, n);
@@ -303,7 +312,7 @@ static tdn_status einsum_decompose(tdn_infer *io)
     return tdn_emit_end(io, x.v);
 }
 
-/* ---- Determinant ---------------------------------------------------------------------------------------------- */
+/* ---- Determinant ----------------------------------------------------------------------------- */
 
 static tdn_status det_infer(tdn_infer *io)
 {
@@ -321,14 +330,15 @@ static int64_t det_flops(const tdn_node *node)
     return sat_mul(tdn_shape_count(x), x->dims[x->rank - 1]);
 }
 
-#define ROW(name_, since_, min_in_, max_in_)                                                                           \
-    .name = name_, .domain = "", .since = since_, .n_in_min = min_in_, .n_in_max = max_in_, .n_out_min = 1,            \
-    .n_out_max = 1
+#define ROW(name_, since_, min_in_, max_in_)                                                       \
+    .name = name_, .domain = "", .since = since_, .n_in_min = min_in_, .n_in_max = max_in_,        \
+    .n_out_min = 1, .n_out_max = 1
 
 const tdn_op_def tdn_ops_matmul[] = {
     {ROW("MatMul", 1, 2, 2), .infer = matmul_infer, .core = TDN_CORE_MATMUL, .flops = matmul_flops},
     {ROW("Gemm", 7, 2, 3), .infer = gemm_infer, .decompose = gemm_decompose, .flops = gemm_flops},
-    {ROW("Einsum", 12, 1, -1), .infer = einsum_infer, .decompose = einsum_decompose, .flops = einsum_flops},
+    {ROW("Einsum", 12, 1, -1), .infer = einsum_infer, .decompose = einsum_decompose,
+     .flops = einsum_flops},
     {ROW("Det", 11, 1, 1), .infer = det_infer, .flops = det_flops},
     {0},
 };

@@ -2,9 +2,10 @@
 /*
  * Operators that move elements: transposes, reshapes, slices, joins, pads.
  *
- * The core forms have everything in attributes and one operand a tensor: Reshape, Slice and Pad of the domain
- * "tendon", and ONNX's Transpose, Expand and Concat, whose shape rules set the attributes that ONNX lets out. All
- * others are rewritten into them where that says the same, which is nearly always: then they are views.
+ * The core forms have everything in attributes and one operand a tensor: Reshape, Slice and Pad of
+ * the domain "tendon", and ONNX's Transpose, Expand and Concat, whose shape rules set the
+ * attributes that ONNX lets out. All others are rewritten into them where that says the same, which
+ * is nearly always: then they are views.
  */
 #include <string.h>
 
@@ -12,9 +13,10 @@
 #include "ops/emit.h"
 #include "ref/ref_util.h"
 
-/* ---- Reshapes ------------------------------------------------------------------------------------------------- */
+/* ---- Reshapes -------------------------------------------------------------------------------- */
 
-/* Fills in 0 (copy the input's extent) and -1 (what is left over). Bounded extents go where those do. */
+/* Fills in 0 (copy the input's extent) and -1 (what is left over). Bounded extents go where those
+ * do. */
 static tdn_status resolve_shape(tdn_infer *io, const tdn_shape *x, bool allow_zero, tdn_shape *y)
 {
     int open = -1;
@@ -30,13 +32,15 @@ static tdn_status resolve_shape(tdn_infer *io, const tdn_shape *x, bool allow_ze
             open = i;
             continue;
         }
-        TDN_NEED(io, y->dims[i] >= 0 && !__builtin_mul_overflow(known, y->dims[i], &known), "shape out of range");
+        TDN_NEED(io, y->dims[i] >= 0 && !__builtin_mul_overflow(known, y->dims[i], &known),
+                 "shape out of range");
     }
     if (open >= 0) {
         y->dims[open] = known ? count / known : 0;
         y->bounded |= x->bounded & ~y->bounded ? 1u << open : 0;
     } else if (x->bounded & ~y->bounded) {
-        return tdn_fail(io->error, TDN_E_UNSUPPORTED, "a fixed shape for an extent that is known at run time only");
+        return tdn_fail(io->error, TDN_E_UNSUPPORTED,
+                        "a fixed shape for an extent that is known at run time only");
     }
     if (open >= 0 ? known * y->dims[open] != count : known != count) {
         char a[96], b[96];
@@ -65,7 +69,8 @@ static tdn_status core_reshape_infer(tdn_infer *io)
     tdn_shape y = {0};
     TDN_TRY(tdn_infer_rank(io, 0, 0, TDN_MAX_RANK));
     const tdn_attr *shape = tdn_attr_find(&io->node->attrs, "shape");
-    TDN_NEED(io, shape && shape->kind == TDN_ATTR_INTS && shape->n <= TDN_MAX_RANK, "attribute 'shape' is missing");
+    TDN_NEED(io, shape && shape->kind == TDN_ATTR_INTS && shape->n <= TDN_MAX_RANK,
+             "attribute 'shape' is missing");
     y.rank = shape->n;
     for (int i = 0; i < y.rank; i++)
         y.dims[i] = shape->ints[i];
@@ -78,7 +83,8 @@ static tdn_status flatten_infer(tdn_infer *io)
     const tdn_value *x = tdn_in(io->node, 0);
     TDN_TRY(tdn_infer_rank_open(io, 0, 0, TDN_MAX_RANK));
     int64_t axis = tdn_attr_int(&io->node->attrs, "axis", 1);
-    TDN_NEED(io, axis >= -x->shape.rank && axis <= x->shape.rank, "axis outside of the input's rank");
+    TDN_NEED(io, axis >= -x->shape.rank && axis <= x->shape.rank,
+             "axis outside of the input's rank");
     axis += axis < 0 ? x->shape.rank : 0;
     tdn_shape y = {.rank = 2, .dims = {1, 1}};
     for (int i = 0; i < x->shape.rank; i++) {
@@ -114,7 +120,8 @@ static tdn_status squeeze_infer(tdn_infer *io)
     for (int i = 0; i < x->shape.rank; i++) {
         const int64_t dim = x->shape.dims[i];
         const uint32_t open = x->shape.bounded >> i & 1;
-        TDN_NEED(io, !(mask >> i & 1) || (dim == 1 && !open), "squeezes an axis whose extent is not 1");
+        TDN_NEED(io, !(mask >> i & 1) || (dim == 1 && !open),
+                 "squeezes an axis whose extent is not 1");
         if (n ? mask >> i & 1 : dim == 1 && !open)
             continue;
         y.bounded |= open << y.rank;
@@ -142,7 +149,8 @@ static tdn_status unsqueeze_infer(tdn_infer *io)
     return tdn_infer_set(io, 0, x->dtype, &y);
 }
 
-/* Where an extent is known at run time only, the reference finds it by the operator's own operands. */
+/* Where an extent is known at run time only, the reference finds it by the
+ * operator's own operands. */
 static tdn_status reshape_decompose(tdn_infer *io)
 {
     if (io->node->in[0]->shape.bounded)
@@ -150,7 +158,7 @@ static tdn_status reshape_decompose(tdn_infer *io)
     return tdn_emit_end(io, tdn_emit_reshape(io, io->node->in[0], &io->node->out[0]->shape));
 }
 
-/* ---- Transpose, expand ---------------------------------------------------------------------------------------- */
+/* ---- Transpose, expand ----------------------------------------------------------------------- */
 
 static tdn_status transpose_infer(tdn_infer *io)
 {
@@ -195,7 +203,7 @@ static tdn_status expand_infer(tdn_infer *io)
     return tdn_infer_set(io, 0, x->dtype, &y);
 }
 
-/* ---- Slice ---------------------------------------------------------------------------------------------------- */
+/* ---- Slice ----------------------------------------------------------------------------------- */
 
 typedef struct range {
     int64_t starts[TDN_MAX_RANK], steps[TDN_MAX_RANK], extents[TDN_MAX_RANK];
@@ -232,8 +240,10 @@ static tdn_status slice_range(tdn_infer *io, range *r)
         seen |= 1u << axis;
         r->starts[axis] = starts[i];
         r->steps[axis] = n_steps ? steps[i] : 1;
-        TDN_NEED(io, tdn_slice_resolve(x->dims[axis], &r->starts[axis], ends[i], &r->steps[axis], &r->extents[axis]),
-                     "a step is 0");
+        TDN_NEED(io,
+                 tdn_slice_resolve(x->dims[axis], &r->starts[axis], ends[i], &r->steps[axis],
+                                   &r->extents[axis]),
+                 "a step is 0");
     }
     return TDN_OK;
 }
@@ -269,7 +279,8 @@ static tdn_status core_slice_infer(tdn_infer *io)
     for (int i = 0; i < x->shape.rank; i++) {
         const int64_t dim = x->shape.dims[i];
         int64_t last;
-        const bool inside = extents[i] >= 0 && !__builtin_mul_overflow(extents[i] - 1, steps[i], &last) &&
+        const bool inside = extents[i] >= 0 &&
+                            !__builtin_mul_overflow(extents[i] - 1, steps[i], &last) &&
                             (extents[i] == 0 || (starts[i] >= 0 && starts[i] < dim)) &&
                             (extents[i] < 2 || (last >= -starts[i] && last < dim - starts[i]));
         TDN_NEED(io, inside, "the slice leaves its input");
@@ -278,19 +289,21 @@ static tdn_status core_slice_infer(tdn_infer *io)
     return tdn_infer_set(io, 0, x->dtype, &y);
 }
 
-/* ---- Split and concat ----------------------------------------------------------------------------------------- */
+/* ---- Split and concat ------------------------------------------------------------------------ */
 
 static tdn_status split_extents(tdn_infer *io, int *axis, int64_t *extents, int max)
 {
     const tdn_node *node = io->node;
     int n;
     TDN_TRY(tdn_infer_rank(io, 0, 1, TDN_MAX_RANK));
-    TDN_TRY(tdn_infer_axis(io, tdn_attr_int(&node->attrs, "axis", 0), node->in[0]->shape.rank, axis));
+    TDN_TRY(
+        tdn_infer_axis(io, tdn_attr_int(&node->attrs, "axis", 0), node->in[0]->shape.rank, axis));
     TDN_NEED(io, node->n_out <= max, "too many outputs");
     TDN_TRY(tdn_infer_ints_either(io, "split", 1, extents, max, &n));
     const int64_t dim = node->in[0]->shape.dims[*axis], n_out = node->n_out;
     const int64_t asked = tdn_attr_int(&node->attrs, "num_outputs", n_out);
-    TDN_NEED(io, (n == 0 || n == n_out) && asked == n_out, "split into a different number of parts than outputs");
+    TDN_NEED(io, (n == 0 || n == n_out) && asked == n_out,
+             "split into a different number of parts than outputs");
     int64_t left = dim;
     for (int i = 0; i < n_out; i++) {
         if (n == 0) /* equal shares, the last one shorter */
@@ -350,18 +363,19 @@ static tdn_status concat_infer(tdn_infer *io)
     for (int i = 0; i < node->n_in; i++) {
         const tdn_shape *x = &node->in[i]->shape;
         TDN_NEED(io, x->rank == y.rank && node->in[i]->dtype == node->in[0]->dtype,
-                     "inputs of different rank or type");
+                 "inputs of different rank or type");
         y.bounded |= x->bounded;
         for (int k = 0; k < y.rank; k++)
             TDN_NEED(io, k == axis || x->dims[k] == y.dims[k], "inputs whose other extents differ");
-        TDN_NEED(io, !__builtin_add_overflow(y.dims[axis], x->dims[axis], &y.dims[axis]), "result too large");
+        TDN_NEED(io, !__builtin_add_overflow(y.dims[axis], x->dims[axis], &y.dims[axis]),
+                 "result too large");
     }
     if ((!attr || attr->i != axis) && !tdn_node_set_int(io->graph, io->node, "axis", axis))
         return tdn_fail_nomem(io->error, "attributes");
     return tdn_infer_set(io, 0, node->in[0]->dtype, &y);
 }
 
-/* ---- Tile ----------------------------------------------------------------------------------------------------- */
+/* ---- Tile ------------------------------------------------------------------------------------ */
 
 static tdn_status tile_infer(tdn_infer *io)
 {
@@ -373,11 +387,12 @@ static tdn_status tile_infer(tdn_infer *io)
     TDN_NEED(io, n == y.rank, "repeats has not as many integers as the input has axes");
     for (int i = 0; i < n; i++)
         TDN_NEED(io, repeats[i] >= 0 && !__builtin_mul_overflow(y.dims[i], repeats[i], &y.dims[i]),
-                     "repeats out of range");
+                 "repeats out of range");
     return tdn_infer_set(io, 0, io->node->in[0]->dtype, &y);
 }
 
-/* Each repeated axis d becomes (1, d), is expanded to (r, d), and joined again; declines where the rank is too high. */
+/* Each repeated axis d becomes (1, d), is expanded to (r, d), and joined again; declines where the
+ * rank is too high. */
 static tdn_status tile_decompose(tdn_infer *io)
 {
     tdn_value *x = io->node->in[0];
@@ -401,7 +416,7 @@ static tdn_status tile_decompose(tdn_infer *io)
     return tdn_emit_end(io, tdn_emit_reshape(io, tdn_emit_expand(io, v, &wide), y));
 }
 
-/* ---- Pad ------------------------------------------------------------------------------------------------------ */
+/* ---- Pad ------------------------------------------------------------------------------------- */
 
 /* Pads of all axes: before, then after. */
 static tdn_status pad_amounts(tdn_infer *io, int64_t *pads)
@@ -430,10 +445,12 @@ static tdn_status pad_infer(tdn_infer *io)
     int64_t pads[2 * TDN_MAX_RANK];
     TDN_TRY(pad_amounts(io, pads));
     tdn_shape y = io->node->in[0]->shape;
-    const bool constant = !strcmp(tdn_attr_string(&io->node->attrs, "mode", "constant"), "constant");
+    const bool constant =
+        !strcmp(tdn_attr_string(&io->node->attrs, "mode", "constant"), "constant");
     for (int i = 0; i < y.rank; i++) {
         const bool fits = !__builtin_add_overflow(y.dims[i], pads[i], &y.dims[i]) &&
-                          !__builtin_add_overflow(y.dims[i], pads[y.rank + i], &y.dims[i]) && y.dims[i] >= 0;
+                          !__builtin_add_overflow(y.dims[i], pads[y.rank + i], &y.dims[i]) &&
+                          y.dims[i] >= 0;
         TDN_NEED(io, fits, "pads out of range");
         const bool has = constant || y.dims[i] == 0 || io->node->in[0]->shape.dims[i] > 0;
         TDN_NEED(io, has, "pads an axis without elements from its elements");
@@ -449,7 +466,8 @@ static tdn_status pad_decompose(tdn_infer *io)
     int64_t pads[2 * TDN_MAX_RANK];
     double value;
     const tdn_value *given = tdn_in(io->node, 2);
-    if (x->dtype != TDN_F32 || strcmp(tdn_attr_string(&io->node->attrs, "mode", "constant"), "constant"))
+    if (x->dtype != TDN_F32 ||
+        strcmp(tdn_attr_string(&io->node->attrs, "mode", "constant"), "constant"))
         return TDN_OK;
     if (given && (given->kind != TDN_VALUE_CONST || tdn_shape_count(&given->shape) != 1))
         return TDN_OK;
@@ -461,7 +479,8 @@ static tdn_status pad_decompose(tdn_infer *io)
         if (pads[i] >= 0)
             continue;
         if (-pads[i] > r.extents[i % rank])
-            return TDN_OK; /* takes more than there is: only the reference's way makes sense of it */
+            return TDN_OK; /* takes more than there is: only the reference's way makes sense of it
+                            */
         r.starts[i % rank] += i < rank ? -pads[i] : 0;
         r.extents[i % rank] += pads[i];
         pads[i] = 0;
@@ -471,7 +490,8 @@ static tdn_status pad_decompose(tdn_infer *io)
         r.starts[i] = r.extents[i] ? r.starts[i] : 0;
     if (cut)
         x = tdn_emit_slice(io, x, r.starts, r.steps, r.extents);
-    const tdn_attr attrs[2] = {tdn_attr_of_ints("pads", pads, 2 * rank), tdn_attr_of_float("value", (float)value)};
+    const tdn_attr attrs[2] = {tdn_attr_of_ints("pads", pads, 2 * rank),
+                               tdn_attr_of_float("value", (float)value)};
     return tdn_emit_end(io, x ? tdn_emit(io, "tendon", "Pad", &x, 1, attrs, 2) : NULL);
 }
 
@@ -493,7 +513,7 @@ static tdn_status center_crop_pad_infer(tdn_infer *io)
     return tdn_infer_set(io, 0, io->node->in[0]->dtype, &y);
 }
 
-/* ---- Space and depth ------------------------------------------------------------------------------------------ */
+/* ---- Space and depth ------------------------------------------------------------------------- */
 
 static tdn_status blocks_infer(tdn_infer *io, bool to_space)
 {
@@ -502,7 +522,8 @@ static tdn_status blocks_infer(tdn_infer *io, bool to_space)
     tdn_shape y = io->node->in[0]->shape;
     TDN_NEED(io, b > 0 && b < 1 << 15, "attribute 'blocksize' out of range");
     const char *mode = tdn_attr_string(&io->node->attrs, "mode", "DCR");
-    TDN_NEED(io, !strcmp(mode, "DCR") || !strcmp(mode, "CRD"), "attribute 'mode' is neither DCR nor CRD");
+    TDN_NEED(io, !strcmp(mode, "DCR") || !strcmp(mode, "CRD"),
+             "attribute 'mode' is neither DCR nor CRD");
     if (to_space) {
         TDN_NEED(io, y.dims[1] % (b * b) == 0, "channels are no multiple of blocksize squared");
         y.dims[1] /= b * b;
@@ -510,7 +531,8 @@ static tdn_status blocks_infer(tdn_infer *io, bool to_space)
         y.dims[2] *= b;
         y.dims[3] *= b;
     } else {
-        TDN_NEED(io, y.dims[2] % b == 0 && y.dims[3] % b == 0, "height or width are no multiple of blocksize");
+        TDN_NEED(io, y.dims[2] % b == 0 && y.dims[3] % b == 0,
+                 "height or width are no multiple of blocksize");
         TDN_NEED(io, y.dims[1] <= INT64_MAX / (b * b), "result too large");
         y.dims[1] *= b * b;
         y.dims[2] /= b;
@@ -527,8 +549,10 @@ static tdn_status depth_to_space_decompose(tdn_infer *io)
     const tdn_shape *x = &io->node->in[0]->shape, *y = &io->node->out[0]->shape;
     const int64_t b = tdn_attr_int(&io->node->attrs, "blocksize", 1);
     const bool dcr = !strcmp(tdn_attr_string(&io->node->attrs, "mode", "DCR"), "DCR");
-    const tdn_shape split = dcr ? (tdn_shape){.rank = 6, .dims = {x->dims[0], b, b, y->dims[1], x->dims[2], x->dims[3]}}
-                                : (tdn_shape){.rank = 6, .dims = {x->dims[0], y->dims[1], b, b, x->dims[2], x->dims[3]}};
+    const tdn_shape split =
+        dcr ? (tdn_shape){.rank = 6, .dims = {x->dims[0], b, b, y->dims[1], x->dims[2], x->dims[3]}}
+            : (tdn_shape){.rank = 6,
+                          .dims = {x->dims[0], y->dims[1], b, b, x->dims[2], x->dims[3]}};
     static const int64_t perm_dcr[6] = {0, 3, 4, 1, 5, 2}, perm_crd[6] = {0, 1, 4, 2, 5, 3};
     tdn_value *v = tdn_emit_reshape(io, io->node->in[0], &split);
     v = tdn_emit_transpose(io, v, dcr ? perm_dcr : perm_crd);
@@ -540,14 +564,15 @@ static tdn_status space_to_depth_decompose(tdn_infer *io)
     const tdn_shape *x = &io->node->in[0]->shape, *y = &io->node->out[0]->shape;
     const int64_t b = tdn_attr_int(&io->node->attrs, "blocksize", 1);
     const bool dcr = !strcmp(tdn_attr_string(&io->node->attrs, "mode", "DCR"), "DCR");
-    const tdn_shape split = {.rank = 6, .dims = {x->dims[0], x->dims[1], y->dims[2], b, y->dims[3], b}};
+    const tdn_shape split = {.rank = 6,
+                             .dims = {x->dims[0], x->dims[1], y->dims[2], b, y->dims[3], b}};
     static const int64_t perm_dcr[6] = {0, 3, 5, 1, 2, 4}, perm_crd[6] = {0, 1, 3, 5, 2, 4};
     tdn_value *v = tdn_emit_reshape(io, io->node->in[0], &split);
     v = tdn_emit_transpose(io, v, dcr ? perm_dcr : perm_crd);
     return tdn_emit_end(io, tdn_emit_reshape(io, v, y));
 }
 
-/* ---- The rest: by reference ----------------------------------------------------------------------------------- */
+/* ---- The rest: by reference ------------------------------------------------------------------ */
 
 static tdn_status reverse_sequence_infer(tdn_infer *io)
 {
@@ -558,7 +583,8 @@ static tdn_status reverse_sequence_infer(tdn_infer *io)
     TDN_TRY(tdn_infer_axis(io, tdn_attr_int(&io->node->attrs, "batch_axis", 1), x->rank, &batch));
     TDN_TRY(tdn_infer_axis(io, tdn_attr_int(&io->node->attrs, "time_axis", 0), x->rank, &time));
     TDN_NEED(io, batch != time, "batch_axis and time_axis are the same");
-    TDN_NEED(io, io->node->in[1]->shape.dims[0] == x->dims[batch], "sequence_lens has not one length a batch");
+    TDN_NEED(io, io->node->in[1]->shape.dims[0] == x->dims[batch],
+             "sequence_lens has not one length a batch");
     return tdn_infer_same(io);
 }
 
@@ -588,7 +614,8 @@ static tdn_status compress_infer(tdn_infer *io)
         TDN_TRY(tdn_infer_axis(io, attr->i, y.rank, &axis));
     else
         y = (tdn_shape){.rank = 1, .dims = {tdn_shape_count(&x->shape)}};
-    const int64_t n = condition->shape.dims[0] < y.dims[axis] ? condition->shape.dims[0] : y.dims[axis];
+    const int64_t n =
+        condition->shape.dims[0] < y.dims[axis] ? condition->shape.dims[0] : y.dims[axis];
     y.dims[axis] = n;
     if (condition->kind == TDN_VALUE_CONST) {
         const tdn_view c = tdn_value_view(condition);
@@ -612,19 +639,23 @@ static tdn_status col_to_image_infer(tdn_infer *io)
     const tdn_shape *x = &io->node->in[0]->shape;
     TDN_NEED(io, n == n_block && n > 0, "image_shape and block_shape have different lengths");
     for (int i = 0; i < n; i++)
-        TDN_NEED(io, block[i] > 0 && !__builtin_mul_overflow(elements, block[i], &elements), "block_shape out of range");
+        TDN_NEED(io, block[i] > 0 && !__builtin_mul_overflow(elements, block[i], &elements),
+                 "block_shape out of range");
     TDN_NEED(io, x->dims[1] % elements == 0, "the elements of a block do not divide the channels");
     tdn_shape y = {.rank = 2 + n, .dims = {x->dims[0], x->dims[1] / elements}};
     memcpy(y.dims + 2, image, (size_t)n * sizeof *image);
     return tdn_infer_set(io, 0, io->node->in[0]->dtype, &y);
 }
 
-#define RESHAPE(name_, since_, max_in_, rule_)                                                                         \
-    {.name = name_, .domain = "", .since = since_, .n_in_min = 1, .n_in_max = max_in_, .n_out_min = 1, .n_out_max = 1, \
-     .infer = rule_, .decompose = reshape_decompose, .flops = tdn_flops_none}
-#define ONE_OUT(name_, domain_, since_, min_in_, max_in_)                                                              \
-    .name = name_, .domain = domain_, .since = since_, .n_in_min = min_in_, .n_in_max = max_in_, .n_out_min = 1,       \
-    .n_out_max = 1, .flops = tdn_flops_none
+#define RESHAPE(name_, since_, max_in_, rule_)                                                     \
+    {                                                                                              \
+        .name = name_, .domain = "", .since = since_, .n_in_min = 1, .n_in_max = max_in_,          \
+        .n_out_min = 1, .n_out_max = 1, .infer = rule_, .decompose = reshape_decompose,            \
+        .flops = tdn_flops_none                                                                    \
+    }
+#define ONE_OUT(name_, domain_, since_, min_in_, max_in_)                                          \
+    .name = name_, .domain = domain_, .since = since_, .n_in_min = min_in_, .n_in_max = max_in_,   \
+    .n_out_min = 1, .n_out_max = 1, .flops = tdn_flops_none
 
 const tdn_op_def tdn_ops_movement[] = {
     RESHAPE("Reshape", 1, 2, reshape_infer),
@@ -637,19 +668,32 @@ const tdn_op_def tdn_ops_movement[] = {
     {ONE_OUT("Transpose", "", 1, 1, 1), .infer = transpose_infer, .core = TDN_CORE_TRANSPOSE},
     {ONE_OUT("Expand", "", 1, 2, 2), .infer = expand_infer, .core = TDN_CORE_EXPAND},
     {ONE_OUT("Concat", "", 1, 1, -1), .infer = concat_infer, .core = TDN_CORE_CONCAT},
-    {ONE_OUT("Slice", "", 1, 1, 1), .infer = slice_infer, .decompose = slice_decompose, .reference = "Slice-1"},
+    {ONE_OUT("Slice", "", 1, 1, 1), .infer = slice_infer, .decompose = slice_decompose,
+     .reference = "Slice-1"},
     {ONE_OUT("Slice", "", 10, 3, 5), .infer = slice_infer, .decompose = slice_decompose},
     {ONE_OUT("Slice", "tendon", 1, 1, 1), .infer = core_slice_infer, .core = TDN_CORE_SLICE,
      .reference = "tendon.Slice"},
-    {.name = "Split", .domain = "", .since = 1, .n_in_min = 1, .n_in_max = 2, .n_out_min = 1, .n_out_max = MAX_SPLIT,
-     .flops = tdn_flops_none, .infer = split_infer, .decompose = split_decompose},
+    {.name = "Split",
+     .domain = "",
+     .since = 1,
+     .n_in_min = 1,
+     .n_in_max = 2,
+     .n_out_min = 1,
+     .n_out_max = MAX_SPLIT,
+     .flops = tdn_flops_none,
+     .infer = split_infer,
+     .decompose = split_decompose},
     {ONE_OUT("Tile", "", 6, 2, 2), .infer = tile_infer, .decompose = tile_decompose},
-    {ONE_OUT("Pad", "", 2, 1, 1), .infer = pad_infer, .decompose = pad_decompose, .reference = "Pad-2"},
+    {ONE_OUT("Pad", "", 2, 1, 1), .infer = pad_infer, .decompose = pad_decompose,
+     .reference = "Pad-2"},
     {ONE_OUT("Pad", "", 11, 2, 4), .infer = pad_infer, .decompose = pad_decompose},
-    {ONE_OUT("Pad", "tendon", 1, 1, 1), .infer = pad_infer, .core = TDN_CORE_PAD, .reference = "Pad-2"},
+    {ONE_OUT("Pad", "tendon", 1, 1, 1), .infer = pad_infer, .core = TDN_CORE_PAD,
+     .reference = "Pad-2"},
     {ONE_OUT("CenterCropPad", "", 18, 2, 2), .infer = center_crop_pad_infer},
-    {ONE_OUT("DepthToSpace", "", 1, 1, 1), .infer = depth_to_space_infer, .decompose = depth_to_space_decompose},
-    {ONE_OUT("SpaceToDepth", "", 1, 1, 1), .infer = space_to_depth_infer, .decompose = space_to_depth_decompose},
+    {ONE_OUT("DepthToSpace", "", 1, 1, 1), .infer = depth_to_space_infer,
+     .decompose = depth_to_space_decompose},
+    {ONE_OUT("SpaceToDepth", "", 1, 1, 1), .infer = space_to_depth_infer,
+     .decompose = space_to_depth_decompose},
     {ONE_OUT("ReverseSequence", "", 10, 2, 2), .infer = reverse_sequence_infer},
     {ONE_OUT("Trilu", "", 14, 1, 2), .infer = trilu_infer},
     {ONE_OUT("EyeLike", "", 9, 1, 1), .infer = eye_like_infer},

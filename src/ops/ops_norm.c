@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What normalises along axes. Softmax and LayerNormalization have core forms (Softmax and Norm of the domain
- * "tendon"); the other norms are rewritten into reductions and maps, in fp32 only, since a map computes in fp32 and a
- * sum of squares in half overflows.
+ * What normalises along axes. Softmax and LayerNormalization have core forms (Softmax and Norm of
+ * the domain "tendon"); the other norms are rewritten into reductions and maps, in fp32 only, since
+ * a map computes in fp32 and a sum of squares in half overflows.
  */
 #include <string.h>
 
@@ -17,13 +17,14 @@ static int64_t times(const tdn_node *node, int64_t n)
 static int64_t softmax_flops(const tdn_node *node) { return times(node, 5); }
 static int64_t norm_flops(const tdn_node *node) { return times(node, 8); }
 
-/* ---- Softmaxes ------------------------------------------------------------------------------------------------ */
+/* ---- Softmaxes ------------------------------------------------------------------------------- */
 
 static tdn_status softmax_axis(tdn_infer *io, int *axis)
 {
     TDN_TRY(tdn_infer_rank(io, 0, 1, TDN_MAX_RANK));
     TDN_TRY(tdn_infer_dtype(io, 0, tdn_dtypes_floats));
-    return tdn_infer_axis(io, tdn_attr_int(&io->node->attrs, "axis", -1), io->node->in[0]->shape.rank, axis);
+    return tdn_infer_axis(io, tdn_attr_int(&io->node->attrs, "axis", -1),
+                          io->node->in[0]->shape.rank, axis);
 }
 
 static tdn_status softmax_infer(tdn_infer *io)
@@ -84,7 +85,7 @@ static tdn_status flat_decompose(tdn_infer *io)
     return tdn_emit_end(io, tdn_emit_reshape(io, x, &shape));
 }
 
-/* ---- Layer norm ----------------------------------------------------------------------------------------------- */
+/* ---- Layer norm ------------------------------------------------------------------------------ */
 
 static tdn_status layer_norm_infer(tdn_infer *io)
 {
@@ -111,7 +112,8 @@ static tdn_status layer_norm_decompose(tdn_infer *io)
 {
     const tdn_node *node = io->node;
     int axis;
-    if (node->in[0]->dtype != TDN_F32 || node->in[1]->dtype != TDN_F32 || tdn_out(node, 1) || tdn_out(node, 2))
+    if (node->in[0]->dtype != TDN_F32 || node->in[1]->dtype != TDN_F32 || tdn_out(node, 1) ||
+        tdn_out(node, 2))
         return TDN_OK;
     TDN_TRY(softmax_axis(io, &axis));
     tdn_value *bias = tdn_in(node, 2) ? node->in[2] : tdn_emit_full(io, &node->in[1]->shape, 0);
@@ -123,7 +125,7 @@ static tdn_status layer_norm_decompose(tdn_infer *io)
     return tdn_emit_end(io, bias ? tdn_emit(io, "tendon", "Norm", in, 3, attrs, 2) : NULL);
 }
 
-/* ---- Norms as reductions and maps ----------------------------------------------------------------------------- */
+/* ---- Norms as reductions and maps ------------------------------------------------------------ */
 
 /* x without its mean over the axes. */
 static tdn_value *centre(tdn_infer *io, tdn_value *x, const int64_t *axes, int n)
@@ -138,7 +140,8 @@ typedef struct rooted {
 } rooted;
 
 /* x / (sqrt(mean(x * x) + epsilon) + epsilon_root) * scale + bias, the mean over the axes. */
-static tdn_value *divide_by_rms(tdn_infer *io, tdn_value *x, const int64_t *axes, int n, const rooted *r)
+static tdn_value *divide_by_rms(tdn_infer *io, tdn_value *x, const int64_t *axes, int n,
+                                const rooted *r)
 {
     if (!x)
         return NULL;
@@ -149,7 +152,8 @@ static tdn_value *divide_by_rms(tdn_infer *io, tdn_value *x, const int64_t *axes
     if (!in[1])
         return NULL;
     tdn_expr e = {.n_in = 2, .n_out = 1};
-    int t = tdn_expr_add(&e, TDN_X_MUL, tdn_expr_input(&e, 1), tdn_expr_const(&e, (float)(1 / (double)count)), 0);
+    int t = tdn_expr_add(&e, TDN_X_MUL, tdn_expr_input(&e, 1),
+                         tdn_expr_const(&e, (float)(1 / (double)count)), 0);
     if (r->epsilon != 0)
         t = tdn_expr_add(&e, TDN_X_ADD, t, tdn_expr_const(&e, r->epsilon), 0);
     t = tdn_expr_add(&e, TDN_X_SQRT, t, 0, 0);
@@ -222,21 +226,25 @@ static tdn_status group_norm_infer(tdn_infer *io)
 {
     TDN_TRY(tdn_infer_rank(io, 0, 2, TDN_MAX_RANK - 1));
     TDN_TRY(tdn_infer_dtype(io, 0, tdn_dtypes_floats));
-    const int64_t groups = tdn_attr_int(&io->node->attrs, "num_groups", 0), channels = io->node->in[0]->shape.dims[1];
+    const int64_t groups = tdn_attr_int(&io->node->attrs, "num_groups", 0),
+                  channels = io->node->in[0]->shape.dims[1];
     TDN_NEED(io, groups > 0 && groups <= channels && channels % groups == 0,
              "attribute 'num_groups' does not divide the channels");
     return channel_norm_infer(io, channels, io->node->op->since < 21 ? groups : channels);
 }
 
-/* As (n, groups, channels of a group, the rest): scale and bias have an axis for each or for the groups alone. */
+/* As (n, groups, channels of a group, the rest): scale and bias have an axis for each or for the
+ * groups alone. */
 static tdn_status group_norm_decompose(tdn_infer *io)
 {
     const tdn_node *node = io->node;
     const tdn_shape shape = node->in[0]->shape;
     if (!all_f32(node) || tdn_shape_count(&shape) == 0)
         return TDN_OK;
-    const int64_t groups = tdn_attr_int(&node->attrs, "num_groups", 0), in_group = shape.dims[1] / groups;
-    const int64_t dims[4] = {shape.dims[0], groups, in_group, tdn_shape_count(&shape) / shape.dims[0] / shape.dims[1]};
+    const int64_t groups = tdn_attr_int(&node->attrs, "num_groups", 0),
+                  in_group = shape.dims[1] / groups;
+    const int64_t dims[4] = {shape.dims[0], groups, in_group,
+                             tdn_shape_count(&shape) / shape.dims[0] / shape.dims[1]};
     const tdn_shape split = tdn_shape_make(4, dims);
     const bool a_channel = node->in[1]->shape.dims[0] == shape.dims[1];
     const tdn_shape scale = tdn_shape_make(3, (int64_t[]){groups, a_channel ? in_group : 1, 1});
@@ -262,7 +270,8 @@ static tdn_status rms_norm_decompose(tdn_infer *io)
     TDN_TRY(softmax_axis(io, &axis));
     for (int i = axis; i < node->in[0]->shape.rank; i++)
         axes[n++] = i;
-    const rooted r = {.epsilon = tdn_attr_float(&node->attrs, "epsilon", 1e-5f), .scale = node->in[1]};
+    const rooted r = {.epsilon = tdn_attr_float(&node->attrs, "epsilon", 1e-5f),
+                      .scale = node->in[1]};
     return tdn_emit_end(io, divide_by_rms(io, node->in[0], axes, n, &r));
 }
 
@@ -312,12 +321,14 @@ static tdn_status lp_norm_decompose(tdn_infer *io)
         return TDN_OK;
     TDN_TRY(softmax_axis(io, &axis));
     const char *kind = tdn_attr_int(&io->node->attrs, "p", 2) == 1 ? "l1" : "l2";
-    tdn_value *x = io->node->in[0], *length = tdn_emit_reduce(io, x, kind, &(int64_t){axis}, 1, true);
+    tdn_value *x = io->node->in[0],
+              *length = tdn_emit_reduce(io, x, kind, &(int64_t){axis}, 1, true);
     tdn_expr e = {.n_in = 2, .n_out = 1};
     const int in = tdn_expr_input(&e, 0), by = tdn_expr_input(&e, 1);
     const int quotient = tdn_expr_add(&e, TDN_X_DIV, in, by, 0);
     tdn_expr_store(&e, tdn_expr_add(&e, TDN_X_SELECT, by, quotient, in), 0);
-    return tdn_emit_end(io, length ? tdn_emit_map(io, (tdn_value *[]){x, length}, 2, &e, TDN_F32) : NULL);
+    return tdn_emit_end(io, length ? tdn_emit_map(io, (tdn_value *[]){x, length}, 2, &e, TDN_F32)
+                                   : NULL);
 }
 
 static tdn_status lp_norm_infer(tdn_infer *io)
@@ -327,14 +338,19 @@ static tdn_status lp_norm_infer(tdn_infer *io)
     return softmax_infer(io);
 }
 
-#define ROW(name_, domain_, since_, min_in_, max_in_, max_out_)                                                        \
-    .name = name_, .domain = domain_, .since = since_, .n_in_min = min_in_, .n_in_max = max_in_, .n_out_min = 1,       \
-    .n_out_max = max_out_
-#define SOFTMAX(name_, since_, infer_, decompose_, reference_)                                                         \
-    {ROW(name_, "", since_, 1, 1, 1), .infer = infer_, .decompose = decompose_, .reference = reference_,               \
-     .flops = softmax_flops}
-#define NORM(name_, since_, inputs_, infer_, decompose_)                                                               \
-    {ROW(name_, "", since_, inputs_, inputs_, 1), .infer = infer_, .decompose = decompose_, .flops = norm_flops}
+#define ROW(name_, domain_, since_, min_in_, max_in_, max_out_)                                    \
+    .name = name_, .domain = domain_, .since = since_, .n_in_min = min_in_, .n_in_max = max_in_,   \
+    .n_out_min = 1, .n_out_max = max_out_
+#define SOFTMAX(name_, since_, infer_, decompose_, reference_)                                     \
+    {                                                                                              \
+        ROW(name_, "", since_, 1, 1, 1), .infer = infer_, .decompose = decompose_,                 \
+                                         .reference = reference_, .flops = softmax_flops           \
+    }
+#define NORM(name_, since_, inputs_, infer_, decompose_)                                           \
+    {                                                                                              \
+        ROW(name_, "", since_, inputs_, inputs_, 1), .infer = infer_, .decompose = decompose_,     \
+                                                     .flops = norm_flops                           \
+    }
 
 const tdn_op_def tdn_ops_norm[] = {
     SOFTMAX("Softmax", 1, flat_infer, flat_decompose, "Softmax-1"),
@@ -345,8 +361,8 @@ const tdn_op_def tdn_ops_norm[] = {
     SOFTMAX("Hardmax", 13, softmax_infer, NULL, NULL),
     {ROW("Softmax", "tendon", 1, 1, 1, 1), .infer = softmax_infer, .core = TDN_CORE_SOFTMAX,
      .reference = "tendon.Softmax", .flops = softmax_flops},
-    {ROW("LayerNormalization", "", 17, 2, 3, 3), .infer = layer_norm_infer, .decompose = layer_norm_decompose,
-     .flops = norm_flops},
+    {ROW("LayerNormalization", "", 17, 2, 3, 3), .infer = layer_norm_infer,
+     .decompose = layer_norm_decompose, .flops = norm_flops},
     {ROW("Norm", "tendon", 1, 3, 3, 1), .infer = layer_norm_infer, .core = TDN_CORE_NORM,
      .reference = "LayerNormalization", .flops = norm_flops},
     NORM("InstanceNormalization", 1, 3, instance_norm_infer, instance_norm_decompose),

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Quantised operators: shape rules. All run by their references. Element types are integers of 4, 8 and 16 bits; floats
- * of 8 bits and fewer have no dtype here and are refused where the model is read.
+ * Quantised operators: shape rules. All run by their references. Element types are integers of 4, 8
+ * and 16 bits; floats of 8 bits and fewer have no dtype here and are refused where the model is
+ * read.
  */
 #include "ops/dtype.h"
 #include "ops/emit.h"
@@ -10,9 +11,10 @@
 static const tdn_dtype eight_bits[] = {TDN_S8, TDN_U8, TDN_DTYPE_NONE};
 static const tdn_dtype scales[] = {TDN_F32, TDN_F16, TDN_BF16, TDN_DTYPE_NONE};
 
-/* ---- QuantizeLinear, DequantizeLinear ------------------------------------------------------------------------------------ */
+/* ---- QuantizeLinear, DequantizeLinear -------------------------------------------------------- */
 
-/* Scale and zero point (inputs 1 and 2) have one shape: a scalar, one number along the axis, or one a block. */
+/* Scale and zero point (inputs 1 and 2) have one shape: a scalar, one number along the axis, or one
+ * a block. */
 static tdn_status check_grain(tdn_infer *io)
 {
     const tdn_node *n = io->node;
@@ -29,12 +31,15 @@ static tdn_status check_grain(tdn_infer *io)
     TDN_NEED(io, block >= 0, "block_size is negative");
     TDN_TRY(tdn_infer_axis(io, tdn_attr_int(&n->attrs, "axis", 1), x->rank, &axis));
     if (block == 0) {
-        TDN_NEED(io, s->rank == 1 && s->dims[0] == x->dims[axis], "the scale has not one number for each along the axis");
+        TDN_NEED(io, s->rank == 1 && s->dims[0] == x->dims[axis],
+                 "the scale has not one number for each along the axis");
         return TDN_OK;
     }
     TDN_NEED(io, s->rank == x->rank, "a scale by blocks has not the input's rank");
     for (int i = 0; i < x->rank; i++)
-        TDN_NEED(io, s->dims[i] == (i == axis ? x->dims[i] / block + (x->dims[i] % block != 0) : x->dims[i]),
+        TDN_NEED(io,
+                 s->dims[i] ==
+                     (i == axis ? x->dims[i] / block + (x->dims[i] % block != 0) : x->dims[i]),
                  "the scale's shape does not fit the input's blocks");
     return TDN_OK;
 }
@@ -43,7 +48,8 @@ static tdn_status quantize_infer(tdn_infer *io)
 {
     static const tdn_dtype from[] = {TDN_F32, TDN_F16, TDN_BF16, TDN_S32, TDN_DTYPE_NONE};
     static const tdn_dtype by[] = {TDN_F32, TDN_F16, TDN_BF16, TDN_S32, TDN_DTYPE_NONE};
-    static const tdn_dtype to[] = {TDN_S8, TDN_U8, TDN_S16, TDN_U16, TDN_S4, TDN_U4, TDN_DTYPE_NONE};
+    static const tdn_dtype to[] = {TDN_S8, TDN_U8, TDN_S16,       TDN_U16,
+                                   TDN_S4, TDN_U4, TDN_DTYPE_NONE};
     tdn_dtype dtype;
     TDN_TRY(tdn_infer_dtype(io, 0, from));
     TDN_TRY(tdn_infer_dtype(io, 1, by));
@@ -52,22 +58,26 @@ static tdn_status quantize_infer(tdn_infer *io)
         TDN_TRY(tdn_infer_dtype(io, 2, to));
         dtype = io->node->in[2]->dtype;
     }
-    TDN_NEED(io, dtype != TDN_BOOL && dtype != TDN_STRING, "output_dtype is not one to quantise to");
+    TDN_NEED(io, dtype != TDN_BOOL && dtype != TDN_STRING,
+             "output_dtype is not one to quantise to");
     TDN_TRY(check_grain(io));
     return tdn_infer_set(io, 0, dtype, &io->node->in[0]->shape);
 }
 
 static tdn_status dequantize_infer(tdn_infer *io)
 {
-    static const tdn_dtype from[] = {TDN_S8, TDN_U8, TDN_S16, TDN_U16, TDN_S32, TDN_S4, TDN_U4, TDN_DTYPE_NONE};
+    static const tdn_dtype from[] = {TDN_S8,  TDN_U8, TDN_S16, TDN_U16,
+                                     TDN_S32, TDN_S4, TDN_U4,  TDN_DTYPE_NONE};
     tdn_dtype dtype;
     TDN_TRY(tdn_infer_dtype(io, 0, from));
     TDN_TRY(tdn_infer_dtype(io, 1, scales));
     TDN_TRY(tdn_infer_dtype_named(io, "output_dtype", io->node->in[1]->dtype, &dtype));
     if (tdn_in(io->node, 2) && io->node->in[2]->dtype != io->node->in[0]->dtype)
         return tdn_fail(io->error, TDN_E_MODEL, "the zero point is %s, but the input %s",
-                        tdn_dtype_name(io->node->in[2]->dtype), tdn_dtype_name(io->node->in[0]->dtype));
-    TDN_NEED(io, dtype == TDN_F32 || dtype == TDN_F16 || dtype == TDN_BF16, "output_dtype is not a float");
+                        tdn_dtype_name(io->node->in[2]->dtype),
+                        tdn_dtype_name(io->node->in[0]->dtype));
+    TDN_NEED(io, dtype == TDN_F32 || dtype == TDN_F16 || dtype == TDN_BF16,
+             "output_dtype is not a float");
     TDN_TRY(check_grain(io));
     return tdn_infer_set(io, 0, dtype, &io->node->in[0]->shape);
 }
@@ -83,7 +93,7 @@ static tdn_status dynamic_quantize_infer(tdn_infer *io)
     return tdn_infer_set(io, 2, TDN_U8, &scalar);
 }
 
-/* ---- Matrix products ------------------------------------------------------------------------------------------------------ */
+/* ---- Matrix products ------------------------------------------------------------------------- */
 
 /* numpy's matmul of inputs a and b. */
 static tdn_status product_shape(tdn_infer *io, int a, int b, tdn_shape *y)
@@ -93,7 +103,8 @@ static tdn_status product_shape(tdn_infer *io, int a, int b, tdn_shape *y)
     tdn_shape l = io->node->in[a]->shape, r = io->node->in[b]->shape;
     const int64_t m = l.rank > 1 ? l.dims[l.rank - 2] : 1, n = r.rank > 1 ? r.dims[r.rank - 1] : 1;
     const bool has_m = l.rank > 1, has_n = r.rank > 1;
-    TDN_NEED(io, l.dims[l.rank - 1] == r.dims[has_n ? r.rank - 2 : 0], "the inner extents of the product differ");
+    TDN_NEED(io, l.dims[l.rank - 1] == r.dims[has_n ? r.rank - 2 : 0],
+             "the inner extents of the product differ");
     l.rank = l.rank > 2 ? l.rank - 2 : 0;
     r.rank = r.rank > 2 ? r.rank - 2 : 0;
     TDN_TRY(tdn_infer_broadcast(io, &l, &r, y));
@@ -129,11 +140,13 @@ static int64_t product_flops(const tdn_node *node)
     int64_t flops;
     if (!node->out[0] || a->rank == 0)
         return 0;
-    return __builtin_mul_overflow(tdn_shape_count(&node->out[0]->shape), 2 * a->dims[a->rank - 1], &flops) ? INT64_MAX
-                                                                                                           : flops;
+    return __builtin_mul_overflow(tdn_shape_count(&node->out[0]->shape), 2 * a->dims[a->rank - 1],
+                                  &flops)
+               ? INT64_MAX
+               : flops;
 }
 
-/* ---- Convolutions --------------------------------------------------------------------------------------------------------- */
+/* ---- Convolutions ---------------------------------------------------------------------------- */
 
 static tdn_status conv_shape(tdn_infer *io, int w_input, tdn_shape *y)
 {
@@ -143,9 +156,12 @@ static tdn_status conv_shape(tdn_infer *io, int w_input, tdn_shape *y)
     const tdn_shape *w = &io->node->in[w_input]->shape;
     const int64_t group = tdn_attr_int(&io->node->attrs, "group", 1);
     tdn_window window;
-    TDN_NEED(io, group >= 1 && w->dims[0] % group == 0 && x->dims[1] % group == 0 && x->dims[1] / group == w->dims[1],
+    TDN_NEED(io,
+             group >= 1 && w->dims[0] % group == 0 && x->dims[1] % group == 0 &&
+                 x->dims[1] / group == w->dims[1],
              "the channels do not fit the groups");
-    const char *wrong = tdn_window_read(&window, &io->node->attrs, x->rank - 2, x->dims + 2, w->dims + 2);
+    const char *wrong =
+        tdn_window_read(&window, &io->node->attrs, x->rank - 2, x->dims + 2, w->dims + 2);
     TDN_NEED(io, !wrong, wrong);
     *y = (tdn_shape){.rank = x->rank, .dims = {x->dims[0], w->dims[0]}};
     for (int i = 0; i < window.n; i++) {
@@ -159,7 +175,9 @@ static tdn_status conv_shape(tdn_infer *io, int w_input, tdn_shape *y)
 static tdn_status check_per_channel(tdn_infer *io, int input, int64_t channels)
 {
     const tdn_value *v = tdn_in(io->node, input);
-    TDN_NEED(io, !v || tdn_shape_count(&v->shape) == 1 || (v->shape.rank == 1 && v->shape.dims[0] == channels),
+    TDN_NEED(io,
+             !v || tdn_shape_count(&v->shape) == 1 ||
+                 (v->shape.rank == 1 && v->shape.dims[0] == channels),
              "a scale or zero point has not one number for each output channel");
     return TDN_OK;
 }
@@ -190,24 +208,39 @@ static int64_t conv_flops(const tdn_node *node, const tdn_shape *w)
     int64_t flops;
     if (!node->out[0] || w->dims[0] == 0)
         return 0;
-    return __builtin_mul_overflow(tdn_shape_count(&node->out[0]->shape), 2 * (tdn_shape_count(w) / w->dims[0]), &flops)
+    return __builtin_mul_overflow(tdn_shape_count(&node->out[0]->shape),
+                                  2 * (tdn_shape_count(w) / w->dims[0]), &flops)
                ? INT64_MAX
                : flops;
 }
-static int64_t conv_integer_flops(const tdn_node *node) { return conv_flops(node, &node->in[1]->shape); }
-static int64_t qlinear_conv_flops(const tdn_node *node) { return conv_flops(node, &node->in[3]->shape); }
+static int64_t conv_integer_flops(const tdn_node *node)
+{
+    return conv_flops(node, &node->in[1]->shape);
+}
+static int64_t qlinear_conv_flops(const tdn_node *node)
+{
+    return conv_flops(node, &node->in[3]->shape);
+}
 
-/* ---- The rows ------------------------------------------------------------------------------------------------------------- */
+/* ---- The rows -------------------------------------------------------------------------------- */
 
-#define ROW(name_, since_, min_in_, max_in_, infer_, flops_)                                                           \
-    {.name = name_, .domain = "", .since = since_, .n_in_min = min_in_, .n_in_max = max_in_, .n_out_min = 1,           \
-     .n_out_max = 1, .infer = infer_, .flops = flops_}
+#define ROW(name_, since_, min_in_, max_in_, infer_, flops_)                                       \
+    {                                                                                              \
+        .name = name_, .domain = "", .since = since_, .n_in_min = min_in_, .n_in_max = max_in_,    \
+        .n_out_min = 1, .n_out_max = 1, .infer = infer_, .flops = flops_                           \
+    }
 
 const tdn_op_def tdn_ops_quant[] = {
     ROW("QuantizeLinear", 10, 2, 3, quantize_infer, NULL),
     ROW("DequantizeLinear", 10, 2, 3, dequantize_infer, NULL),
-    {.name = "DynamicQuantizeLinear", .domain = "", .since = 11, .n_in_min = 1, .n_in_max = 1, .n_out_min = 3,
-     .n_out_max = 3, .infer = dynamic_quantize_infer},
+    {.name = "DynamicQuantizeLinear",
+     .domain = "",
+     .since = 11,
+     .n_in_min = 1,
+     .n_in_max = 1,
+     .n_out_min = 3,
+     .n_out_max = 3,
+     .infer = dynamic_quantize_infer},
     ROW("MatMulInteger", 10, 2, 4, matmul_integer_infer, product_flops),
     ROW("QLinearMatMul", 10, 8, 8, qlinear_matmul_infer, product_flops),
     ROW("ConvInteger", 10, 2, 4, conv_integer_infer, conv_integer_flops),

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reductions. Over fp32 each becomes the core operator Reduce, whose attributes say everything: kind, axes (sorted, not
- * negative, at least one) and keepdims. Other dtypes, and reductions over no axis at all, run by their references.
+ * Reductions. Over fp32 each becomes the core operator Reduce, whose attributes say everything:
+ * kind, axes (sorted, not negative, at least one) and keepdims. Other dtypes, and reductions over
+ * no axis at all, run by their references.
  */
 #include <string.h>
 
 #include "ops/dtype.h"
 #include "ops/emit.h"
 
-/* ---- Axes ------------------------------------------------------------------------------------------------------------- */
+/* ---- Axes ------------------------------------------------------------------------------------ */
 
-/* Marks the axes that the node reduces: from input 1 or the attribute; none means all, unless the node says noop. */
+/* Marks the axes that the node reduces: from input 1 or the attribute; none means all, unless the
+ * node says noop. */
 static tdn_status reduced_axes(tdn_infer *io, bool *reduced)
 {
     const int rank = io->node->in[0]->shape.rank;
@@ -37,9 +39,12 @@ static tdn_status set_reduced(tdn_infer *io, tdn_dtype dtype, const bool *reduce
     return tdn_infer_set(io, 0, dtype, &y);
 }
 
-static bool keeps_dims(const tdn_infer *io) { return tdn_attr_int(&io->node->attrs, "keepdims", 1) != 0; }
+static bool keeps_dims(const tdn_infer *io)
+{
+    return tdn_attr_int(&io->node->attrs, "keepdims", 1) != 0;
+}
 
-/* ---- Reduce* ---------------------------------------------------------------------------------------------------------- */
+/* ---- Reduce* --------------------------------------------------------------------------------- */
 
 static tdn_status reduce_infer(tdn_infer *io)
 {
@@ -78,10 +83,18 @@ static tdn_status to_reduce(tdn_infer *io, const char *kind, const bool *reduced
 static const struct {
     const char *name, *kind;
 } kinds[] = {
-    {"ReduceSum", "sum"},       {"ReduceMean", "mean"},         {"ReduceMax", "max"},
-    {"ReduceMin", "min"},       {"ReduceProd", "prod"},         {"ReduceL1", "l1"},
-    {"ReduceL2", "l2"},         {"ReduceSumSquare", "sumsq"},   {"ReduceLogSum", "logsum"},
-    {"ReduceLogSumExp", "logsumexp"}, {"GlobalAveragePool", "mean"}, {"GlobalMaxPool", "max"},
+    {"ReduceSum", "sum"},
+    {"ReduceMean", "mean"},
+    {"ReduceMax", "max"},
+    {"ReduceMin", "min"},
+    {"ReduceProd", "prod"},
+    {"ReduceL1", "l1"},
+    {"ReduceL2", "l2"},
+    {"ReduceSumSquare", "sumsq"},
+    {"ReduceLogSum", "logsum"},
+    {"ReduceLogSumExp", "logsumexp"},
+    {"GlobalAveragePool", "mean"},
+    {"GlobalMaxPool", "max"},
 };
 enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
 
@@ -102,7 +115,7 @@ static tdn_status reduce_decompose(tdn_infer *io)
 
 static int64_t reduce_flops(const tdn_node *node) { return tdn_shape_count(&node->in[0]->shape); }
 
-/* ---- Global pools: over all axes after the channels --------------------------------------------------------------------- */
+/* ---- Global pools: over all axes after the channels ------------------------------------------ */
 
 static void spatial_axes(const tdn_infer *io, bool *reduced)
 {
@@ -126,7 +139,7 @@ static tdn_status global_decompose(tdn_infer *io)
     return to_reduce(io, kind_of(io), reduced, true);
 }
 
-/* ---- The core operator -------------------------------------------------------------------------------------------------- */
+/* ---- The core operator ----------------------------------------------------------------------- */
 
 static tdn_status core_infer(tdn_infer *io)
 {
@@ -142,10 +155,11 @@ static tdn_status core_infer(tdn_infer *io)
     tdn_attr_ints(&io->node->attrs, "axes", &n_axes);
     TDN_NEED(io, n_axes > 0, "the axes to reduce are missing");
     TDN_TRY(reduced_axes(io, reduced));
-    return set_reduced(io, io->node->in[0]->dtype, reduced, tdn_attr_int(&io->node->attrs, "keepdims", 0) != 0);
+    return set_reduced(io, io->node->in[0]->dtype, reduced,
+                       tdn_attr_int(&io->node->attrs, "keepdims", 0) != 0);
 }
 
-/* ---- ArgMax, ArgMin, running sums ---------------------------------------------------------------------------------------- */
+/* ---- ArgMax, ArgMin, running sums ------------------------------------------------------------ */
 
 static tdn_status arg_infer(tdn_infer *io)
 {
@@ -171,11 +185,14 @@ static tdn_status cumulate_infer(tdn_infer *io)
     return tdn_infer_same(io);
 }
 
-/* ---- The rows ----------------------------------------------------------------------------------------------------------- */
+/* ---- The rows -------------------------------------------------------------------------------- */
 
-#define ROW(name_, since_, max_in_, infer_, decompose_)                                                                \
-    {.name = name_, .domain = "", .since = since_, .n_in_min = 1, .n_in_max = max_in_, .n_out_min = 1, .n_out_max = 1, \
-     .infer = infer_, .decompose = decompose_, .flops = reduce_flops}
+#define ROW(name_, since_, max_in_, infer_, decompose_)                                            \
+    {                                                                                              \
+        .name = name_, .domain = "", .since = since_, .n_in_min = 1, .n_in_max = max_in_,          \
+        .n_out_min = 1, .n_out_max = 1, .infer = infer_, .decompose = decompose_,                  \
+        .flops = reduce_flops                                                                      \
+    }
 
 /* Axes are an attribute or an input; which one depends on the opset, and the rule takes either. */
 const tdn_op_def tdn_ops_reduce[] = {
@@ -193,11 +210,31 @@ const tdn_op_def tdn_ops_reduce[] = {
     ROW("GlobalMaxPool", 1, 1, global_infer, global_decompose),
     ROW("ArgMax", 1, 1, arg_infer, NULL),
     ROW("ArgMin", 1, 1, arg_infer, NULL),
-    {.name = "CumSum", .domain = "", .since = 11, .n_in_min = 2, .n_in_max = 2, .n_out_min = 1, .n_out_max = 1,
+    {.name = "CumSum",
+     .domain = "",
+     .since = 11,
+     .n_in_min = 2,
+     .n_in_max = 2,
+     .n_out_min = 1,
+     .n_out_max = 1,
      .infer = cumulate_infer},
-    {.name = "CumProd", .domain = "", .since = 26, .n_in_min = 2, .n_in_max = 2, .n_out_min = 1, .n_out_max = 1,
+    {.name = "CumProd",
+     .domain = "",
+     .since = 26,
+     .n_in_min = 2,
+     .n_in_max = 2,
+     .n_out_min = 1,
+     .n_out_max = 1,
      .infer = cumulate_infer},
-    {.name = "Reduce", .domain = "tendon", .since = 1, .n_in_min = 1, .n_in_max = 1, .n_out_min = 1, .n_out_max = 1,
-     .infer = core_infer, .core = TDN_CORE_REDUCE, .flops = reduce_flops},
+    {.name = "Reduce",
+     .domain = "tendon",
+     .since = 1,
+     .n_in_min = 1,
+     .n_in_max = 1,
+     .n_out_min = 1,
+     .n_out_max = 1,
+     .infer = core_infer,
+     .core = TDN_CORE_REDUCE,
+     .flops = reduce_flops},
     {.name = NULL},
 };

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Resize and Upsample. Repeating elements a whole number of times is a view (reshape, expand, reshape). Interpolation
- * along the last two axes, in fp32, is a product with a constant matrix an axis: far more multiplications than its few
- * taps need, but in the fastest kernel there is. The rest runs by reference.
+ * Resize and Upsample. Repeating elements a whole number of times is a view (reshape, expand,
+ * reshape). Interpolation along the last two axes, in fp32, is a product with a constant matrix an
+ * axis: far more multiplications than its few taps need, but in the fastest kernel there is. The
+ * rest runs by reference.
  */
 #include <string.h>
 
@@ -17,7 +18,8 @@ static tdn_status constant_view(tdn_infer *io, int input, tdn_view *view, const 
     if (!v || tdn_shape_count(&v->shape) == 0)
         return TDN_OK;
     if (v->kind != TDN_VALUE_CONST)
-        return tdn_fail(io->error, TDN_E_UNSUPPORTED, "input %d '%s' must be a constant", input, v->name);
+        return tdn_fail(io->error, TDN_E_UNSUPPORTED, "input %d '%s' must be a constant", input,
+                        v->name);
     *view = tdn_value_view(v);
     *out = view;
     return TDN_OK;
@@ -54,12 +56,13 @@ static tdn_status resize_infer(tdn_infer *io)
     return tdn_infer_set(io, 0, io->node->in[0]->dtype, &y);
 }
 
-/* ---- As views ------------------------------------------------------------------------------------------------- */
+/* ---- As views -------------------------------------------------------------------------------- */
 
 /* Does output o of every axis take element o / n, n the whole number that the axis grows by? */
 static bool repeats(const tdn_resize *r)
 {
-    const bool half = r->transform == TDN_RESIZE_HALF_PIXEL || r->transform == TDN_RESIZE_HALF_PIXEL_SYMMETRIC ||
+    const bool half = r->transform == TDN_RESIZE_HALF_PIXEL ||
+                      r->transform == TDN_RESIZE_HALF_PIXEL_SYMMETRIC ||
                       r->transform == TDN_RESIZE_PYTORCH_HALF_PIXEL;
     const bool rounds = r->nearest == TDN_RESIZE_ROUND_FLOOR || r->nearest == TDN_RESIZE_ROUND_CEIL;
     const bool floors = r->nearest == TDN_RESIZE_FLOOR || r->nearest == TDN_RESIZE_OLD;
@@ -92,7 +95,7 @@ static tdn_status as_views(tdn_infer *io, const tdn_resize *r)
     return tdn_emit_end(io, tdn_emit_reshape(io, v, &y));
 }
 
-/* ---- As products ---------------------------------------------------------------------------------------------- */
+/* ---- As products ----------------------------------------------------------------------------- */
 
 #define MAX_MATRIX ((int64_t)1 << 22)
 
@@ -105,7 +108,8 @@ static bool can_multiply(const tdn_resize *r)
     for (int i = 0; i < r->rank; i++) {
         if (r->in[i] == 0 || r->out[i] == 0 || (i < r->rank - 2 && r->in[i] != r->out[i]))
             return false;
-        if (r->in[i] != r->out[i] && (r->in[i] > MAX_MATRIX / r->out[i] || tdn_resize_taps(r, i) > 4 * MAX_MATRIX))
+        if (r->in[i] != r->out[i] &&
+            (r->in[i] > MAX_MATRIX / r->out[i] || tdn_resize_taps(r, i) > 4 * MAX_MATRIX))
             return false;
     }
     return true;
@@ -156,7 +160,8 @@ static tdn_status resize_decompose(tdn_infer *io)
     TDN_TRY(read(io, &r));
     if (repeats(&r))
         return as_views(io, &r);
-    for (int i = 0; i < r.rank; i++) /* an extent that stays is a copy only where the scale says so */
+    for (int i = 0; i < r.rank;
+         i++) /* an extent that stays is a copy only where the scale says so */
         if (r.in[i] == r.out[i] && r.scale[i] != 1)
             return TDN_OK;
     return io->node->in[0]->dtype == TDN_F32 && can_multiply(&r) ? as_products(io, &r) : TDN_OK;
@@ -168,13 +173,16 @@ static int64_t resize_flops(const tdn_node *node)
     const char *mode = tdn_attr_string(&node->attrs, "mode", "nearest");
     int64_t flops;
     const int64_t taps = strstr(mode, "cubic") ? 32 : strstr(mode, "linear") ? 8 : 1;
-    return __builtin_mul_overflow(tdn_shape_count(&node->out[0]->shape), taps, &flops) ? INT64_MAX : flops;
+    return __builtin_mul_overflow(tdn_shape_count(&node->out[0]->shape), taps, &flops) ? INT64_MAX
+                                                                                       : flops;
 }
 
-#define ROW(name_, since_, max_in_, reference_)                                                                        \
-    {.name = name_, .domain = "", .since = since_, .n_in_min = 1, .n_in_max = max_in_, .n_out_min = 1, .n_out_max = 1, \
-     .infer = resize_infer, .decompose = resize_decompose, .reference = reference_, .flops = resize_flops,             \
-     .unfolded = true}
+#define ROW(name_, since_, max_in_, reference_)                                                    \
+    {                                                                                              \
+        .name = name_, .domain = "", .since = since_, .n_in_min = 1, .n_in_max = max_in_,          \
+        .n_out_min = 1, .n_out_max = 1, .infer = resize_infer, .decompose = resize_decompose,      \
+        .reference = reference_, .flops = resize_flops, .unfolded = true                           \
+    }
 
 const tdn_op_def tdn_ops_resize[] = {
     ROW("Upsample", 7, 1, NULL),

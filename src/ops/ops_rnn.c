@@ -91,9 +91,11 @@ static int64_t rnn_flops(const tdn_node *node)
     return __builtin_mul_overflow(flops, 2, &flops) ? INT64_MAX : flops;
 }
 
-#define ROW(name_, max_in_, max_out_)                                                                                  \
-    {.name = name_, .domain = "", .since = 1, .n_in_min = 3, .n_in_max = max_in_, .n_out_min = 1, .n_out_max = max_out_, \
-     .infer = rnn_infer, .flops = rnn_flops}
+#define ROW(name_, max_in_, max_out_)                                                              \
+    {                                                                                              \
+        .name = name_, .domain = "", .since = 1, .n_in_min = 3, .n_in_max = max_in_,               \
+        .n_out_min = 1, .n_out_max = max_out_, .infer = rnn_infer, .flops = rnn_flops              \
+    }
 
 const tdn_op_def tdn_ops_rnn[] = {
     ROW("RNN", 6, 2),

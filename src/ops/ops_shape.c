@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Operators that make tensors from shapes, numbers or nothing. Shape and Size depend on shapes alone, so they are
- * constants once shapes are known; with constant operands the others fold like any node, but for the random ones.
+ * Operators that make tensors from shapes, numbers or nothing. Shape and Size depend on shapes
+ * alone, so they are constants once shapes are known; with constant operands the others fold like
+ * any node, but for the random ones.
  */
 #include <math.h>
 #include <string.h>
@@ -9,14 +10,18 @@
 #include "ops/dtype.h"
 #include "ops/emit.h"
 
-/* ---- Shapes --------------------------------------------------------------------------------------------------- */
+/* ---- Shapes ---------------------------------------------------------------------------------- */
 
-static int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
+static int64_t clamp(int64_t x, int64_t low, int64_t high)
+{
+    return x < low ? low : x > high ? high : x;
+}
 
 static tdn_status shape_infer(tdn_infer *io)
 {
     const int64_t rank = io->node->in[0]->shape.rank;
-    const int64_t start = tdn_attr_int(&io->node->attrs, "start", 0), end = tdn_attr_int(&io->node->attrs, "end", rank);
+    const int64_t start = tdn_attr_int(&io->node->attrs, "start", 0),
+                  end = tdn_attr_int(&io->node->attrs, "end", rank);
     const int64_t first = clamp(start < 0 ? start + rank : start, 0, rank);
     const int64_t last = clamp(end < 0 ? end + rank : end, first, rank);
     const tdn_shape y = {.rank = 1, .dims = {last - first}};
@@ -29,7 +34,7 @@ static tdn_status size_infer(tdn_infer *io)
     return tdn_infer_set(io, 0, TDN_S64, &y);
 }
 
-/* ---- Constants ------------------------------------------------------------------------------------------------ */
+/* ---- Constants ------------------------------------------------------------------------------- */
 
 static tdn_status constant_of_shape_infer(tdn_infer *io)
 {
@@ -74,7 +79,8 @@ static int64_t steps_int(int64_t start, int64_t limit, int64_t delta)
     const bool up = delta > 0;
     if (up ? start >= limit : start <= limit)
         return 0;
-    const uint64_t span = up ? (uint64_t)limit - (uint64_t)start : (uint64_t)start - (uint64_t)limit;
+    const uint64_t span =
+        up ? (uint64_t)limit - (uint64_t)start : (uint64_t)start - (uint64_t)limit;
     const uint64_t step = up ? (uint64_t)delta : 0 - (uint64_t)delta, n = (span - 1) / step + 1;
     return n > (uint64_t)1 << 40 ? -1 : (int64_t)n;
 }
@@ -87,30 +93,36 @@ static tdn_status range_infer(tdn_infer *io)
     TDN_TRY(tdn_infer_dtype(io, 0, tdn_dtypes_numbers));
     for (int k = 0; k < 3; k++) {
         TDN_TRY(tdn_infer_scalar(io, k, 0, &v[k]));
-        TDN_NEED(io, io->node->in[k]->dtype == dtype, "start, limit and delta have different types");
+        TDN_NEED(io, io->node->in[k]->dtype == dtype,
+                 "start, limit and delta have different types");
         const tdn_view view = tdn_value_view(io->node->in[k]);
         i[k] = tdn_view_get_int(&view, 0);
     }
     TDN_NEED(io, v[2] != 0, "delta is 0");
-    const bool is_float = dtype == TDN_F32 || dtype == TDN_F64 || dtype == TDN_F16 || dtype == TDN_BF16;
-    const tdn_shape y = {.rank = 1, .dims = {is_float ? steps_float(v[0], v[1], v[2]) : steps_int(i[0], i[1], i[2])}};
+    const bool is_float =
+        dtype == TDN_F32 || dtype == TDN_F64 || dtype == TDN_F16 || dtype == TDN_BF16;
+    const tdn_shape y = {
+        .rank = 1,
+        .dims = {is_float ? steps_float(v[0], v[1], v[2]) : steps_int(i[0], i[1], i[2])}};
     return tdn_infer_set(io, 0, dtype, &y);
 }
 
-/* ---- What is not zero ----------------------------------------------------------------------------------------- */
+/* ---- What is not zero ------------------------------------------------------------------------ */
 
 static tdn_status non_zero_infer(tdn_infer *io)
 {
     const tdn_shape *x = &io->node->in[0]->shape;
     TDN_TRY(tdn_infer_rank_open(io, 0, 0, TDN_MAX_RANK));
     TDN_TRY(tdn_infer_dtype(io, 0, tdn_dtypes_all));
-    const tdn_shape y = {.rank = 2, .bounded = 1u << 1, .dims = {x->rank ? x->rank : 1, tdn_shape_count(x)}};
+    const tdn_shape y = {
+        .rank = 2, .bounded = 1u << 1, .dims = {x->rank ? x->rank : 1, tdn_shape_count(x)}};
     return tdn_infer_set(io, 0, TDN_S64, &y);
 }
 
-/* ---- Random numbers ------------------------------------------------------------------------------------------- */
+/* ---- Random numbers -------------------------------------------------------------------------- */
 
-/* Without a seed of its own a node gets one from its name, so that two nodes do not draw the same numbers. */
+/* Without a seed of its own a node gets one from its name, so that two nodes do not draw the same
+ * numbers. */
 static tdn_status set_seed(tdn_infer *io)
 {
     if (tdn_attr_find(&io->node->attrs, "seed"))
@@ -119,7 +131,8 @@ static tdn_status set_seed(tdn_infer *io)
     for (const char *c = io->node->name; *c; c++)
         hash = (hash ^ (uint8_t)*c) * 16777619u;
     const tdn_attr seed = tdn_attr_of_float("seed", (float)(hash >> 8));
-    return tdn_node_set_attr(io->graph, io->node, &seed) ? TDN_OK : tdn_fail_nomem(io->error, "attributes");
+    return tdn_node_set_attr(io->graph, io->node, &seed) ? TDN_OK
+                                                         : tdn_fail_nomem(io->error, "attributes");
 }
 
 static tdn_status random_infer(tdn_infer *io)
@@ -151,14 +164,15 @@ static tdn_status multinomial_infer(tdn_infer *io)
     TDN_TRY(tdn_infer_dtype(io, 0, tdn_dtypes_floats));
     TDN_TRY(tdn_infer_dtype_named(io, "dtype", TDN_S32, &dtype));
     TDN_NEED(io, io->node->in[0]->shape.dims[1] > 0, "there are no classes to draw");
-    const int64_t dims[2] = {io->node->in[0]->shape.dims[0], tdn_attr_int(&io->node->attrs, "sample_size", 1)};
+    const int64_t dims[2] = {io->node->in[0]->shape.dims[0],
+                             tdn_attr_int(&io->node->attrs, "sample_size", 1)};
     const tdn_shape y = tdn_shape_make(2, dims);
     return tdn_infer_set(io, 0, dtype, &y);
 }
 
-#define ROW(name_, since_, n_in_)                                                                                      \
-    .name = name_, .domain = "", .since = since_, .n_in_min = n_in_, .n_in_max = n_in_, .n_out_min = 1,         \
-    .n_out_max = 1, .flops = tdn_flops_none
+#define ROW(name_, since_, n_in_)                                                                  \
+    .name = name_, .domain = "", .since = since_, .n_in_min = n_in_, .n_in_max = n_in_,            \
+    .n_out_min = 1, .n_out_max = 1, .flops = tdn_flops_none
 
 const tdn_op_def tdn_ops_shape[] = {
     {ROW("Shape", 1, 1), .infer = shape_infer, .of_shape = true},

@@ -20,7 +20,8 @@ static tdn_status top_k_infer(tdn_infer *io)
     else
         TDN_TRY(tdn_infer_scalar(io, 1, 0, &k));
     if (!(k >= 0 && k <= (double)y.dims[axis]))
-        return tdn_fail(io->error, TDN_E_MODEL, "k is %g, of an axis of %lld", k, (long long)y.dims[axis]);
+        return tdn_fail(io->error, TDN_E_MODEL, "k is %g, of an axis of %lld", k,
+                        (long long)y.dims[axis]);
     y.dims[axis] = (int64_t)k;
     TDN_TRY(tdn_infer_set(io, 0, io->node->in[0]->dtype, &y));
     return tdn_infer_set(io, 1, TDN_S64, &y);
@@ -30,7 +31,8 @@ static tdn_status top_k_infer(tdn_infer *io)
 static int64_t top_k_flops(const tdn_node *node)
 {
     int64_t flops;
-    return __builtin_mul_overflow(tdn_shape_count(&node->in[0]->shape), 20, &flops) ? INT64_MAX : flops;
+    return __builtin_mul_overflow(tdn_shape_count(&node->in[0]->shape), 20, &flops) ? INT64_MAX
+                                                                                    : flops;
 }
 
 static tdn_status unique_infer(tdn_infer *io)
@@ -55,9 +57,23 @@ static tdn_status unique_infer(tdn_infer *io)
 }
 
 const tdn_op_def tdn_ops_sort[] = {
-    {.name = "TopK", .domain = "", .since = 1, .n_in_min = 1, .n_in_max = 2, .n_out_min = 1, .n_out_max = 2,
-     .infer = top_k_infer, .flops = top_k_flops},
-    {.name = "Unique", .domain = "", .since = 11, .n_in_min = 1, .n_in_max = 1, .n_out_min = 1, .n_out_max = 4,
-     .infer = unique_infer, .flops = top_k_flops},
+    {.name = "TopK",
+     .domain = "",
+     .since = 1,
+     .n_in_min = 1,
+     .n_in_max = 2,
+     .n_out_min = 1,
+     .n_out_max = 2,
+     .infer = top_k_infer,
+     .flops = top_k_flops},
+    {.name = "Unique",
+     .domain = "",
+     .since = 11,
+     .n_in_min = 1,
+     .n_in_max = 1,
+     .n_out_min = 1,
+     .n_out_max = 4,
+     .infer = unique_infer,
+     .flops = top_k_flops},
     {0},
 };

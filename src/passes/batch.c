@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Is a batch axis independent? Walks the graph after the passes, and follows where the axis goes in each value. An
- * operator without a rule here, or one that mixes along the axis, ends the proof with its name.
+ * Is a batch axis independent? Walks the graph after the passes, and follows where the axis goes in
+ * each value. An operator without a rule here, or one that mixes along the axis, ends the proof
+ * with its name.
  */
 #include "base/status.h"
 #include "passes/passes.h"
@@ -23,7 +24,8 @@ static int map_axis(const tdn_node *n, const int32_t *axes)
     }
     if (found == NONE)
         return NONE;
-    for (int i = 0; i < n->n_in; i++) { /* a value without a batch may not have that many elements there */
+    for (int i = 0; i < n->n_in;
+         i++) { /* a value without a batch may not have that many elements there */
         const tdn_shape *s = &n->in[i]->shape;
         if (axes[n->in[i]->id] == NONE && s->rank >= found && s->dims[s->rank - found] != 1)
             return MIXED;
@@ -70,7 +72,8 @@ static int reduce_axis(const tdn_node *n, int a)
     return tdn_attr_int(&n->attrs, "keepdims", 1) ? a : a - below;
 }
 
-/* The axis stays whole where the product of the extents before it and its own extent are found again. */
+/* The axis stays whole where the product of the extents before it and its own extent are found
+ * again. */
 static int reshape_axis(const tdn_node *n, int a)
 {
     const tdn_shape *x = &n->in[0]->shape, *y = &n->out[0]->shape;
@@ -89,7 +92,8 @@ static int slice_axis(const tdn_node *n, int a)
 {
     int rank;
     const int64_t *steps = tdn_attr_ints(&n->attrs, "steps", &rank);
-    return a < rank && steps[a] == 1 && n->in[0]->shape.dims[a] == n->out[0]->shape.dims[a] ? a : MIXED;
+    return a < rank && steps[a] == 1 && n->in[0]->shape.dims[a] == n->out[0]->shape.dims[a] ? a
+                                                                                            : MIXED;
 }
 
 static int concat_axis(const tdn_node *n, const int32_t *axes)
@@ -131,12 +135,16 @@ static int node_axis(const tdn_node *n, const int32_t *axes)
     case TDN_CORE_CONV:
     case TDN_CORE_POOL: out = a == 0 ? 0 : MIXED; break;
     case TDN_CORE_REDUCE: out = a < 0 ? MIXED : reduce_axis(n, a); break;
-    case TDN_CORE_SOFTMAX: out = a >= 0 && a != tdn_attr_int(&n->attrs, "axis", 0) ? a : MIXED; break;
+    case TDN_CORE_SOFTMAX:
+        out = a >= 0 && a != tdn_attr_int(&n->attrs, "axis", 0) ? a : MIXED;
+        break;
     case TDN_CORE_NORM: out = a >= 0 && a < tdn_attr_int(&n->attrs, "axis", 0) ? a : MIXED; break;
     case TDN_CORE_TRANSPOSE: out = a < 0 ? MIXED : transpose_axis(n, a); break;
     case TDN_CORE_RESHAPE: out = a < 0 ? MIXED : reshape_axis(n, a); break;
     case TDN_CORE_SLICE: out = a < 0 ? MIXED : slice_axis(n, a); break;
-    case TDN_CORE_EXPAND: out = a < 0 ? MIXED : n->out[0]->shape.rank - (n->in[0]->shape.rank - a); break;
+    case TDN_CORE_EXPAND:
+        out = a < 0 ? MIXED : n->out[0]->shape.rank - (n->in[0]->shape.rank - a);
+        break;
     case TDN_CORE_PAD: out = a < 0 ? MIXED : pad_axis(n, a); break;
     default: return MIXED;
     }

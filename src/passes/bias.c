@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A convolution's bias becomes a map after it: one form for all that follows a convolution. The epilogue pass brings
- * it back, together with whatever else follows. */
+/* A convolution's bias becomes a map after it: one form for all that follows a convolution. The
+ * epilogue pass brings it back, together with whatever else follows. */
 #include "base/status.h"
 #include "ops/emit.h"
 #include "passes/passes.h"
@@ -25,12 +25,14 @@ static tdn_status split(tdn_graph *g, tdn_node *conv, tdn_error *error)
     tdn_node_set_input(conv, 2, NULL);
     conv->n_in = conv->n_own_in = 2;
     tdn_expr add = {0};
-    tdn_expr_store(&add, tdn_expr_add(&add, TDN_X_ADD, tdn_expr_input(&add, 0), tdn_expr_input(&add, 1), 0), 0);
+    tdn_expr_store(
+        &add, tdn_expr_add(&add, TDN_X_ADD, tdn_expr_input(&add, 0), tdn_expr_input(&add, 1), 0),
+        0);
     tdn_value *sum = tdn_value_follow(g, y);
     if (!sum)
         return tdn_fail_nomem(error, "a bias");
-    tdn_node *map = tdn_graph_node(g, conv->next, tdn_op_find("tendon", "Map", 1), NULL, (tdn_value *[]){y, bias}, 2,
-                                   &sum, 1);
+    tdn_node *map = tdn_graph_node(g, conv->next, tdn_op_find("tendon", "Map", 1), NULL,
+                                   (tdn_value *[]){y, bias}, 2, &sum, 1);
     tdn_expr *expr = tdn_arena_alloc(g->arena, 1, sizeof *expr);
     if (!map || !expr)
         return tdn_fail_nomem(error, "a bias");

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A map after a convolution or matmul with constant weights that begins with affine operations per output channel (a
- * bias, then a BatchNormalization: ((x + b) * s) + t) becomes x' + t' with x' made by scaled weights. Coefficients
- * are computed in double. Only where the map is the result's only reader.
+ * A map after a convolution or matmul with constant weights that begins with affine operations per
+ * output channel (a bias, then a BatchNormalization: ((x + b) * s) + t) becomes x' + t' with x'
+ * made by scaled weights. Coefficients are computed in double. Only where the map is the result's
+ * only reader.
  */
 #include <math.h>
 #include <string.h>
@@ -11,13 +12,15 @@
 #include "passes/passes.h"
 
 typedef struct affine {
-    int64_t n;        /* channels */
+    int64_t n;         /* channels */
     double *mul, *add; /* the chain so far is mul[c] * x + add[c] */
-    int reg;          /* the register that holds it */
+    int reg;           /* the register that holds it */
 } affine;
 
-/* Value of register r for channel c, where r is a constant or an input that is constant per channel. */
-static bool per_channel(const tdn_node *map, int r, int channel_axis, int rank, int64_t n, int64_t c, double *x)
+/* Value of register r for channel c, where r is a constant or an input that is constant per
+ * channel. */
+static bool per_channel(const tdn_node *map, int r, int channel_axis, int rank, int64_t n,
+                        int64_t c, double *x)
 {
     const tdn_instr *k = &map->expr->code[r];
     if (k->op == TDN_X_CONST) {
@@ -43,7 +46,8 @@ static int count_uses(const tdn_expr *e, int r, int *at)
     for (int i = 0; i < e->n_instr; i++) {
         const tdn_instr *k = &e->code[i];
         int n_args = tdn_expr_ops[k->op].n_args;
-        int uses = (n_args > 0 && k->a == r) + (n_args > 1 && k->b == r) + (n_args > 2 && k->c == r);
+        int uses =
+            (n_args > 0 && k->a == r) + (n_args > 1 && k->b == r) + (n_args > 2 && k->c == r);
         if (uses)
             *at = i;
         n += uses;
@@ -66,20 +70,34 @@ static bool extend(const tdn_node *map, affine *f, int axis, int rank)
             bool unary = k->op == TDN_X_NEG;
             if (!unary && !per_channel(map, other, axis, rank, f->n, c, &y))
                 return false;
-            if (k->op == TDN_X_FMA && (k->c == f->reg || !per_channel(map, k->c, axis, rank, f->n, c, &z)))
+            if (k->op == TDN_X_FMA &&
+                (k->c == f->reg || !per_channel(map, k->c, axis, rank, f->n, c, &z)))
                 return false;
             double mul = f->mul[c], add = f->add[c];
             switch (k->op) {
             case TDN_X_ADD: add += y; break;
-            case TDN_X_SUB: add = left ? add - y : y - add; mul = left ? mul : -mul; break;
-            case TDN_X_MUL: add *= y; mul *= y; break;
+            case TDN_X_SUB:
+                add = left ? add - y : y - add;
+                mul = left ? mul : -mul;
+                break;
+            case TDN_X_MUL:
+                add *= y;
+                mul *= y;
+                break;
             case TDN_X_DIV:
                 if (!left)
                     return false;
-                add /= y; mul /= y;
+                add /= y;
+                mul /= y;
                 break;
-            case TDN_X_NEG: add = -add; mul = -mul; break;
-            case TDN_X_FMA: add = add * y + z; mul *= y; break;
+            case TDN_X_NEG:
+                add = -add;
+                mul = -mul;
+                break;
+            case TDN_X_FMA:
+                add = add * y + z;
+                mul *= y;
+                break;
             default: return false;
             }
             if (!isfinite(mul) || !isfinite(add))
@@ -101,7 +119,9 @@ static tdn_value *scaled_weights(tdn_graph *g, const tdn_node *n, const affine *
     if (!data)
         return NULL;
     const float *from = w->data;
-    int64_t run = n->op->core == TDN_CORE_CONV ? count / f->n : 1; /* a channel's weights lie together, or n apart */
+    int64_t run = n->op->core == TDN_CORE_CONV
+                      ? count / f->n
+                      : 1; /* a channel's weights lie together, or n apart */
     for (int64_t i = 0; i < count; i++)
         data[i] = (float)((double)from[i] * f->mul[i / run % f->n]);
     return tdn_graph_const(g, NULL, TDN_F32, &w->shape, data);
@@ -125,7 +145,8 @@ static bool rewrite(tdn_graph *g, tdn_node *map, int x, const affine *f, int axi
     for (int i = 0; i < map->expr->n_instr; i++) {
         const tdn_instr *k = &map->expr->code[i];
         if (i == f->reg)
-            regs[i] = tdn_expr_add(e, TDN_X_ADD, tdn_expr_input(e, x), tdn_expr_input(e, map->n_in), 0);
+            regs[i] =
+                tdn_expr_add(e, TDN_X_ADD, tdn_expr_input(e, x), tdn_expr_input(e, map->n_in), 0);
         else if (k->op == TDN_X_INPUT)
             regs[i] = tdn_expr_input(e, k->index);
         else if (k->op == TDN_X_CONST)
@@ -183,10 +204,12 @@ static bool fold(tdn_graph *g, tdn_node *n, tdn_node *map)
 static bool has_const_weights(const tdn_node *n)
 {
     bool conv = n->op->core == TDN_CORE_CONV, matmul = n->op->core == TDN_CORE_MATMUL;
-    if ((!conv && !matmul) || n->expr || n->n_out != 1 || n->out[0]->n_uses != 1 || n->out[0]->output >= 0)
+    if ((!conv && !matmul) || n->expr || n->n_out != 1 || n->out[0]->n_uses != 1 ||
+        n->out[0]->output >= 0)
         return false;
     const tdn_value *w = n->in[1];
-    return w->kind == TDN_VALUE_CONST && w->dtype == TDN_F32 && (conv || w->shape.rank == 2) && n->out[0]->shape.rank > 0;
+    return w->kind == TDN_VALUE_CONST && w->dtype == TDN_F32 && (conv || w->shape.rank == 2) &&
+           n->out[0]->shape.rank > 0;
 }
 
 tdn_status tdn_pass_fold_scale(tdn_graph *g, tdn_error *error)
@@ -195,8 +218,8 @@ tdn_status tdn_pass_fold_scale(tdn_graph *g, tdn_error *error)
         if (!has_const_weights(n))
             continue;
         tdn_node *map = tdn_value_only_user(g, n->out[0]);
-        if (map && map->op->core == TDN_CORE_MAP && tdn_shape_equal(&map->out[0]->shape, &n->out[0]->shape) &&
-            !fold(g, n, map))
+        if (map && map->op->core == TDN_CORE_MAP &&
+            tdn_shape_equal(&map->out[0]->shape, &n->out[0]->shape) && !fold(g, n, map))
             return tdn_fail_nomem(error, "scaled weights");
     }
     return TDN_OK;

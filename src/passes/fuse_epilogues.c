@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A map that is the only reader of a convolution's or matmul's result becomes its epilogue: the result never goes to
- * memory without it. The joined node stands where the map stood, since the map's other inputs are made before that. */
+/* A map that is the only reader of a convolution's or matmul's result becomes its epilogue: the
+ * result never goes to memory without it. The joined node stands where the map stood, since the
+ * map's other inputs are made before that. */
 #include "base/status.h"
 #include "passes/passes.h"
 
 static bool takes_epilogue(const tdn_node *n)
 {
-    return (n->op->core == TDN_CORE_CONV || n->op->core == TDN_CORE_MATMUL) && !n->expr && n->n_out == 1 &&
-           n->out[0]->dtype == TDN_F32 && n->out[0]->output < 0 && n->out[0]->n_uses == 1 && !n->out[0]->shape.bounded;
+    return (n->op->core == TDN_CORE_CONV || n->op->core == TDN_CORE_MATMUL) && !n->expr &&
+           n->n_out == 1 && n->out[0]->dtype == TDN_F32 && n->out[0]->output < 0 &&
+           n->out[0]->n_uses == 1 && !n->out[0]->shape.bounded;
 }
 
 static tdn_node *reader(const tdn_node *n)
@@ -29,7 +31,8 @@ static bool fits(const tdn_node *n, const tdn_node *map)
     return tdn_shape_equal(&map->out[0]->shape, &n->out[0]->shape);
 }
 
-/* Turns `map` into the operator of n with the map as its epilogue. False: out of memory, or too long. */
+/* Turns `map` into the operator of n with the map as its epilogue. False: out of memory, or too
+ * long. */
 static bool fuse(tdn_graph *g, tdn_node *n, tdn_node *map)
 {
     tdn_expr *e = tdn_arena_alloc(g->arena, 1, sizeof *e);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Joins a map with the maps that feed it, where all have the same extents: one pass over memory instead of two. The
- * joined map stands where the reader stood; a value that others read too becomes one more output, which is allowed
- * when the reader is the first of them. A leaky integrator's membrane and spike are joined that way.
+ * Joins a map with the maps that feed it, where all have the same extents: one pass over memory
+ * instead of two. The joined map stands where the reader stood; a value that others read too
+ * becomes one more output, which is allowed when the reader is the first of them. A leaky
+ * integrator's membrane and spike are joined that way.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +30,8 @@ static bool can_join(const fuser *f, const tdn_node *p, const tdn_node *c)
 {
     if (p->op->core != TDN_CORE_MAP || !tdn_shape_equal(&p->out[0]->shape, &c->out[0]->shape))
         return false;
-    if (p->out[0]->shape.bounded || p->n_in + c->n_in > MAX_IN || p->expr->n_instr + c->expr->n_instr > MAX_INSTR)
+    if (p->out[0]->shape.bounded || p->n_in + c->n_in > MAX_IN ||
+        p->expr->n_instr + c->expr->n_instr > MAX_INSTR)
         return false;
     int n_kept = 0;
     for (int i = 0; i < p->n_out; i++) {
@@ -41,8 +43,8 @@ static bool can_join(const fuser *f, const tdn_node *p, const tdn_node *c)
 }
 
 /* The joined expression over p's inputs, then c's that p does not make. in[] gets them. */
-static tdn_expr *join_exprs(fuser *f, const tdn_node *p, const tdn_node *c, tdn_value **in, tdn_value **out, int *n_in,
-                            int *n_out)
+static tdn_expr *join_exprs(fuser *f, const tdn_node *p, const tdn_node *c, tdn_value **in,
+                            tdn_value **out, int *n_in, int *n_out)
 {
     tdn_expr *e = tdn_arena_alloc(f->g->arena, 1, sizeof *e);
     int map[TDN_EXPR_MAX_IN], made[TDN_EXPR_MAX_OUT], results[TDN_EXPR_MAX_OUT];
@@ -95,7 +97,8 @@ static void update_first_use(fuser *f, tdn_value *v, const tdn_node *from)
         }
 }
 
-/* Makes p part of c: c keeps its place and its outputs. False: out of memory or too long, nothing changed. */
+/* Makes p part of c: c keeps its place and its outputs. False: out of memory or too long, nothing
+ * changed. */
 static bool join(fuser *f, tdn_node *p, tdn_node *c)
 {
     tdn_value *in[TDN_EXPR_MAX_IN], *out[TDN_EXPR_MAX_OUT * 2];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tidies the inputs of maps: scalar constants move into the expression, an input that stands twice is read once. */
+/* Tidies the inputs of maps: scalar constants move into the expression, an input that stands twice
+ * is read once. */
 #include <string.h>
 
 #include "base/status.h"
@@ -7,7 +8,8 @@
 
 static bool is_scalar_const(const tdn_value *v)
 {
-    return v->kind == TDN_VALUE_CONST && (v->dtype == TDN_F32 || v->dtype == TDN_BOOL) && tdn_shape_count(&v->shape) == 1;
+    return v->kind == TDN_VALUE_CONST && (v->dtype == TDN_F32 || v->dtype == TDN_BOOL) &&
+           tdn_shape_count(&v->shape) == 1;
 }
 
 static bool tidy(tdn_graph *g, tdn_node *n)

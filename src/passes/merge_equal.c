@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Common subexpressions: two nodes with the same operator, attributes, expression and inputs are one. Constants count as
- * equal when their bytes are. Nodes are found through a hash table that chains by `mark`, so the pass is linear.
+ * Common subexpressions: two nodes with the same operator, attributes, expression and inputs are
+ * one. Constants count as equal when their bytes are. Nodes are found through a hash table that
+ * chains by `mark`, so the pass is linear.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +50,8 @@ static bool node_equal(const tdn_node *a, const tdn_node *b)
         return false;
     if (!a->expr != !b->expr)
         return false;
-    if (a->expr && (tdn_expr_size(a->expr) != tdn_expr_size(b->expr) || memcmp(a->expr, b->expr, tdn_expr_size(a->expr))))
+    if (a->expr && (tdn_expr_size(a->expr) != tdn_expr_size(b->expr) ||
+                    memcmp(a->expr, b->expr, tdn_expr_size(a->expr))))
         return false;
     for (int i = 0; i < a->n_in; i++)
         if (!value_equal(a->in[i], b->in[i]))
@@ -57,7 +59,8 @@ static bool node_equal(const tdn_node *a, const tdn_node *b)
     for (int i = 0; i < a->n_out; i++) {
         if (!a->out[i] != !b->out[i])
             return false;
-        if (a->out[i] && (a->out[i]->dtype != b->out[i]->dtype || !tdn_shape_equal(&a->out[i]->shape, &b->out[i]->shape)))
+        if (a->out[i] && (a->out[i]->dtype != b->out[i]->dtype ||
+                          !tdn_shape_equal(&a->out[i]->shape, &b->out[i]->shape)))
             return false;
     }
     for (int i = 0; i < a->attrs.n; i++)
@@ -72,8 +75,10 @@ static uint64_t node_hash(const tdn_node *n)
     h = mix(h, &n->op, sizeof n->op);
     h = mix(h, &n->n_in, sizeof n->n_in);
     for (int i = 0; i < n->n_in; i++) {
-        bool is_const = n->in[i] && n->in[i]->kind == TDN_VALUE_CONST; /* may equal another constant */
-        h = is_const ? mix(h, &n->in[i]->shape.dims, sizeof n->in[i]->shape.dims) : mix(h, &n->in[i], sizeof n->in[i]);
+        bool is_const =
+            n->in[i] && n->in[i]->kind == TDN_VALUE_CONST; /* may equal another constant */
+        h = is_const ? mix(h, &n->in[i]->shape.dims, sizeof n->in[i]->shape.dims)
+                     : mix(h, &n->in[i], sizeof n->in[i]);
     }
     return h;
 }

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A slice along spatial axes that is the only reader of a convolution's result narrows the convolution instead: what
- * would be cut off is not computed. Causal convolutions are exported as padding on both sides and a slice.
+ * A slice along spatial axes that is the only reader of a convolution's result narrows the
+ * convolution instead: what would be cut off is not computed. Causal convolutions are exported as
+ * padding on both sides and a slice.
  */
 #include <string.h>
 
 #include "base/status.h"
 #include "passes/passes.h"
 
-/* New pads of the convolution (begins then ends), or false where the slice cannot be said by them. */
+/* New pads of the convolution (begins then ends), or false where the slice cannot be
+ * said by them. */
 static bool narrowed_pads(const tdn_node *conv, const tdn_node *slice, int64_t *pads)
 {
     int n_pads, n_strides, n_dilations, rank;
@@ -53,8 +55,8 @@ tdn_status tdn_pass_narrow_conv(tdn_graph *g, tdn_error *error)
         next = n->next;
         tdn_node *conv = n->n_in ? n->in[0] ? n->in[0]->producer : NULL : NULL;
         int64_t pads[2 * TDN_MAX_RANK];
-        if (!is_forward_slice(n) || !conv || conv->op->core != TDN_CORE_CONV || n->in[0]->n_uses != 1 ||
-            n->in[0]->output >= 0 || !narrowed_pads(conv, n, pads))
+        if (!is_forward_slice(n) || !conv || conv->op->core != TDN_CORE_CONV ||
+            n->in[0]->n_uses != 1 || n->in[0]->output >= 0 || !narrowed_pads(conv, n, pads))
             continue;
         if (!tdn_node_set_ints(g, conv, "pads", pads, 2 * (conv->in[0]->shape.rank - 2)))
             return tdn_fail_nomem(error, "a convolution");

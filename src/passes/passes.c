@@ -6,17 +6,17 @@
 #include "passes/passes.h"
 
 const tdn_pass tdn_passes[] = {
-    {"decompose", tdn_pass_decompose},             /* composites into core operators */
-    {"fold-constants", tdn_graph_infer},           /* what the rewrite made constant */
-    {"simplify", tdn_pass_simplify},               /* drop what does nothing, join chains of transposes */
-    {"drop-dead", tdn_pass_drop_dead},             /* nobody reads it */
-    {"merge-equal", tdn_pass_merge_equal},         /* the same work twice */
-    {"map-constants", tdn_pass_map_constants},     /* scalar constants into expressions */
-    {"narrow-conv", tdn_pass_narrow_conv},         /* a slice of a convolution's result */
-    {"bias", tdn_pass_bias},                       /* a convolution's bias becomes a map, like everybody's */
-    {"fuse-maps", tdn_pass_fuse_maps},             /* joined expressions */
-    {"fold-scale", tdn_pass_fold_scale},           /* a scale per channel into the weights before it */
-    {"fuse-epilogues", tdn_pass_fuse_epilogues},   /* maps into the operator that feeds them */
+    {"decompose", tdn_pass_decompose},     /* composites into core operators */
+    {"fold-constants", tdn_graph_infer},   /* what the rewrite made constant */
+    {"simplify", tdn_pass_simplify},       /* drop what does nothing, join chains of transposes */
+    {"drop-dead", tdn_pass_drop_dead},     /* nobody reads it */
+    {"merge-equal", tdn_pass_merge_equal}, /* the same work twice */
+    {"map-constants", tdn_pass_map_constants}, /* scalar constants into expressions */
+    {"narrow-conv", tdn_pass_narrow_conv},     /* a slice of a convolution's result */
+    {"bias", tdn_pass_bias},             /* a convolution's bias becomes a map, like everybody's */
+    {"fuse-maps", tdn_pass_fuse_maps},   /* joined expressions */
+    {"fold-scale", tdn_pass_fold_scale}, /* a scale per channel into the weights before it */
+    {"fuse-epilogues", tdn_pass_fuse_epilogues}, /* maps into the operator that feeds them */
     {"drop-dead", tdn_pass_drop_dead},
     {NULL, NULL},
 };

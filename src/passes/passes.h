@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Passes: rewrites of the graph that keep its meaning. A pass is one file and one row in passes.c; the runner verifies
- * the graph after each one (debug and test builds), names the pass in a failure, and dumps the graph where asked.
+ * Passes: rewrites of the graph that keep its meaning. A pass is one file and one row in passes.c;
+ * the runner verifies the graph after each one (debug and test builds), names the pass in a
+ * failure, and dumps the graph where asked.
  */
 #ifndef TDN_PASSES_PASSES_H
 #define TDN_PASSES_PASSES_H
@@ -35,7 +36,7 @@ tdn_status tdn_pass_bias(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fuse_maps(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fuse_epilogues(tdn_graph *g, tdn_error *error);
 
-/* ---- Shared by passes ---------------------------------------------------------------------------------------- */
+/* ---- Shared by passes ------------------------------------------------------------------------ */
 
 /* "a + b" where b is not in a yet; the text stays short. Returns a when out of memory. */
 const char *tdn_origin_join(tdn_graph *g, const char *a, const char *b);
@@ -43,13 +44,14 @@ const char *tdn_origin_join(tdn_graph *g, const char *a, const char *b);
 bool tdn_node_before(const tdn_node *a, const tdn_node *b);
 /* Numbers the nodes in order, in `mark`. */
 void tdn_graph_number(tdn_graph *g);
-/* A new value after v, to be given a producer that reads v: it takes v's readers, shape and name. NULL: no memory. */
+/* A new value after v, to be given a producer that reads v: it takes v's readers, shape and name.
+ * NULL: no memory. */
 tdn_value *tdn_value_follow(tdn_graph *g, tdn_value *v);
 
 /*
- * Which axis of each value is the batch, when axis `axis` of the inputs is and no element of one sample depends on
- * another sample: axes[value id], or -1 for what does not depend on the inputs. False (with the node's name in *where)
- * when it cannot be proven. axes has g->n_values entries.
+ * Which axis of each value is the batch, when axis `axis` of the inputs is and no element of one
+ * sample depends on another sample: axes[value id], or -1 for what does not depend on the inputs.
+ * False (with the node's name in *where) when it cannot be proven. axes has g->n_values entries.
  */
 bool tdn_graph_batch_axes(const tdn_graph *g, int axis, int32_t *axes, const char **where);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Drops nodes that move nothing (reshape to the same shape, identity permutation, whole slice, concat of one, pad of
- * nothing) and joins chains: a reshape of a reshape, a transpose of a transpose.
+ * Drops nodes that move nothing (reshape to the same shape, identity permutation, whole slice,
+ * concat of one, pad of nothing) and joins chains: a reshape of a reshape, a transpose of a
+ * transpose.
  */
 #include <string.h>
 
@@ -41,7 +42,8 @@ static bool does_nothing(const tdn_node *n)
     }
 }
 
-/* May readers of the node's output read `v` instead? An input or another output cannot take an output's name. */
+/* May readers of the node's output read `v` instead? An input or another output cannot take an
+ * output's name. */
 static bool can_replace(const tdn_value *out, const tdn_value *v)
 {
     return out->output < 0 || (v->kind == TDN_VALUE_NODE && v->output < 0);
@@ -60,7 +62,8 @@ static bool join_transpose(tdn_graph *g, tdn_node *n)
     if (!p)
         return true;
     int rank, rank_p;
-    const int64_t *outer = tdn_attr_ints(&n->attrs, "perm", &rank), *inner = tdn_attr_ints(&p->attrs, "perm", &rank_p);
+    const int64_t *outer = tdn_attr_ints(&n->attrs, "perm", &rank),
+                  *inner = tdn_attr_ints(&p->attrs, "perm", &rank_p);
     if (rank != rank_p || rank > TDN_MAX_RANK)
         return true;
     int64_t perm[TDN_MAX_RANK];
@@ -76,7 +79,8 @@ tdn_status tdn_pass_simplify(tdn_graph *g, tdn_error *error)
         next = n->next;
         if (n->op->core == TDN_CORE_TRANSPOSE && !join_transpose(g, n))
             return tdn_fail_nomem(error, "a permutation");
-        if (n->op->core == TDN_CORE_RESHAPE && n->in[0]->producer && n->in[0]->producer->op->core == TDN_CORE_RESHAPE &&
+        if (n->op->core == TDN_CORE_RESHAPE && n->in[0]->producer &&
+            n->in[0]->producer->op->core == TDN_CORE_RESHAPE &&
             n->in[0]->dtype == n->in[0]->producer->in[0]->dtype)
             tdn_node_set_input(n, 0, n->in[0]->producer->in[0]);
         if (does_nothing(n) && can_replace(n->out[0], n->in[0])) {

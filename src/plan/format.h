@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The plan file, byte by byte. Little-endian; every record has a fixed size and is used where it lies in the
- * map.
+ * The plan file, byte by byte. Little-endian; every record has a fixed size and is used where it
+ * lies in the map.
  *
- *     0      header            a line of text ("tendon plan 1, built by tendon 0.1.0"), magic, counts, the
- * tables then   13 tables         in the order of tdn_format_id, each at the next multiple of 64 then   the
- * blobs         packed weights, each at the next multiple of 64
+ *     0      header            a line of text ("tendon plan 1, built by tendon 0.1.0"), magic,
+ * counts, the tables then   13 tables         in the order of tdn_format_id, each at the next
+ * multiple of 64 then   the blobs         packed weights, each at the next multiple of 64
  *
- * There are no offsets to follow but those of strings: records belong to their owner in order (program 0 owns
- * the first n_buffers buffers, program 1 the next), and the arguments, attributes and expressions of the
- * steps follow each other in DATA. So every record has one owner, reading is one pass, and memory is
- * proportional to the file. Padding is zero and, like all else, covered by a checksum: the header by its own,
- * each table by its entry in the header, each blob by its record, all CRC-32C over the bytes up to the next
- * multiple of 64.
+ * There are no offsets to follow but those of strings: records belong to their owner in order
+ * (program 0 owns the first n_buffers buffers, program 1 the next), and the arguments, attributes
+ * and expressions of the steps follow each other in DATA. So every record has one owner, reading is
+ * one pass, and memory is proportional to the file. Padding is zero and, like all else, covered by
+ * a checksum: the header by its own, each table by its entry in the header, each blob by its
+ * record, all CRC-32C over the bytes up to the next multiple of 64.
  *
- * A change that an older reader would misunderstand raises TDN_FORMAT_VERSION. The text, the magic, the
- * version and the byte order mark stay where they are for ever. Fields called `zero` are zero, and checked to
- * be, so that a later version can use them.
+ * A change that an older reader would misunderstand raises TDN_FORMAT_VERSION. The text, the magic,
+ * the version and the byte order mark stay where they are for ever. Fields called `zero` are zero,
+ * and checked to be, so that a later version can use them.
  */
 #ifndef TDN_PLAN_FORMAT_H
 #define TDN_PLAN_FORMAT_H
@@ -28,17 +28,18 @@
 #include "base/memory.h"
 
 #define TDN_FORMAT_VERSION 1u
-#define TDN_FORMAT_MAGIC "\x89tdnplan" /* 8 bytes without the NUL; the first is no text in any encoding */
-#define TDN_FORMAT_ORDER 0x01020304u   /* reads as this number where the byte order is the file's */
-#define TDN_FORMAT_NONE UINT32_MAX     /* no string, no buffer */
+#define TDN_FORMAT_MAGIC                                                                           \
+    "\x89tdnplan" /* 8 bytes without the NUL; the first is no text in any encoding */
+#define TDN_FORMAT_ORDER 0x01020304u /* reads as this number where the byte order is the file's */
+#define TDN_FORMAT_NONE UINT32_MAX   /* no string, no buffer */
 
 enum {
     TDN_FORMAT_MAX_COUNT = 1 << 24, /* records of a table */
     TDN_FORMAT_MAX_DEPTH = 16,      /* of loops and branches in each other */
     TDN_FORMAT_MAX_NAME = 4095      /* bytes of a string, notes aside */
 };
-/* Elements of a tensor, an extent or a stride; an extent that a reference works on. So much that no model
- * comes near, and so little that sums of a few products of two of them do not overflow. */
+/* Elements of a tensor, an extent or a stride; an extent that a reference works on. So much that no
+ * model comes near, and so little that sums of a few products of two of them do not overflow. */
 #define TDN_FORMAT_MAX_ELEMENTS ((int64_t)1 << 40)
 #define TDN_FORMAT_MAX_EXTENT ((int64_t)1 << 30)
 
@@ -54,8 +55,8 @@ typedef enum tdn_format_id {
     TDN_FORMAT_OPERANDS, /* n_in + n_out a step */
     TDN_FORMAT_VALUES,
     TDN_FORMAT_ATTRS,
-    TDN_FORMAT_DATA, /* of each step: args, expression, then its attributes' values; each starts at a multiple
-                        of 8 */
+    TDN_FORMAT_DATA, /* of each step: args, expression, then its attributes' values; each starts at
+                        a multiple of 8 */
     TDN_FORMAT_BLOBS,
     TDN_FORMAT_N_TABLES
 } tdn_format_id;
@@ -155,8 +156,8 @@ typedef struct tdn_format_value {
 } tdn_format_value;
 _Static_assert(sizeof(tdn_format_value) == 160, "part of the plan format");
 
-/* INT: the value; FLOAT: its bits. The others' values are in DATA: STRING n bytes and a NUL, INTS, FLOATS,
- * STRINGS n uint32_t strings, TENSOR a tdn_format_tensor and its elements. */
+/* INT: the value; FLOAT: its bits. The others' values are in DATA: STRING n bytes and a NUL, INTS,
+ * FLOATS, STRINGS n uint32_t strings, TENSOR a tdn_format_tensor and its elements. */
 typedef struct tdn_format_attr {
     uint64_t value;
     uint32_t name, kind;
@@ -182,8 +183,8 @@ _Static_assert(sizeof(tdn_format_blob) == 24, "part of the plan format");
 /* Record size of each table, in the order of tdn_format_id. */
 extern const uint32_t tdn_format_record_sizes[TDN_FORMAT_N_TABLES];
 
-/* Computes all checksums anew, as far as tables and blobs lie inside the bytes: the writer's last act. Tests
- * and the fuzzer use it to get damaged plans past the checksums. */
+/* Computes all checksums anew, as far as tables and blobs lie inside the bytes: the writer's last
+ * act. Tests and the fuzzer use it to get damaged plans past the checksums. */
 void tdn_plan_seal(void *bytes, size_t size);
 
 #endif

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The plan: what the compiler hands to the run time. One description in memory, used by the writer (from the
- * compiler's arena) and by the reader (pointing into the mapped file). The reader trusts nothing: what it
- * returns is in range, and kernels are checked by their family before use. src/plan/format.h has the bytes.
+ * The plan: what the compiler hands to the run time. One description in memory, used by the writer
+ * (from the compiler's arena) and by the reader (pointing into the mapped file). The reader trusts
+ * nothing: what it returns is in range, and kernels are checked by their family before use.
+ * src/plan/format.h has the bytes.
  */
 #ifndef TDN_PLAN_PLAN_H
 #define TDN_PLAN_PLAN_H
@@ -16,8 +17,8 @@ typedef enum tdn_buffer_class {
     TDN_BUFFER_ARENA = 2,  /* at `offset` in the context's arena */
     TDN_BUFFER_INPUT = 3,  /* the engine's input `index` */
     TDN_BUFFER_OUTPUT = 4, /* the engine's output `index` */
-    TDN_BUFFER_STATE =
-        5 /* at `offset` in the context's states, which survive runs; reset sets it to blob `index` or 0 */
+    TDN_BUFFER_STATE = 5   /* at `offset` in the context's states, which survive runs; reset sets it
+                              to blob `index` or 0 */
 } tdn_buffer_class;
 
 typedef struct tdn_plan_buffer {
@@ -31,8 +32,8 @@ typedef struct tdn_plan_buffer {
     int32_t zero_point;
 } tdn_plan_buffer;
 
-/* A view into a buffer. BOUNDED: dims are bounds, the extents of the last write to the buffer hold; dense
- * then. */
+/* A view into a buffer. BOUNDED: dims are bounds, the extents of the last write to the buffer hold;
+ * dense then. */
 typedef struct tdn_plan_operand {
     uint32_t buffer; /* UINT32_MAX: an absent optional operand */
     tdn_dtype dtype;
@@ -43,8 +44,8 @@ typedef struct tdn_plan_operand {
     int64_t strides[TDN_MAX_RANK];
 } tdn_plan_operand;
 
-/* A value of the model that exists in memory right after step `step`: what taps hand out. The view is in the
- * model's own axes (a convolution's operand need not be). Ordered by step. */
+/* A value of the model that exists in memory right after step `step`: what taps hand out. The view
+ * is in the model's own axes (a convolution's operand need not be). Ordered by step. */
 typedef struct tdn_plan_value {
     const char *name;
     uint32_t step;
@@ -57,9 +58,9 @@ typedef enum tdn_step_kind {
     TDN_STEP_CALL = 3,      /* runs program `n_then` of the section; not written by this version */
     TDN_STEP_BRANCH =
         4, /* in[0] is a BOOL: the next n_then steps when true, the n_else after them when not */
-    TDN_STEP_LOOP =
-        5 /* in[0] S64 trip count or absent, in[1] BOOL condition or absent (read before each
-             iteration): repeats the next n_then. out[0], where there is one: S64, the iteration's number */
+    TDN_STEP_LOOP = 5 /* in[0] S64 trip count or absent, in[1] BOOL condition or absent (read before
+                         each iteration): repeats the next n_then. out[0], where there is one: S64,
+                         the iteration's number */
 } tdn_step_kind;
 
 typedef struct tdn_plan_step {
@@ -101,7 +102,8 @@ typedef struct tdn_plan_blob {
     uint64_t size;
 } tdn_plan_blob;
 
-/* The programs as compiled for one target: layouts, fusions and kernels may differ from another's. */
+/* The programs as compiled for one target: layouts, fusions and kernels may
+ * differ from another's. */
 typedef struct tdn_plan_section {
     const char *target;               /* "x86-64-v4" */
     uint64_t isa;                     /* TDN_ISA_ bits that it needs */
@@ -125,16 +127,17 @@ typedef struct tdn_plan {
     const tdn_plan_note *notes;
 } tdn_plan;
 
-/* Writes the bytes (aligned to 64, from `allocator`, tdn_free'd by the caller). The same plan gives the same
- * bytes. */
-tdn_status tdn_plan_write(const tdn_plan *plan, const tdn_allocator *allocator, void **bytes, size_t *size,
-                          tdn_error *error);
-/* Reads and validates; the description lives in `arena` and points into `bytes` (aligned to 64), which must
- * outlive it. TDN_E_FORMAT says what is wrong and where. */
+/* Writes the bytes (aligned to 64, from `allocator`, tdn_free'd by the caller). The same plan gives
+ * the same bytes. */
+tdn_status tdn_plan_write(const tdn_plan *plan, const tdn_allocator *allocator, void **bytes,
+                          size_t *size, tdn_error *error);
+/* Reads and validates; the description lives in `arena` and points into `bytes` (aligned to 64),
+ * which must outlive it. TDN_E_FORMAT says what is wrong and where. */
 tdn_status tdn_plan_read(const tdn_plan **plan, const void *bytes, size_t size, tdn_arena *arena,
                          tdn_error *error);
 /* Is the blob as it was written? `plan` was read from `bytes`; reading does not look into blobs.
  * TDN_E_FORMAT. */
-tdn_status tdn_plan_check_blob(const tdn_plan *plan, const void *bytes, uint32_t blob, tdn_error *error);
+tdn_status tdn_plan_check_blob(const tdn_plan *plan, const void *bytes, uint32_t blob,
+                               tdn_error *error);
 
 #endif

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reads a plan that nobody vouches for. One pass in the order of the records; each is checked whole before it
- * is used, so what comes out is in range: strings end, dims and strides stay inside their buffer, buffers
- * inside arena, states or blob, loops and branches nest. What only a kernel or a reference can judge (do
- * these shapes fit this operation?) is theirs.
+ * Reads a plan that nobody vouches for. One pass in the order of the records; each is checked whole
+ * before it is used, so what comes out is in range: strings end, dims and strides stay inside their
+ * buffer, buffers inside arena, states or blob, loops and branches nest. What only a kernel or a
+ * reference can judge (do these shapes fit this operation?) is theirs.
  *
- * Time and memory are proportional to the file: every record has one owner (src/plan/format.h), and the one
- * thing that many records may share, a string, counts against a budget. What is read points into the file's
- * bytes. The checksums of the blobs are not looked at here, but by tdn_plan_check_blob: an engine reads the
- * blobs of one section only.
+ * Time and memory are proportional to the file: every record has one owner (src/plan/format.h), and
+ * the one thing that many records may share, a string, counts against a budget. What is read points
+ * into the file's bytes. The checksums of the blobs are not looked at here, but by
+ * tdn_plan_check_blob: an engine reads the blobs of one section only.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -34,7 +34,8 @@ typedef struct in {
     tdn_reader data;
     uint64_t text_budget;
     tdn_plan *plan;
-    const tdn_plan_operand **open; /* of each buffer of a program: its first operand of open extents */
+    const tdn_plan_operand *
+        *open; /* of each buffer of a program: its first operand of open extents */
     tdn_arena *arena;
     tdn_error *error;
 } in;
@@ -102,16 +103,17 @@ static tdn_status name_at(in *f, uint32_t offset, const char **out)
     return text_at(f, offset, TDN_FORMAT_MAX_NAME, out);
 }
 
-/* ---- Header and tables -----------------------------------------------------------------------------------
- */
+/* ---- Header and tables ----------------------------------------------------------------------- */
 
-/* Who built it: the rest of the text line. The line is not yet trusted, so it is copied and cleaned. */
+/* Who built it: the rest of the text line. The line is not yet trusted, so it is copied and
+ * cleaned. */
 static void builder(const tdn_format_header *h, char *text, size_t size)
 {
     const char *by = memchr(h->text, ',', sizeof h->text);
     const char *from = by ? by + 1 : h->text;
     size_t n = 0;
-    for (const char *p = from; p < h->text + sizeof h->text && *p >= ' ' && *p < 127 && n + 1 < size; p++)
+    for (const char *p = from;
+         p < h->text + sizeof h->text && *p >= ' ' && *p < 127 && n + 1 < size; p++)
         if (n > 0 || *p != ' ')
             text[n++] = *p;
     text[n] = '\0';
@@ -119,11 +121,14 @@ static void builder(const tdn_format_header *h, char *text, size_t size)
 
 static tdn_status read_header(in *f)
 {
-    if (f->size < 80 || memcmp(f->bytes + offsetof(tdn_format_header, magic), TDN_FORMAT_MAGIC, 8) != 0)
-        return tdn_fail(f->error, TDN_E_FORMAT, "not a tendon plan (no magic in %zu bytes)", f->size);
+    if (f->size < 80 ||
+        memcmp(f->bytes + offsetof(tdn_format_header, magic), TDN_FORMAT_MAGIC, 8) != 0)
+        return tdn_fail(f->error, TDN_E_FORMAT, "not a tendon plan (no magic in %zu bytes)",
+                        f->size);
     const tdn_format_header *h = f->h;
     if (h->order != TDN_FORMAT_ORDER)
-        return tdn_fail(f->error, TDN_E_FORMAT, "the plan has another byte order (mark %08x)", h->order);
+        return tdn_fail(f->error, TDN_E_FORMAT, "the plan has another byte order (mark %08x)",
+                        h->order);
     if (h->version != TDN_FORMAT_VERSION) {
         char by[65];
         builder(h, by, sizeof by);
@@ -135,7 +140,8 @@ static tdn_status read_header(in *f)
     if (f->size < sizeof *h)
         return bad(f, "%zu bytes cut its header short", f->size);
     if (h->total_size != f->size)
-        return bad(f, "%zu bytes, where its header says %llu", f->size, (unsigned long long)h->total_size);
+        return bad(f, "%zu bytes, where its header says %llu", f->size,
+                   (unsigned long long)h->total_size);
     tdn_format_header copy = *h;
     copy.crc = 0;
     if (tdn_crc32c(0, &copy, sizeof copy) != h->crc)
@@ -185,8 +191,10 @@ static tdn_status read_counts(in *f)
         return bad(f, "%u sections of %u programs do not make %zu", h->n_sections, h->n_programs,
                    f->n[TDN_FORMAT_PROGRAMS]);
     const uint64_t n_io = (uint64_t)h->n_inputs + h->n_outputs;
-    if (n_io != f->n[TDN_FORMAT_IO_NAMES] || n_io * f->n[TDN_FORMAT_PROGRAMS] != f->n[TDN_FORMAT_IOS])
-        return bad(f, "%u inputs and %u outputs do not match the tables", h->n_inputs, h->n_outputs);
+    if (n_io != f->n[TDN_FORMAT_IO_NAMES] ||
+        n_io * f->n[TDN_FORMAT_PROGRAMS] != f->n[TDN_FORMAT_IOS])
+        return bad(f, "%u inputs and %u outputs do not match the tables", h->n_inputs,
+                   h->n_outputs);
     return TDN_OK;
 }
 
@@ -243,20 +251,14 @@ static tdn_status read_notes(in *f)
     return TDN_OK;
 }
 
-/* ---- Shapes ----------------------------------------------------------------------------------------------
- */
+/* ---- Shapes ---------------------------------------------------------------------------------- */
 
-static bool is_dtype(uint32_t dtype)
-{
-    return dtype > TDN_DTYPE_NONE && dtype < TDN_STRING;
-}
+static bool is_dtype(uint32_t dtype) { return dtype > TDN_DTYPE_NONE && dtype < TDN_STRING; }
 
-static bool is_sub_byte(uint32_t dtype)
-{
-    return dtype == TDN_S4 || dtype == TDN_U4;
-}
+static bool is_sub_byte(uint32_t dtype) { return dtype == TDN_S4 || dtype == TDN_U4; }
 
-/* Is the rank in range, are dims counts, those beyond the rank zero, and does the dense size fit? */
+/* Is the rank in range, are dims counts, those beyond the rank zero, and does the
+ * dense size fit? */
 static bool dense_size(uint32_t dtype, int32_t rank, const int64_t *dims, uint64_t *size)
 {
     if (!is_dtype(dtype) || rank < 0 || rank > TDN_MAX_RANK)
@@ -290,7 +292,8 @@ static bool is_dense(const tdn_format_operand *o)
     return true;
 }
 
-/* Do all elements lie in 0..size of the buffer? Strides may be negative: the lowest element counts too. */
+/* Do all elements lie in 0..size of the buffer? Strides may be negative: the lowest element counts
+ * too. */
 static bool is_inside(const tdn_format_operand *o, uint64_t size)
 {
     if (o->offset > size || o->offset > INT64_MAX)
@@ -299,7 +302,8 @@ static bool is_inside(const tdn_format_operand *o, uint64_t size)
         return true;
     if (is_sub_byte(o->dtype)) {
         uint64_t dense = 0;
-        return is_dense(o) && dense_size(o->dtype, o->rank, o->dims, &dense) && dense <= size - o->offset;
+        return is_dense(o) && dense_size(o->dtype, o->rank, o->dims, &dense) &&
+               dense <= size - o->offset;
     }
     const int64_t element = (int64_t)tdn_dtype_size((tdn_dtype)o->dtype, 1);
     int64_t low = (int64_t)o->offset, high = (int64_t)o->offset;
@@ -315,7 +319,8 @@ static bool is_inside(const tdn_format_operand *o, uint64_t size)
     return low >= 0 && !__builtin_add_overflow(high, element, &high) && (uint64_t)high <= size;
 }
 
-/* Does each element have a place of its own? Axes sorted by stride must step over all that lies within. */
+/* Does each element have a place of its own? Axes sorted by stride must step over all that lies
+ * within. */
 static bool is_one_to_one(const tdn_format_operand *o)
 {
     int64_t strides[TDN_MAX_RANK], dims[TDN_MAX_RANK];
@@ -342,8 +347,7 @@ static bool is_one_to_one(const tdn_format_operand *o)
     return true;
 }
 
-/* ---- Buffers, inputs and outputs -------------------------------------------------------------------------
- */
+/* ---- Buffers, inputs and outputs ------------------------------------------------------------- */
 
 static tdn_status check_range(in *f, const tdn_format_buffer *r, const char *what, uint64_t all)
 {
@@ -356,23 +360,27 @@ static tdn_status check_range(in *f, const tdn_format_buffer *r, const char *wha
 static tdn_status check_blob_size(in *f, const tdn_format_buffer *r)
 {
     if (r->index >= f->plan->n_blobs || r->size > f->plan->blobs[r->index].size)
-        return bad(f, "%llu bytes of blob %u of %u", (unsigned long long)r->size, r->index, f->plan->n_blobs);
+        return bad(f, "%llu bytes of blob %u of %u", (unsigned long long)r->size, r->index,
+                   f->plan->n_blobs);
     return TDN_OK;
 }
 
 static tdn_status check_buffer(in *f, const tdn_format_buffer *r, const tdn_plan_program *p)
 {
     const bool has_offset = r->cls == TDN_BUFFER_ARENA || r->cls == TDN_BUFFER_STATE;
-    if (r->zero != 0 || (!has_offset && r->offset != 0) || (r->cls == TDN_BUFFER_ARENA && r->index != 0))
+    if (r->zero != 0 || (!has_offset && r->offset != 0) ||
+        (r->cls == TDN_BUFFER_ARENA && r->index != 0))
         return bad(f, "bits of a later version");
     switch (r->cls) {
     case TDN_BUFFER_WEIGHT: return check_blob_size(f, r);
     case TDN_BUFFER_ARENA: return check_range(f, r, "an arena", p->arena_size);
     case TDN_BUFFER_INPUT:
-        return r->index < f->plan->n_inputs ? TDN_OK : bad(f, "input %u of %u", r->index, f->plan->n_inputs);
+        return r->index < f->plan->n_inputs ? TDN_OK
+                                            : bad(f, "input %u of %u", r->index, f->plan->n_inputs);
     case TDN_BUFFER_OUTPUT:
-        return r->index < f->plan->n_outputs ? TDN_OK
-                                             : bad(f, "output %u of %u", r->index, f->plan->n_outputs);
+        return r->index < f->plan->n_outputs
+                   ? TDN_OK
+                   : bad(f, "output %u of %u", r->index, f->plan->n_outputs);
     case TDN_BUFFER_STATE:
         TDN_TRY(check_range(f, r, "states", p->state_size));
         return r->index == TDN_FORMAT_NONE ? TDN_OK : check_blob_size(f, r);
@@ -418,7 +426,8 @@ static tdn_status check_io(in *f, const tdn_format_io *r, const tdn_plan_program
         return bad(f, "open extents %x", r->bounded);
     if (r->batch_axis < -1 || r->batch_axis >= r->rank)
         return bad(f, "batch axis %d of rank %d", r->batch_axis, r->rank);
-    if (r->batch_axis >= 0 && (r->bounded != 0 || is_sub_byte(r->dtype) || r->dims[r->batch_axis] == 0))
+    if (r->batch_axis >= 0 &&
+        (r->bounded != 0 || is_sub_byte(r->dtype) || r->dims[r->batch_axis] == 0))
         return bad(f, "a batch axis that cannot be bound shorter");
     return TDN_OK;
 }
@@ -453,7 +462,8 @@ static tdn_status read_ios(in *f, tdn_plan_program *p, uint32_t program)
         if (status == TDN_OK && r[i].batch_axis >= 0) {
             const int64_t extent = r[i].dims[r[i].batch_axis];
             if (batch != 0 && extent != batch)
-                status = bad(f, "a batch of %lld, another has %lld", (long long)extent, (long long)batch);
+                status = bad(f, "a batch of %lld, another has %lld", (long long)extent,
+                             (long long)batch);
             batch = extent;
         }
         if (status != TDN_OK)
@@ -472,27 +482,29 @@ static tdn_status read_ios(in *f, tdn_plan_program *p, uint32_t program)
     return TDN_OK;
 }
 
-/* An input or output has one buffer, of its own size: what the caller binds takes that buffer's place. */
+/* An input or output has one buffer, of its own size: what the caller binds takes that buffer's
+ * place. */
 static tdn_status check_io_buffers(in *f, const tdn_plan_program *p)
 {
     for (uint32_t i = 0; i < p->n_buffers; i++) {
         const tdn_plan_buffer *b = &p->buffers[i];
         if (b->cls != TDN_BUFFER_INPUT && b->cls != TDN_BUFFER_OUTPUT)
             continue;
-        const tdn_plan_io *io = b->cls == TDN_BUFFER_INPUT ? &p->inputs[b->index] : &p->outputs[b->index];
+        const tdn_plan_io *io =
+            b->cls == TDN_BUFFER_INPUT ? &p->inputs[b->index] : &p->outputs[b->index];
         uint64_t size = 0;
-        if (io->buffer != i || !dense_size((uint32_t)io->dtype, io->rank, io->dims, &size) || b->size != size)
+        if (io->buffer != i || !dense_size((uint32_t)io->dtype, io->rank, io->dims, &size) ||
+            b->size != size)
             return bad(f, "buffer %u of %llu bytes is not that of its input or output", i,
                        (unsigned long long)b->size);
     }
     return TDN_OK;
 }
 
-/* ---- Steps -----------------------------------------------------------------------------------------------
- */
+/* ---- Steps ----------------------------------------------------------------------------------- */
 
-/* Extents that are known only after a run belong to the buffer: all that read or write them must mean the
- * same. */
+/* Extents that are known only after a run belong to the buffer: all that read or write them must
+ * mean the same. */
 static tdn_status check_open(in *f, const tdn_format_operand *r, const tdn_plan_buffer *b,
                              const tdn_plan_program *p, tdn_step_kind kind)
 {
@@ -535,7 +547,8 @@ static tdn_status check_operand(in *f, const tdn_format_operand *r, const tdn_pl
     if (is_out && !is_empty(r) && !is_one_to_one(r))
         return bad(f, "it would write to the same place twice");
     if (b->cls == TDN_BUFFER_INPUT || b->cls == TDN_BUFFER_OUTPUT) {
-        const tdn_plan_io *io = b->cls == TDN_BUFFER_INPUT ? &p->inputs[b->index] : &p->outputs[b->index];
+        const tdn_plan_io *io =
+            b->cls == TDN_BUFFER_INPUT ? &p->inputs[b->index] : &p->outputs[b->index];
         if (element > tdn_dtype_size(io->dtype, 1))
             return bad(f, "its elements are larger than the input's or output's");
     }
@@ -548,7 +561,8 @@ static tdn_status read_operand(in *f, const tdn_format_operand *r, const tdn_pla
     if (r->buffer == TDN_FORMAT_NONE) {
         const tdn_format_operand absent = {.buffer = TDN_FORMAT_NONE};
         *o = (tdn_plan_operand){.buffer = UINT32_MAX};
-        return memcmp(r, &absent, sizeof absent) == 0 ? TDN_OK : bad(f, "an absent operand that says more");
+        return memcmp(r, &absent, sizeof absent) == 0 ? TDN_OK
+                                                      : bad(f, "an absent operand that says more");
     }
     TDN_TRY(check_operand(f, r, p, kind, is_out));
     *o = (tdn_plan_operand){
@@ -703,13 +717,14 @@ static tdn_status read_expr(in *f, uint32_t size, tdn_plan_step *s)
     if (tdn_expr_check(expr, size, &why) != TDN_OK)
         return bad(f, "an expression: %.300s", why.text);
     if (tdn_expr_size(expr) != size || expr->n_in != s->n_in || expr->n_out != s->n_out)
-        return bad(f, "an expression of %u inputs and %u outputs for %u and %u operands", expr->n_in,
-                   expr->n_out, s->n_in, s->n_out);
+        return bad(f, "an expression of %u inputs and %u outputs for %u and %u operands",
+                   expr->n_in, expr->n_out, s->n_in, s->n_out);
     s->expr = expr;
     return TDN_OK;
 }
 
-static tdn_status read_step(in *f, const tdn_format_step *r, const tdn_plan_program *p, tdn_plan_step *s)
+static tdn_status read_step(in *f, const tdn_format_step *r, const tdn_plan_program *p,
+                            tdn_plan_step *s)
 {
     if (r->kind == TDN_STEP_CALL)
         return tdn_fail(f->error, TDN_E_FORMAT,
@@ -736,8 +751,8 @@ static tdn_status read_step(in *f, const tdn_format_step *r, const tdn_plan_prog
     return check_kind(f, s);
 }
 
-/* Loops and branches own the steps behind them: their ranges must nest, and not too deep to run by recursion.
- */
+/* Loops and branches own the steps behind them: their ranges must nest, and not too deep to run by
+ * recursion. */
 static tdn_status check_nesting(in *f, const tdn_plan_program *p)
 {
     uint64_t ends[TDN_FORMAT_MAX_DEPTH + 1] = {p->n_steps};
@@ -753,7 +768,8 @@ static tdn_status check_nesting(in *f, const tdn_plan_program *p)
             return bad(f, "step %u has more steps inside than there are", i);
         if (depth + 2 > TDN_FORMAT_MAX_DEPTH)
             return bad(f, "step %u is too many levels deep", i);
-        /* Both arms of a branch are levels, so that no step of the first reaches into the second. */
+        /* Both arms of a branch are levels, so that no step of the first reaches
+         * into the second. */
         if (s->n_else > 0)
             ends[++depth] = all_end;
         if (s->n_then > 0)
@@ -780,7 +796,8 @@ static tdn_status read_steps(in *f, tdn_plan_program *p)
     return check_nesting(f, p);
 }
 
-static tdn_status read_value(in *f, const tdn_format_value *r, const tdn_plan_program *p, tdn_plan_value *v)
+static tdn_status read_value(in *f, const tdn_format_value *r, const tdn_plan_program *p,
+                             tdn_plan_value *v)
 {
     TDN_TRY(name_at(f, r->name, &v->name));
     if (r->step >= p->n_steps || r->view.buffer == TDN_FORMAT_NONE)
@@ -807,10 +824,10 @@ static tdn_status read_values(in *f, tdn_plan_program *p)
     return TDN_OK;
 }
 
-/* ---- Programs and sections -------------------------------------------------------------------------------
- */
+/* ---- Programs and sections ------------------------------------------------------------------- */
 
-static tdn_status read_program(in *f, const tdn_format_program *r, uint32_t index, tdn_plan_program *p)
+static tdn_status read_program(in *f, const tdn_format_program *r, uint32_t index,
+                               tdn_plan_program *p)
 {
     *p = (tdn_plan_program){
         .n_buffers = r->n_buffers,
@@ -820,7 +837,8 @@ static tdn_status read_program(in *f, const tdn_format_program *r, uint32_t inde
         .state_size = r->state_size,
         .flops = r->flops,
     };
-    if (r->arena_size > INT64_MAX / 16 || r->state_size > INT64_MAX / 16 || r->flops < 0 || r->zero != 0)
+    if (r->arena_size > INT64_MAX / 16 || r->state_size > INT64_MAX / 16 || r->flops < 0 ||
+        r->zero != 0)
         return bad(f, "an arena of %llu bytes", (unsigned long long)r->arena_size);
     TDN_TRY(read_buffers(f, p));
     TDN_TRY(read_ios(f, p, index));
@@ -842,7 +860,8 @@ static tdn_status read_section(in *f, const tdn_format_section *r, tdn_plan_sect
     for (uint32_t i = 0; i < n; i++) {
         const tdn_status status = read_program(f, &records[i], i, &programs[i]);
         if (status != TDN_OK)
-            return tdn_fail_while(f->error, status, "reading program %u of section '%s'", i, s->target);
+            return tdn_fail_while(f->error, status, "reading program %u of section '%s'", i,
+                                  s->target);
     }
     s->programs = programs;
     return TDN_OK;
@@ -887,7 +906,8 @@ tdn_status tdn_plan_read(const tdn_plan **plan, const void *bytes, size_t size, 
     return TDN_OK;
 }
 
-tdn_status tdn_plan_check_blob(const tdn_plan *plan, const void *bytes, uint32_t blob, tdn_error *error)
+tdn_status tdn_plan_check_blob(const tdn_plan *plan, const void *bytes, uint32_t blob,
+                               tdn_error *error)
 {
     const tdn_format_header *h = bytes;
     const tdn_format_blob *r =

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writes a plan: one growing table a kind of record, filled in one walk over the description, then laid out
- * behind the header and sealed with checksums.
+ * Writes a plan: one growing table a kind of record, filled in one walk over the description, then
+ * laid out behind the header and sealed with checksums.
  *
- * The bytes depend on the description alone: strings and blobs are numbered by first use, padding is zero,
- * and what lies beyond a rank is written as zero. Equal strings and equal blobs are stored once. The
- * description comes from the compiler and is trusted to be well-formed; what the format cannot hold is
- * TDN_E_INTERNAL, and the reader judges the rest.
+ * The bytes depend on the description alone: strings and blobs are numbered by first use, padding
+ * is zero, and what lies beyond a rank is written as zero. Equal strings and equal blobs are stored
+ * once. The description comes from the compiler and is trusted to be well-formed; what the format
+ * cannot hold is TDN_E_INTERNAL, and the reader judges the rest.
  */
 #include "plan/format.h"
 
@@ -48,8 +48,8 @@ typedef struct blob_key {
     uint32_t stored; /* the blob that has the content */
 } blob_key;
 
-/* Failing to grow is remembered and told once, at the end: adding a record then needs no check at each place.
- */
+/* Failing to grow is remembered and told once, at the end: adding a record then needs no check at
+ * each place. */
 typedef struct writer {
     const tdn_plan *plan;
     const tdn_allocator *allocator;
@@ -111,15 +111,15 @@ static void misfit(writer *w, const char *what)
         w->misfit = what;
 }
 
-/* ---- Strings ---------------------------------------------------------------------------------------------
- */
+/* ---- Strings --------------------------------------------------------------------------------- */
 
 static bool grow_slots(writer *w, slots *s, size_t (*hash)(const writer *w, uint32_t item))
 {
     if (s->n * 2 < s->capacity)
         return true;
     slots wider = {.n = s->n, .capacity = s->capacity ? s->capacity * 2 : 64};
-    wider.items = tdn_alloc_zero(w->allocator, wider.capacity * sizeof *wider.items, sizeof *wider.items);
+    wider.items =
+        tdn_alloc_zero(w->allocator, wider.capacity * sizeof *wider.items, sizeof *wider.items);
     if (!wider.items) {
         w->status = TDN_E_NOMEM;
         return false;
@@ -186,13 +186,9 @@ static uint32_t name(writer *w, const char *text)
     return string(w, cut);
 }
 
-/* ---- Blobs -----------------------------------------------------------------------------------------------
- */
+/* ---- Blobs ----------------------------------------------------------------------------------- */
 
-static size_t content_hash(const writer *w, uint32_t blob)
-{
-    return w->blobs[blob].crc;
-}
+static size_t content_hash(const writer *w, uint32_t blob) { return w->blobs[blob].crc; }
 
 /* Finds equal content among the blobs before this one, or stores it anew. */
 static void add_blob(writer *w, uint32_t index)
@@ -240,8 +236,7 @@ static uint32_t stored_blob(writer *w, uint32_t index)
     return 0;
 }
 
-/* ---- Records ---------------------------------------------------------------------------------------------
- */
+/* ---- Records --------------------------------------------------------------------------------- */
 
 static void copy_dims(int64_t *to, const int64_t *from, int rank)
 {
@@ -306,7 +301,8 @@ static void add_operand(writer *w, const tdn_plan_operand *o)
 
 static void add_value(writer *w, const tdn_plan_value *v)
 {
-    const tdn_format_value r = {.view = operand(&v->view), .name = name(w, v->name), .step = v->step};
+    const tdn_format_value r = {
+        .view = operand(&v->view), .name = name(w, v->name), .step = v->step};
     append(w, TDN_FORMAT_VALUES, &r, sizeof r);
 }
 
@@ -408,8 +404,8 @@ static void add_records(writer *w)
     const tdn_plan *plan = w->plan;
     string(w, ""); /* so that the table is never empty */
     for (uint32_t i = 0; i < plan->n_inputs + plan->n_outputs; i++) {
-        const uint32_t s =
-            name(w, i < plan->n_inputs ? plan->input_names[i] : plan->output_names[i - plan->n_inputs]);
+        const uint32_t s = name(w, i < plan->n_inputs ? plan->input_names[i]
+                                                      : plan->output_names[i - plan->n_inputs]);
         append(w, TDN_FORMAT_IO_NAMES, &s, sizeof s);
     }
     for (uint32_t i = 0; i < plan->n_notes; i++) {
@@ -427,10 +423,10 @@ static void add_records(writer *w)
     }
 }
 
-/* ---- Layout ----------------------------------------------------------------------------------------------
- */
+/* ---- Layout ---------------------------------------------------------------------------------- */
 
-/* Gives each table and blob its place; returns the file's size, or 0 where it does not fit a size_t. */
+/* Gives each table and blob its place; returns the file's size, or 0 where it does not fit a
+ * size_t. */
 static size_t place(writer *w, tdn_format_header *h)
 {
     size_t at = sizeof *h;
@@ -490,8 +486,8 @@ static tdn_status lay_out(writer *w, void **bytes, size_t *size)
     return TDN_OK;
 }
 
-tdn_status tdn_plan_write(const tdn_plan *plan, const tdn_allocator *allocator, void **bytes, size_t *size,
-                          tdn_error *error)
+tdn_status tdn_plan_write(const tdn_plan *plan, const tdn_allocator *allocator, void **bytes,
+                          size_t *size, tdn_error *error)
 {
     *bytes = NULL;
     *size = 0;
@@ -517,11 +513,11 @@ tdn_status tdn_plan_write(const tdn_plan *plan, const tdn_allocator *allocator, 
     return status;
 }
 
-/* ---- Seal ------------------------------------------------------------------------------------------------
- */
+/* ---- Seal ------------------------------------------------------------------------------------ */
 
 /* The checksum of a range and its padding, where it lies in the file. */
-static bool crc_of(const uint8_t *bytes, size_t size, uint64_t offset, uint64_t length, uint32_t *crc)
+static bool crc_of(const uint8_t *bytes, size_t size, uint64_t offset, uint64_t length,
+                   uint32_t *crc)
 {
     if (offset > size || length > size - offset)
         return false;
@@ -536,8 +532,10 @@ void tdn_plan_seal(void *bytes, size_t size)
     uint8_t *base = bytes;
     if (size < sizeof *h)
         return;
-    const tdn_format_table t = h->tables[TDN_FORMAT_BLOBS]; /* a copy: damaged, it may lie over the header */
-    if (t.offset <= size && t.size <= size - t.offset && t.offset % _Alignof(tdn_format_blob) == 0) {
+    const tdn_format_table t =
+        h->tables[TDN_FORMAT_BLOBS]; /* a copy: damaged, it may lie over the header */
+    if (t.offset <= size && t.size <= size - t.offset &&
+        t.offset % _Alignof(tdn_format_blob) == 0) {
         tdn_format_blob *blobs = (tdn_format_blob *)(base + t.offset);
         for (size_t i = 0; i < t.size / sizeof *blobs; i++)
             crc_of(base, size, blobs[i].offset, blobs[i].size, &blobs[i].crc);

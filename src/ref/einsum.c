@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Einstein summation: parsing, and the reference that sums over all letters which are not in the output, one output
- * at a time.
+ * Einstein summation: parsing, and the reference that sums over all letters which are not in the
+ * output, one output at a time.
  *
- * Letters are numbered as they come; the axes of ellipses get the numbers after them, aligned to the right. A letter
- * twice in one operand walks its diagonal: its strides add up.
+ * Letters are numbered as they come; the axes of ellipses get the numbers after them, aligned to
+ * the right. A letter twice in one operand walks its diagonal: its strides add up.
  */
 #include "ref/einsum.h"
 
@@ -13,7 +13,7 @@
 
 #include "ref/ref_util.h"
 
-/* ---- Parsing -------------------------------------------------------------------------------------------------- */
+/* ---- Parsing --------------------------------------------------------------------------------- */
 
 typedef struct term {
     char text[TDN_MAX_RANK + 1]; /* letters, '.' for an ellipsis */
@@ -48,7 +48,7 @@ static const char *read_term(const char **at, term *t)
 }
 
 typedef struct numbering {
-    int8_t of[128];  /* letter to number, -1: not seen */
+    int8_t of[128]; /* letter to number, -1: not seen */
     int8_t count[128];
     int n, first_dot, n_dots; /* numbers of the ellipsis's axes */
 } numbering;
@@ -60,7 +60,8 @@ static int number_of(numbering *m, char c)
     return m->of[(int)c];
 }
 
-/* How many axes the ellipsis of a term stands for in an operand of that rank; -1: they do not fit. */
+/* How many axes the ellipsis of a term stands for in an operand of that rank; -1: they
+ * do not fit. */
 static int dots_of(const term *t, int rank)
 {
     const bool has = strchr(t->text, '.') != NULL;
@@ -179,7 +180,7 @@ bool tdn_einsum_extents(const tdn_einsum *e, const int64_t *const *dims, int64_t
     return true;
 }
 
-/* ---- Reference ------------------------------------------------------------------------------------------------ */
+/* ---- Reference ------------------------------------------------------------------------------- */
 
 /* The loops: outer axes are the output's, inner ones are summed over. */
 typedef struct loops {
@@ -188,8 +189,8 @@ typedef struct loops {
     int64_t outer_stride[TDN_EINSUM_IN][TDN_MAX_RANK], inner_stride[TDN_EINSUM_IN][TDN_MAX_RANK];
 } loops;
 
-static void set_strides(const tdn_ref_call *call, const tdn_einsum *e, int letter, int64_t extent, int axis,
-                        int64_t (*strides)[TDN_MAX_RANK])
+static void set_strides(const tdn_ref_call *call, const tdn_einsum *e, int letter, int64_t extent,
+                        int axis, int64_t (*strides)[TDN_MAX_RANK])
 {
     for (int i = 0; i < e->n_in; i++)
         for (int k = 0; k < e->rank[i]; k++)
@@ -208,7 +209,8 @@ static tdn_status loops_make(const tdn_ref_call *call, loops *p)
         ranks[i] = call->in[i].rank;
         dims[i] = call->in[i].dims;
     }
-    const char *wrong = tdn_einsum_parse(&e, tdn_attr_string(call->attrs, "equation", ""), ranks, call->n_in);
+    const char *wrong =
+        tdn_einsum_parse(&e, tdn_attr_string(call->attrs, "equation", ""), ranks, call->n_in);
     if (wrong)
         return tdn_ref_misfit(call, wrong);
     TDN_REF_NEED(call, tdn_einsum_extents(&e, dims, extents) && call->out[0].rank == e.n_out);
@@ -232,14 +234,16 @@ static tdn_status loops_make(const tdn_ref_call *call, loops *p)
     return TDN_OK;
 }
 
-static void add_terms(const tdn_ref_call *call, const loops *p, const int64_t *at, double *sum, uint64_t *sum_int)
+static void add_terms(const tdn_ref_call *call, const loops *p, const int64_t *at, double *sum,
+                      uint64_t *sum_int)
 {
     const int last = p->n_inner - 1;
     const bool is_float = tdn_ref_is_float(call->out[0].dtype);
     /* two fp32 operands: the common case, in a plain loop */
     if (p->n_in == 2 && call->in[0].dtype == TDN_F32 && call->in[1].dtype == TDN_F32) {
         *sum += tdn_ref_dot((const float *)call->in[0].data + at[0], p->inner_stride[0][last],
-                            (const float *)call->in[1].data + at[1], p->inner_stride[1][last], p->inner[last]);
+                            (const float *)call->in[1].data + at[1], p->inner_stride[1][last],
+                            p->inner[last]);
         return;
     }
     for (int64_t k = 0; k < p->inner[last]; k++) {
@@ -257,7 +261,8 @@ static void add_terms(const tdn_ref_call *call, const loops *p, const int64_t *a
     }
 }
 
-static void do_output(const tdn_ref_call *call, const loops *p, const int64_t *index, int64_t y_offset)
+static void do_output(const tdn_ref_call *call, const loops *p, const int64_t *index,
+                      int64_t y_offset)
 {
     double sum = 0;
     uint64_t sum_int = 0;

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reference kernels: the plain, obviously right evaluation of each operator over strided views. They judge every
- * fast path (and share no code with it), fold constants at build, and run what no backend implements.
+ * Reference kernels: the plain, obviously right evaluation of each operator over strided views.
+ * They judge every fast path (and share no code with it), fold constants at build, and run what no
+ * backend implements.
  *
- * A reference reads its inputs through their strides, and writes its outputs through theirs. It trusts dims (the
- * shape rule made them), never data: an index in the data that is out of range fails with TDN_E_MODEL.
- * It allocates nothing: what it needs comes as scratch. Where `bounded` outputs are shorter than their dims, it
- * writes the true extent into out[i].dims (row-major strides then follow the new dims).
+ * A reference reads its inputs through their strides, and writes its outputs through theirs. It
+ * trusts dims (the shape rule made them), never data: an index in the data that is out of range
+ * fails with TDN_E_MODEL. It allocates nothing: what it needs comes as scratch. Where `bounded`
+ * outputs are shorter than their dims, it writes the true extent into out[i].dims (row-major
+ * strides then follow the new dims).
  */
 #ifndef TDN_REF_REF_H
 #define TDN_REF_REF_H
@@ -27,17 +29,19 @@ typedef struct tdn_ref_call {
 } tdn_ref_call;
 
 typedef struct tdn_ref_def {
-    const char *name; /* ONNX's operator name, with "-since" where the meaning changed: "Softmax-1" */
+    const char
+        *name; /* ONNX's operator name, with "-since" where the meaning changed: "Softmax-1" */
     tdn_status (*run)(const tdn_ref_call *call);
-    /* Bytes of scratch a part needs, from dims, dtypes and attributes alone (data is NULL); SIZE_MAX: too large.
-     * NULL: none. */
+    /* Bytes of scratch a part needs, from dims, dtypes and attributes alone (data is NULL);
+     * SIZE_MAX: too large. NULL: none. */
     size_t (*scratch_size)(const tdn_ref_call *call);
-    /* How many parts the work may be split in, done in any order by any thread (part i of n covers an equal share
-     * of the outer loop). NULL: one. */
+    /* How many parts the work may be split in, done in any order by any thread (part i of n covers
+     * an equal share of the outer loop). NULL: one. */
     int (*n_parts)(const tdn_ref_call *call);
 } tdn_ref_def;
 
-/* One array a family (ref_math.c, ref_nn.c, ...), ended by a row without a name; ref.c lists the arrays. */
+/* One array a family (ref_math.c, ref_nn.c, ...), ended by a row without a name; ref.c lists the
+ * arrays. */
 const tdn_ref_def *tdn_ref_find(const char *name);
 
 /* The half-open share [begin, end) of n that part `part` of `n_parts` does. */

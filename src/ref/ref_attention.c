@@ -2,9 +2,10 @@
 /*
  * References of Attention and RotaryEmbedding.
  *
- * Both take heads as an axis (batch, head, position, element) or folded into the last one (batch, position, element):
- * the second is read as the first through its strides. Attention does one query after the other: scores, bias, softmax
- * and the weighted values in double, in scratch. A query that may see no key at all gets zeros.
+ * Both take heads as an axis (batch, head, position, element) or folded into the last one (batch,
+ * position, element): the second is read as the first through its strides. Attention does one query
+ * after the other: scores, bias, softmax and the weighted values in double, in scratch. A query
+ * that may see no key at all gets zeros.
  */
 #include <math.h>
 #include <string.h>
@@ -35,14 +36,14 @@ static int64_t at(const tdn_view *v, int64_t b, int64_t h, int64_t i, int64_t k)
     return b * v->strides[0] + h * v->strides[1] + i * v->strides[2] + k * v->strides[3];
 }
 
-/* ---- Attention ------------------------------------------------------------------------------------------------ */
+/* ---- Attention ------------------------------------------------------------------------------- */
 
 typedef struct attention {
-    tdn_view q, k, v, y;           /* (batch, head, position, element) */
+    tdn_view q, k, v, y; /* (batch, head, position, element) */
     const tdn_view *past_k, *past_v;
-    tdn_view mask;                 /* broadcast over the scores, its own last extent; dtype NONE: none */
-    const tdn_view *lengths;       /* (batch): keys that count; NULL: all */
-    const tdn_view *scores;        /* output 3, or NULL */
+    tdn_view mask;           /* broadcast over the scores, its own last extent; dtype NONE: none */
+    const tdn_view *lengths; /* (batch): keys that count; NULL: all */
+    const tdn_view *scores;  /* output 3, or NULL */
     int64_t n_past, n_keys, group; /* group: query heads a key head */
     int64_t left, right, mode;     /* window, -1: open; what output 3 holds */
     double scale, cap;
@@ -68,22 +69,25 @@ static bool read_operands(const tdn_ref_call *call, attention *a)
 /* (batch, heads, any, element) as the new keys or values have them. */
 static bool fits_cache(const tdn_view *cache, const tdn_view *fresh, int64_t positions)
 {
-    return !cache || (cache->rank == 4 && cache->dims[0] == fresh->dims[0] && cache->dims[1] == fresh->dims[1] &&
-                      cache->dims[2] == positions && cache->dims[3] == fresh->dims[3]);
+    return !cache || (cache->rank == 4 && cache->dims[0] == fresh->dims[0] &&
+                      cache->dims[1] == fresh->dims[1] && cache->dims[2] == positions &&
+                      cache->dims[3] == fresh->dims[3]);
 }
 
 static bool check_operands(const attention *a)
 {
     const int64_t batch = a->q.dims[0], n = a->q.dims[2], heads = a->q.dims[1];
-    return (a->past_k != NULL) == (a->past_v != NULL) && a->k.dims[0] == batch && a->v.dims[0] == batch &&
-           a->k.dims[1] > 0 && heads % a->k.dims[1] == 0 && a->v.dims[1] == a->k.dims[1] &&
-           a->k.dims[2] == a->v.dims[2] && a->k.dims[3] == a->q.dims[3] && a->y.dims[0] == batch &&
-           a->y.dims[1] == heads && a->y.dims[2] == n && a->y.dims[3] == a->v.dims[3] &&
+    return (a->past_k != NULL) == (a->past_v != NULL) && a->k.dims[0] == batch &&
+           a->v.dims[0] == batch && a->k.dims[1] > 0 && heads % a->k.dims[1] == 0 &&
+           a->v.dims[1] == a->k.dims[1] && a->k.dims[2] == a->v.dims[2] &&
+           a->k.dims[3] == a->q.dims[3] && a->y.dims[0] == batch && a->y.dims[1] == heads &&
+           a->y.dims[2] == n && a->y.dims[3] == a->v.dims[3] &&
            (!a->past_k || a->past_k->rank == 4) && fits_cache(a->past_k, &a->k, a->n_past) &&
            fits_cache(a->past_v, &a->v, a->n_past) &&
            (!a->lengths || (a->lengths->rank == 1 && a->lengths->dims[0] == batch)) &&
-           (!a->scores || (a->scores->rank == 4 && a->scores->dims[0] == batch && a->scores->dims[1] == heads &&
-                           a->scores->dims[2] == n && a->scores->dims[3] == a->n_keys));
+           (!a->scores ||
+            (a->scores->rank == 4 && a->scores->dims[0] == batch && a->scores->dims[1] == heads &&
+             a->scores->dims[2] == n && a->scores->dims[3] == a->n_keys));
 }
 
 static tdn_status read_attention(const tdn_ref_call *call, attention *a)
@@ -97,7 +101,8 @@ static tdn_status read_attention(const tdn_ref_call *call, attention *a)
     const tdn_view *mask = tdn_ref_in(call, 3);
     if (mask) {
         TDN_REF_NEED(call, mask->rank >= 1 && mask->rank <= 4);
-        const int64_t dims[4] = {a->q.dims[0], a->q.dims[1], a->q.dims[2], mask->dims[mask->rank - 1]};
+        const int64_t dims[4] = {a->q.dims[0], a->q.dims[1], a->q.dims[2],
+                                 mask->dims[mask->rank - 1]};
         TDN_REF_NEED(call, tdn_view_broadcast(mask, 4, dims, &a->mask));
     }
     const double usual = 1 / sqrt((double)(a->q.dims[3] > 0 ? a->q.dims[3] : 1));
@@ -111,11 +116,15 @@ static tdn_status read_attention(const tdn_ref_call *call, attention *a)
     return TDN_OK;
 }
 
-/* What is added to the score of query i and key j: 0 or the mask's number, -INFINITY where i may not see j. */
+/* What is added to the score of query i and key j: 0 or the mask's number, -INFINITY where i may
+ * not see j. */
 static double bias_of(const attention *a, int64_t b, int64_t h, int64_t i, int64_t j)
 {
-    const int64_t length = a->lengths ? tdn_view_get_int(a->lengths, b * a->lengths->strides[0]) : a->n_keys;
-    const int64_t before = a->past_k ? a->n_past : a->lengths ? length - a->q.dims[2] : 0; /* keys before the queries */
+    const int64_t length =
+        a->lengths ? tdn_view_get_int(a->lengths, b * a->lengths->strides[0]) : a->n_keys;
+    const int64_t before = a->past_k    ? a->n_past
+                           : a->lengths ? length - a->q.dims[2]
+                                        : 0; /* keys before the queries */
     const int64_t distance = before + i - j; /* how far back the key is */
     if (j >= length || (a->causal && distance < 0))
         return -INFINITY;
@@ -130,7 +139,8 @@ static double bias_of(const attention *a, int64_t b, int64_t h, int64_t i, int64
 }
 
 /* Key or value j: from the past or from what is new. */
-static const tdn_view *keyed(const tdn_view *past, const tdn_view *fresh, int64_t n_past, int64_t *j)
+static const tdn_view *keyed(const tdn_view *past, const tdn_view *fresh, int64_t n_past,
+                             int64_t *j)
 {
     if (*j < n_past)
         return past;
@@ -143,7 +153,8 @@ static double score_of(const attention *a, int64_t b, int64_t h, int64_t i, int6
     const tdn_view *k = keyed(a->past_k, &a->k, a->n_past, &j);
     double sum = 0;
     for (int64_t e = 0; e < a->q.dims[3]; e++)
-        sum += tdn_ref_get(&a->q, at(&a->q, b, h, i, e)) * tdn_ref_get(k, at(k, b, h / a->group, j, e));
+        sum += tdn_ref_get(&a->q, at(&a->q, b, h, i, e)) *
+               tdn_ref_get(k, at(k, b, h / a->group, j, e));
     sum *= a->scale;
     return a->cap > 0 ? a->cap * tanh(sum / a->cap) : sum;
 }
@@ -166,7 +177,8 @@ static void put_scores(const attention *a, int64_t b, int64_t h, int64_t i, cons
 }
 
 /* One query. p and bias have n_keys places each; sum has one an element of the values. */
-static void attend(const attention *a, int64_t b, int64_t h, int64_t i, double *p, double *bias, double *sum)
+static void attend(const attention *a, int64_t b, int64_t h, int64_t i, double *p, double *bias,
+                   double *sum)
 {
     const int64_t n = a->n_keys, size = a->v.dims[3];
     bool sees = false;
@@ -199,7 +211,8 @@ static void attend(const attention *a, int64_t b, int64_t h, int64_t i, double *
 }
 
 /* Outputs 1 and 2: the past and what is new, one behind the other. */
-static tdn_status put_present(const tdn_ref_call *call, int out, const tdn_view *past, const tdn_view *fresh, int64_t n_past)
+static tdn_status put_present(const tdn_ref_call *call, int out, const tdn_view *past,
+                              const tdn_view *fresh, int64_t n_past)
 {
     const tdn_view *y = tdn_ref_out(call, out);
     if (!y)
@@ -242,7 +255,8 @@ static size_t attention_scratch(const tdn_ref_call *call)
     quiet.error = NULL;
     if (read_attention(&quiet, &a) != TDN_OK)
         return 0;
-    const bool fits = tdn_size_mul((size_t)a.n_keys, 2, &size) && tdn_size_add(size, (size_t)a.v.dims[3], &size) &&
+    const bool fits = tdn_size_mul((size_t)a.n_keys, 2, &size) &&
+                      tdn_size_add(size, (size_t)a.v.dims[3], &size) &&
                       tdn_size_mul(size, sizeof(double), &size);
     return fits ? size : SIZE_MAX;
 }
@@ -259,18 +273,19 @@ static int attention_parts(const tdn_ref_call *call)
     return n < work ? (n < 1 ? 1 : (int)n) : work;
 }
 
-/* ---- Rotary embedding ----------------------------------------------------------------------------------------- */
+/* ---- Rotary embedding ------------------------------------------------------------------------ */
 
 typedef struct rotary {
-    tdn_view x, y;           /* (batch, head, position, element) */
+    tdn_view x, y; /* (batch, head, position, element) */
     const tdn_view *cos, *sin, *ids;
-    int64_t half;            /* pairs that turn */
+    int64_t half; /* pairs that turn */
     bool interleaved;
 } rotary;
 
-/* Where the angles of a position are in a cache: (positions, half) by id, or (batch, position, half). */
-static tdn_status angle_row(const tdn_ref_call *call, const rotary *r, const tdn_view *cache, int64_t b, int64_t i,
-                            int64_t *row)
+/* Where the angles of a position are in a cache: (positions, half) by id, or (batch, position,
+ * half). */
+static tdn_status angle_row(const tdn_ref_call *call, const rotary *r, const tdn_view *cache,
+                            int64_t b, int64_t i, int64_t *row)
 {
     if (!r->ids) {
         *row = b * cache->strides[0] + i * cache->strides[1];
@@ -278,8 +293,8 @@ static tdn_status angle_row(const tdn_ref_call *call, const rotary *r, const tdn
     }
     const int64_t id = tdn_view_get_int(r->ids, b * r->ids->strides[0] + i * r->ids->strides[1]);
     if (id < 0 || id >= cache->dims[0])
-        return tdn_fail(call->error, TDN_E_MODEL, "position %lld outside of a cache of %lld", (long long)id,
-                        (long long)cache->dims[0]);
+        return tdn_fail(call->error, TDN_E_MODEL, "position %lld outside of a cache of %lld",
+                        (long long)id, (long long)cache->dims[0]);
     *row = id * cache->strides[0];
     return TDN_OK;
 }
@@ -291,7 +306,8 @@ static tdn_status turn(const tdn_ref_call *call, const rotary *r, int64_t b, int
     TDN_TRY(angle_row(call, r, r->sin, b, i, &sin_row));
     const int last = r->cos->rank - 1;
     for (int64_t k = 0; k < r->half; k++) {
-        const int64_t first = r->interleaved ? 2 * k : k, second = r->interleaved ? 2 * k + 1 : k + r->half;
+        const int64_t first = r->interleaved ? 2 * k : k,
+                      second = r->interleaved ? 2 * k + 1 : k + r->half;
         const double c = tdn_ref_get(r->cos, cos_row + k * r->cos->strides[last]);
         const double s = tdn_ref_get(r->sin, sin_row + k * r->sin->strides[last]);
         const double u = tdn_ref_get(&r->x, at(&r->x, b, h, i, first));
@@ -322,7 +338,8 @@ static tdn_status rotary_run(const tdn_ref_call *call)
     r.half = (size ? size : r.x.dims[3]) / 2;
     r.interleaved = tdn_attr_int(call->attrs, "interleaved", 0) != 0;
     TDN_REF_NEED(call, tdn_view_same_dims(&r.x, &r.y) && r.half >= 0 && 2 * r.half <= r.x.dims[3]);
-    TDN_REF_NEED(call, !r.ids || (r.ids->rank == 2 && r.ids->dims[0] == r.x.dims[0] && r.ids->dims[1] == r.x.dims[2]));
+    TDN_REF_NEED(call, !r.ids || (r.ids->rank == 2 && r.ids->dims[0] == r.x.dims[0] &&
+                                  r.ids->dims[1] == r.x.dims[2]));
     TDN_REF_NEED(call, fits_angles(&r, r.cos) && fits_angles(&r, r.sin));
     for (tdn_walk w = tdn_walk_begin(3, r.x.dims); w.more; tdn_walk_next(&w))
         TDN_TRY(turn(call, &r, w.index[0], w.index[1], w.index[2]));

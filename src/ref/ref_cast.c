@@ -2,9 +2,10 @@
 /*
  * References of Cast, CastLike and BitCast, over all pairs of dtypes.
  *
- * Between integers the low bits are kept; a float becomes an integer by cutting toward zero; what is not 0 is true.
- * Narrow floats are rounded once, to nearest even. ONNX leaves a float that is out of the integer's range undefined: here
- * integers of 32 and 64 bits saturate, and narrower ones keep the low bits, as numpy does.
+ * Between integers the low bits are kept; a float becomes an integer by cutting toward zero; what
+ * is not 0 is true. Narrow floats are rounded once, to nearest even. ONNX leaves a float that is
+ * out of the integer's range undefined: here integers of 32 and 64 bits saturate, and narrower ones
+ * keep the low bits, as numpy does.
  */
 #include "ref/ref_util.h"
 #include "ref/row.h"

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * References of convolutions: direct sums in double, so that the judge of every fast path errs less than any of them.
+ * References of convolutions: direct sums in double, so that the judge of every fast path errs less
+ * than any of them.
  *
- * Conv: up to four output channels share each row of the input, which is what makes it bearably fast: the inner loop
- * adds w * x to four rows of sums in scratch, and the widening of x to double is paid once. A row is a piece of the
- * innermost output axis; axes that the kernel does not look along (extent 1, stride 1, no padding) are joined with the
- * one before them first, so that a 1x1 or a 9x1 kernel has long rows. Sums run over kernel position, then channel, in
- * order, whatever the parts.
+ * Conv: up to four output channels share each row of the input, which is what makes it bearably
+ * fast: the inner loop adds w * x to four rows of sums in scratch, and the widening of x to double
+ * is paid once. A row is a piece of the innermost output axis; axes that the kernel does not look
+ * along (extent 1, stride 1, no padding) are joined with the one before them first, so that a 1x1
+ * or a 9x1 kernel has long rows. Sums run over kernel position, then channel, in order, whatever
+ * the parts.
  */
 #include "ref/ref_util.h"
 #include "ref/window.h"
@@ -40,9 +42,10 @@ static bool fits(const tdn_ref_call *call)
 {
     if (call->n_in < 2 || call->n_out < 1)
         return false;
-    const tdn_view *x = &call->in[0], *w = &call->in[1], *y = &call->out[0], *b = tdn_ref_in(call, 2);
-    return x->rank >= 3 && x->rank <= 5 && w->rank == x->rank && y->rank == x->rank && x->dims[0] == y->dims[0] &&
-           (!b || b->rank == 1);
+    const tdn_view *x = &call->in[0], *w = &call->in[1], *y = &call->out[0],
+                   *b = tdn_ref_in(call, 2);
+    return x->rank >= 3 && x->rank <= 5 && w->rank == x->rank && y->rank == x->rank &&
+           x->dims[0] == y->dims[0] && (!b || b->rank == 1);
 }
 
 static tdn_status read_geometry(const tdn_ref_call *call, geometry *g)
@@ -74,7 +77,8 @@ static tdn_status read_geometry(const tdn_ref_call *call, geometry *g)
 static bool join(geometry *g, int at)
 {
     const int b = at - 1;
-    const bool plain = g->kernel[at] == 1 && g->stride[at] == 1 && g->before[at] == 0 && g->in[at] == g->out[at];
+    const bool plain =
+        g->kernel[at] == 1 && g->stride[at] == 1 && g->before[at] == 0 && g->in[at] == g->out[at];
     if (!plain || g->stride[b] != 1 || g->x_stride[2 + b] != g->in[at] * g->x_stride[2 + at] ||
         g->y_stride[2 + b] != g->out[at] * g->y_stride[2 + at])
         return false;
@@ -117,7 +121,8 @@ static bool look(const geometry *g, int axis, int64_t o, int64_t k, int64_t *i)
     return *i >= 0 && *i < g->in[axis];
 }
 
-/* A piece of a row: `rows` output channels from m on, outputs [begin, end) of the last axis at (d, h). */
+/* A piece of a row: `rows` output channels from m on, outputs [begin, end) of the last axis at (d,
+ * h). */
 typedef struct piece {
     int64_t n, m, d, h, begin, end;
     int rows;
@@ -131,8 +136,8 @@ typedef struct tap {
 } tap;
 
 /* Adds what input channels [c, c + n_c) give through one kernel position. */
-static void add_channels(const tdn_ref_call *call, const geometry *g, const piece *p, const tap *t, int64_t c, int n_c,
-                         double *acc)
+static void add_channels(const tdn_ref_call *call, const geometry *g, const piece *p, const tap *t,
+                         int64_t c, int n_c, double *acc)
 {
     const tdn_view *x = &call->in[0], *w = &call->in[1];
     double weights[TDN_REF_TERMS][CHANNELS] = {{0}};
@@ -143,7 +148,8 @@ static void add_channels(const tdn_ref_call *call, const geometry *g, const piec
     if (x->dtype == TDN_F32 && p->rows > 1) {
         for (int k = 0; k < n_c; k++)
             rows[k] = (const float *)x->data + t->x_at + (c + k) * g->x_stride[1];
-        tdn_ref_add_rows(acc + t->shift, ROW, rows, n_c, t->x_step, (const double(*)[CHANNELS])weights, t->n);
+        tdn_ref_add_rows(acc + t->shift, ROW, rows, n_c, t->x_step,
+                         (const double(*)[CHANNELS])weights, t->n);
         return;
     }
     for (int k = 0; k < n_c; k++)
@@ -154,7 +160,8 @@ static void add_channels(const tdn_ref_call *call, const geometry *g, const piec
         }
 }
 
-static void add_tap(const tdn_ref_call *call, const geometry *g, const piece *p, const int64_t *k, double *acc)
+static void add_tap(const tdn_ref_call *call, const geometry *g, const piece *p, const int64_t *k,
+                    double *acc)
 {
     const int64_t per_in = g->c / g->group, first = p->m / (g->m / g->group) * per_in;
     int64_t d, h, begin = p->begin, end = p->end;
@@ -165,15 +172,17 @@ static void add_tap(const tdn_ref_call *call, const geometry *g, const piece *p,
         return;
     const int64_t at = begin * g->stride[2] + k[2] * g->dilation[2] - g->before[2];
     const tap t = {
-        .x_at = p->n * g->x_stride[0] + first * g->x_stride[1] + d * g->x_stride[2] + h * g->x_stride[3] +
-                at * g->x_stride[4],
+        .x_at = p->n * g->x_stride[0] + first * g->x_stride[1] + d * g->x_stride[2] +
+                h * g->x_stride[3] + at * g->x_stride[4],
         .x_step = g->stride[2] * g->x_stride[4],
-        .w_at = p->m * g->w_stride[0] + k[0] * g->w_stride[2] + k[1] * g->w_stride[3] + k[2] * g->w_stride[4],
+        .w_at = p->m * g->w_stride[0] + k[0] * g->w_stride[2] + k[1] * g->w_stride[3] +
+                k[2] * g->w_stride[4],
         .shift = begin - p->begin,
         .n = end - begin,
     };
     for (int64_t c = 0; c < per_in; c += TDN_REF_TERMS)
-        add_channels(call, g, p, &t, c, (int)(per_in - c < TDN_REF_TERMS ? per_in - c : TDN_REF_TERMS), acc);
+        add_channels(call, g, p, &t, c,
+                     (int)(per_in - c < TDN_REF_TERMS ? per_in - c : TDN_REF_TERMS), acc);
 }
 
 static void do_piece(const tdn_ref_call *call, const geometry *g, const piece *p, double *acc)
@@ -188,8 +197,9 @@ static void do_piece(const tdn_ref_call *call, const geometry *g, const piece *p
     for (tdn_walk k = tdn_walk_begin(3, g->kernel); k.more; tdn_walk_next(&k))
         add_tap(call, g, p, k.index, acc);
     for (int r = 0; r < p->rows; r++) {
-        const int64_t at = p->n * g->y_stride[0] + (p->m + r) * g->y_stride[1] + p->d * g->y_stride[2] +
-                           p->h * g->y_stride[3] + p->begin * g->y_stride[4];
+        const int64_t at = p->n * g->y_stride[0] + (p->m + r) * g->y_stride[1] +
+                           p->d * g->y_stride[2] + p->h * g->y_stride[3] +
+                           p->begin * g->y_stride[4];
         for (int64_t i = 0; i < n; i++)
             tdn_ref_set(y, at + i * g->y_stride[4], acc[r * ROW + i]);
     }
@@ -206,7 +216,8 @@ static tdn_status conv(const tdn_ref_call *call)
     geometry g;
     TDN_TRY(read_geometry(call, &g));
     const tdn_view *w = &call->in[1], *b = tdn_ref_in(call, 2);
-    TDN_REF_NEED(call, w->dims[0] == g.m && w->dims[1] == g.c / g.group && (!b || b->dims[0] == g.m));
+    TDN_REF_NEED(call,
+                 w->dims[0] == g.m && w->dims[1] == g.c / g.group && (!b || b->dims[0] == g.m));
     if (join(&g, 2))
         join(&g, 2);
     const int64_t per_group = g.m / g.group, blocks = (per_group + CHANNELS - 1) / CHANNELS;
@@ -241,9 +252,10 @@ static int conv_parts(const tdn_ref_call *call)
     return n < 1 ? 1 : n > 256 ? 256 : (int)n;
 }
 
-/* ---- Transposed ----------------------------------------------------------------------------------------------- */
+/* ---- Transposed ------------------------------------------------------------------------------ */
 
-/* The padding before each axis, where the shape of the output decides it (auto_pad, output_shape). */
+/* The padding before each axis, where the shape of the output decides
+ * it (auto_pad, output_shape). */
 static void transposed_padding(const tdn_ref_call *call, geometry *g)
 {
     int n_shape, n_extra;
@@ -256,7 +268,8 @@ static void transposed_padding(const tdn_ref_call *call, geometry *g)
         return;
     for (int i = 3 - spatial; i < 3; i++) {
         const int from = i - (3 - spatial);
-        int64_t total = (g->in[i] - 1) * g->stride[i] + (g->kernel[i] - 1) * g->dilation[i] + 1 - g->out[i];
+        int64_t total =
+            (g->in[i] - 1) * g->stride[i] + (g->kernel[i] - 1) * g->dilation[i] + 1 - g->out[i];
         total += from < n_extra ? extra[from] : 0;
         total = total < 0 ? 0 : total;
         g->before[i] = !strcmp(mode, "SAME_UPPER") ? total / 2 : total - total / 2;
@@ -271,7 +284,8 @@ static bool look_back(const geometry *g, int axis, int64_t o, int64_t k, int64_t
     return at >= 0 && at % g->stride[axis] == 0 && *i < g->in[axis];
 }
 
-static double transposed_sum(const tdn_ref_call *call, const geometry *g, int64_t n, int64_t m, const int64_t o[3])
+static double transposed_sum(const tdn_ref_call *call, const geometry *g, int64_t n, int64_t m,
+                             const int64_t o[3])
 {
     const tdn_view *x = &call->in[0], *w = &call->in[1];
     const int64_t per_in = g->c / g->group, per_out = g->m / g->group, first = m / per_out * per_in;
@@ -282,11 +296,13 @@ static double transposed_sum(const tdn_ref_call *call, const geometry *g, int64_
             for (int64_t kw = 0; look_back(g, 1, o[1], kh, &h) && kw < g->kernel[2]; kw++) {
                 if (!look_back(g, 2, o[2], kw, &i))
                     continue;
-                const int64_t x_at = n * g->x_stride[0] + d * g->x_stride[2] + h * g->x_stride[3] + i * g->x_stride[4];
-                const int64_t w_at = m % per_out * g->w_stride[1] + kd * g->w_stride[2] + kh * g->w_stride[3] +
-                                    kw * g->w_stride[4];
+                const int64_t x_at = n * g->x_stride[0] + d * g->x_stride[2] + h * g->x_stride[3] +
+                                     i * g->x_stride[4];
+                const int64_t w_at = m % per_out * g->w_stride[1] + kd * g->w_stride[2] +
+                                     kh * g->w_stride[3] + kw * g->w_stride[4];
                 for (int64_t c = first; c < first + per_in; c++)
-                    sum += tdn_ref_get(x, x_at + c * g->x_stride[1]) * tdn_ref_get(w, w_at + c * g->w_stride[0]);
+                    sum += tdn_ref_get(x, x_at + c * g->x_stride[1]) *
+                           tdn_ref_get(w, w_at + c * g->w_stride[0]);
             }
     return sum;
 }
@@ -296,7 +312,8 @@ static tdn_status conv_transpose(const tdn_ref_call *call)
     geometry g;
     TDN_TRY(read_geometry(call, &g));
     const tdn_view *w = &call->in[1], *y = &call->out[0], *b = tdn_ref_in(call, 2);
-    TDN_REF_NEED(call, w->dims[0] == g.c && w->dims[1] == g.m / g.group && (!b || b->dims[0] == g.m));
+    TDN_REF_NEED(call,
+                 w->dims[0] == g.c && w->dims[1] == g.m / g.group && (!b || b->dims[0] == g.m));
     transposed_padding(call, &g);
     int64_t unit, end;
     tdn_ref_share(g.n * g.m, call->part, call->n_parts, &unit, &end);
@@ -318,7 +335,7 @@ static int planes(const tdn_ref_call *call)
     return n < 1 ? 1 : n > 256 ? 256 : (int)n;
 }
 
-/* ---- Deformable ----------------------------------------------------------------------------------------------- */
+/* ---- Deformable ------------------------------------------------------------------------------ */
 
 /* x at a real position (h, w) of a plane, by bilinear interpolation; 0 outside. */
 static double bilinear(const tdn_view *x, int64_t plane, double h, double w)
@@ -337,13 +354,17 @@ static double bilinear(const tdn_view *x, int64_t plane, double h, double w)
 }
 
 /* The offsets (2 a kernel position) and the mask of one output position. */
-static double deformed_sum(const tdn_ref_call *call, const geometry *g, int64_t n, int64_t m, int64_t oh, int64_t ow)
+static double deformed_sum(const tdn_ref_call *call, const geometry *g, int64_t n, int64_t m,
+                           int64_t oh, int64_t ow)
 {
-    const tdn_view *x = &call->in[0], *w = &call->in[1], *offset = &call->in[2], *mask = tdn_ref_in(call, 4);
+    const tdn_view *x = &call->in[0], *w = &call->in[1], *offset = &call->in[2],
+                   *mask = tdn_ref_in(call, 4);
     const int64_t per_in = g->c / g->group, first = m / (g->m / g->group) * per_in;
-    const int64_t groups = tdn_attr_int(call->attrs, "offset_group", 1), taps = g->kernel[1] * g->kernel[2];
+    const int64_t groups = tdn_attr_int(call->attrs, "offset_group", 1),
+                  taps = g->kernel[1] * g->kernel[2];
     const int64_t o_at = n * offset->strides[0] + oh * offset->strides[2] + ow * offset->strides[3];
-    const int64_t m_at = mask ? n * mask->strides[0] + oh * mask->strides[2] + ow * mask->strides[3] : 0;
+    const int64_t m_at =
+        mask ? n * mask->strides[0] + oh * mask->strides[2] + ow * mask->strides[3] : 0;
     double sum = 0;
     for (int64_t c = 0; c < per_in; c++) {
         const int64_t og = (first + c) / (g->c / groups);
@@ -354,9 +375,10 @@ static double deformed_sum(const tdn_ref_call *call, const geometry *g, int64_t 
             const double h = (double)(oh * g->stride[1] + kh * g->dilation[1] - g->before[1]) + dh;
             const double v = (double)(ow * g->stride[2] + kw * g->dilation[2] - g->before[2]) + dw;
             const double scale = mask ? tdn_ref_get(mask, m_at + at * mask->strides[1]) : 1;
-            const double weight = tdn_ref_get(w, m * w->strides[0] + c * w->strides[1] + kh * w->strides[2] +
-                                                     kw * w->strides[3]);
-            sum += weight * scale * bilinear(x, n * x->strides[0] + (first + c) * x->strides[1], h, v);
+            const double weight = tdn_ref_get(w, m * w->strides[0] + c * w->strides[1] +
+                                                     kh * w->strides[2] + kw * w->strides[3]);
+            sum +=
+                weight * scale * bilinear(x, n * x->strides[0] + (first + c) * x->strides[1], h, v);
         }
     }
     return sum;
@@ -364,16 +386,19 @@ static double deformed_sum(const tdn_ref_call *call, const geometry *g, int64_t 
 
 static bool deform_fits(const tdn_ref_call *call, const geometry *g)
 {
-    const tdn_view *w = &call->in[1], *y = &call->out[0], *offset = &call->in[2], *b = tdn_ref_in(call, 3);
+    const tdn_view *w = &call->in[1], *y = &call->out[0], *offset = &call->in[2],
+                   *b = tdn_ref_in(call, 3);
     const tdn_view *mask = tdn_ref_in(call, 4);
-    const int64_t groups = tdn_attr_int(call->attrs, "offset_group", 1), taps = g->kernel[1] * g->kernel[2];
-    if (groups < 1 || groups > g->c || g->c % groups || w->dims[0] != g->m || w->dims[1] != g->c / g->group)
+    const int64_t groups = tdn_attr_int(call->attrs, "offset_group", 1),
+                  taps = g->kernel[1] * g->kernel[2];
+    if (groups < 1 || groups > g->c || g->c % groups || w->dims[0] != g->m ||
+        w->dims[1] != g->c / g->group)
         return false;
     for (int i = 0; i < 2; i++) { /* offset, then mask */
         const tdn_view *v = i ? mask : offset;
         const int64_t channels = groups * taps * (i ? 1 : 2);
-        if (v && (v->rank != 4 || v->dims[0] != g->n || v->dims[1] != channels || v->dims[2] != y->dims[2] ||
-                  v->dims[3] != y->dims[3]))
+        if (v && (v->rank != 4 || v->dims[0] != g->n || v->dims[1] != channels ||
+                  v->dims[2] != y->dims[2] || v->dims[3] != y->dims[3]))
             return false;
     }
     return !b || (b->rank == 1 && b->dims[0] == g->m);
@@ -404,7 +429,8 @@ static tdn_status deform_conv(const tdn_ref_call *call)
 
 static int deform_parts(const tdn_ref_call *call)
 {
-    const int64_t n = call->n_out && call->out[0].rank == 4 ? call->out[0].dims[0] * call->out[0].dims[1] : 1;
+    const int64_t n =
+        call->n_out && call->out[0].rank == 4 ? call->out[0].dims[0] * call->out[0].dims[1] : 1;
     return n < 1 ? 1 : n > 256 ? 256 : (int)n;
 }
 

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * References around detection: suppression of overlapping boxes, and sampling of images at real positions.
+ * References around detection: suppression of overlapping boxes, and sampling of images at real
+ * positions.
  *
- * Positions come as data, so they may be anything, NaN included: they are bounded as numbers before they become
- * indices.
+ * Positions come as data, so they may be anything, NaN included: they are bounded as numbers before
+ * they become indices.
  */
 #include <math.h>
 #include <string.h>
 
 #include "ref/ref_util.h"
 
-/* ---- Non-maximum suppression ---------------------------------------------------------------------------------- */
+/* ---- Non-maximum suppression ----------------------------------------------------------------- */
 
 typedef struct box {
     double y1, x1, y2, x2;
@@ -20,7 +21,8 @@ static box box_of(const tdn_view *boxes, int64_t batch, int64_t i, bool centre)
 {
     double v[4];
     for (int k = 0; k < 4; k++)
-        v[k] = tdn_ref_get(boxes, batch * boxes->strides[0] + i * boxes->strides[1] + k * boxes->strides[2]);
+        v[k] = tdn_ref_get(boxes, batch * boxes->strides[0] + i * boxes->strides[1] +
+                                      k * boxes->strides[2]);
     if (centre) /* x, y, width, height */
         return (box){v[1] - v[3] / 2, v[0] - v[2] / 2, v[1] + v[3] / 2, v[0] + v[2] / 2};
     return (box){fmin(v[0], v[2]), fmin(v[1], v[3]), fmax(v[0], v[2]), fmax(v[1], v[3])};
@@ -28,7 +30,8 @@ static box box_of(const tdn_view *boxes, int64_t batch, int64_t i, bool centre)
 
 static double overlap(const box *a, const box *b)
 {
-    const double h = fmin(a->y2, b->y2) - fmax(a->y1, b->y1), w = fmin(a->x2, b->x2) - fmax(a->x1, b->x1);
+    const double h = fmin(a->y2, b->y2) - fmax(a->y1, b->y1),
+                 w = fmin(a->x2, b->x2) - fmax(a->x1, b->x1);
     const double both = h > 0 && w > 0 ? h * w : 0;
     const double all = (a->y2 - a->y1) * (a->x2 - a->x1) + (b->y2 - b->y1) * (b->x2 - b->x1) - both;
     return all > 0 ? both / all : 0;
@@ -55,8 +58,9 @@ static void suppress_class(suppression *s, int64_t batch, int64_t c, tdn_ref_ite
     const int64_t all = s->scores->dims[2], first = s->n;
     int64_t n = 0;
     for (int64_t i = 0; i < all; i++) {
-        const double score = tdn_ref_get(s->scores, batch * s->scores->strides[0] + c * s->scores->strides[1] +
-                                                        i * s->scores->strides[2]);
+        const double score =
+            tdn_ref_get(s->scores, batch * s->scores->strides[0] + c * s->scores->strides[1] +
+                                       i * s->scores->strides[2]);
         if (score > s->score_limit)
             items[n++] = (tdn_ref_item){.f = score, .index = i};
     }
@@ -89,8 +93,10 @@ static tdn_status non_max_suppression(const tdn_ref_call *call)
         .limit = most > 0 ? (most < 0x1p40 ? (int64_t)most : (int64_t)1 << 40) : 0,
         .centre = tdn_attr_int(call->attrs, "center_point_box", 0) != 0,
     };
-    TDN_REF_NEED(call, s.boxes->rank == 3 && s.scores->rank == 3 && s.boxes->dims[2] == 4 && s.y->rank == 2);
-    TDN_REF_NEED(call, s.boxes->dims[0] == s.scores->dims[0] && s.boxes->dims[1] == s.scores->dims[2]);
+    TDN_REF_NEED(call, s.boxes->rank == 3 && s.scores->rank == 3 && s.boxes->dims[2] == 4 &&
+                           s.y->rank == 2);
+    TDN_REF_NEED(call,
+                 s.boxes->dims[0] == s.scores->dims[0] && s.boxes->dims[1] == s.scores->dims[2]);
     const int64_t classes = s.scores->dims[0] * s.scores->dims[1], a_class = s.scores->dims[2];
     TDN_REF_NEED(call, s.y->dims[1] == 3 &&
                            s.y->dims[0] >= classes * (s.limit < a_class ? s.limit : a_class));
@@ -106,23 +112,28 @@ static size_t suppression_scratch(const tdn_ref_call *call)
     size_t size;
     if (call->n_in < 2 || call->in[1].rank != 3)
         return 0;
-    return tdn_size_mul((size_t)call->in[1].dims[2], 2 * sizeof(tdn_ref_item), &size) ? size : SIZE_MAX;
+    return tdn_size_mul((size_t)call->in[1].dims[2], 2 * sizeof(tdn_ref_item), &size) ? size
+                                                                                      : SIZE_MAX;
 }
 
-/* ---- Regions of interest -------------------------------------------------------------------------------------- */
+/* ---- Regions of interest --------------------------------------------------------------------- */
 
-/* The four pixels around (h, w), each times its weight; none where the position is more than a pixel outside. */
+/* The four pixels around (h, w), each times its weight; none where the position is more than a
+ * pixel outside. */
 static int corners(const tdn_view *x, int64_t plane, double h, double w, double *terms)
 {
     const int64_t height = x->dims[2], width = x->dims[3];
-    if (!(h >= -1 && h <= (double)height && w >= -1 && w <= (double)width) || height == 0 || width == 0)
+    if (!(h >= -1 && h <= (double)height && w >= -1 && w <= (double)width) || height == 0 ||
+        width == 0)
         return 0;
     h = fmin(fmax(h, 0), (double)(height - 1));
     w = fmin(fmax(w, 0), (double)(width - 1));
     const int64_t top = (int64_t)h, left = (int64_t)w;
-    const int64_t bottom = top + 1 < height ? top + 1 : top, right = left + 1 < width ? left + 1 : left;
+    const int64_t bottom = top + 1 < height ? top + 1 : top,
+                  right = left + 1 < width ? left + 1 : left;
     const double a = h - (double)top, b = w - (double)left;
-    terms[0] = (1 - a) * (1 - b) * tdn_ref_get(x, plane + top * x->strides[2] + left * x->strides[3]);
+    terms[0] =
+        (1 - a) * (1 - b) * tdn_ref_get(x, plane + top * x->strides[2] + left * x->strides[3]);
     terms[1] = (1 - a) * b * tdn_ref_get(x, plane + top * x->strides[2] + right * x->strides[3]);
     terms[2] = a * (1 - b) * tdn_ref_get(x, plane + bottom * x->strides[2] + left * x->strides[3]);
     terms[3] = a * b * tdn_ref_get(x, plane + bottom * x->strides[2] + right * x->strides[3]);
@@ -153,7 +164,8 @@ static double roi_value(const tdn_view *x, int64_t plane, const bin *h, const bi
     double sum = 0, best = -INFINITY, terms[4];
     for (int64_t i = 0; i < h->n; i++)
         for (int64_t j = 0; j < w->n; j++) {
-            const int n = corners(x, plane, h->start + (double)i * h->step, w->start + (double)j * w->step, terms);
+            const int n = corners(x, plane, h->start + (double)i * h->step,
+                                  w->start + (double)j * w->step, terms);
             best = n ? best : fmax(best, 0);
             for (int k = 0; k < n; k++) {
                 sum += terms[k];
@@ -169,9 +181,12 @@ static double roi_value(const tdn_view *x, int64_t plane, const bin *h, const bi
 static tdn_status roi_align_by(const tdn_ref_call *call, bool half_pixel)
 {
     TDN_REF_NEED(call, call->n_in >= 3 && call->n_out >= 1);
-    const tdn_view *x = &call->in[0], *rois = &call->in[1], *batches = &call->in[2], *y = &call->out[0];
-    TDN_REF_NEED(call, x->rank == 4 && rois->rank == 2 && rois->dims[1] == 4 && batches->rank == 1 && y->rank == 4);
-    TDN_REF_NEED(call, rois->dims[0] == y->dims[0] && batches->dims[0] == y->dims[0] && x->dims[1] == y->dims[1]);
+    const tdn_view *x = &call->in[0], *rois = &call->in[1], *batches = &call->in[2],
+                   *y = &call->out[0];
+    TDN_REF_NEED(call, x->rank == 4 && rois->rank == 2 && rois->dims[1] == 4 &&
+                           batches->rank == 1 && y->rank == 4);
+    TDN_REF_NEED(call, rois->dims[0] == y->dims[0] && batches->dims[0] == y->dims[0] &&
+                           x->dims[1] == y->dims[1]);
     const double scale = (double)tdn_attr_float(call->attrs, "spatial_scale", 1);
     const int64_t ratio = tdn_attr_int(call->attrs, "sampling_ratio", 0);
     const bool max = !strcmp(tdn_attr_string(call->attrs, "mode", "avg"), "max");
@@ -179,11 +194,13 @@ static tdn_status roi_align_by(const tdn_ref_call *call, bool half_pixel)
     for (tdn_walk o = tdn_walk_begin(4, y->dims); o.more; tdn_walk_next(&o)) {
         double roi[4];
         for (int k = 0; k < 4; k++)
-            roi[k] = tdn_ref_get(rois, o.index[0] * rois->strides[0] + k * rois->strides[1]) * scale -
-                     (half_pixel ? 0.5 : 0);
+            roi[k] =
+                tdn_ref_get(rois, o.index[0] * rois->strides[0] + k * rois->strides[1]) * scale -
+                (half_pixel ? 0.5 : 0);
         const int64_t batch = tdn_view_get_int(batches, o.index[0] * batches->strides[0]);
         if (batch < 0 || batch >= x->dims[0])
-            return tdn_fail(call->error, TDN_E_MODEL, "a region's batch %lld is outside of the input", (long long)batch);
+            return tdn_fail(call->error, TDN_E_MODEL,
+                            "a region's batch %lld is outside of the input", (long long)batch);
         const bin h = bin_of(roi[1], roi[3], half_pixel, o.index[2], y->dims[2], ratio);
         const bin w = bin_of(roi[0], roi[2], half_pixel, o.index[3], y->dims[3], ratio);
         const int64_t plane = batch * x->strides[0] + o.index[1] * x->strides[1];
@@ -200,7 +217,7 @@ static tdn_status roi_align(const tdn_ref_call *call)
 }
 static tdn_status roi_align_10(const tdn_ref_call *call) { return roi_align_by(call, false); }
 
-/* ---- Sampling on a grid --------------------------------------------------------------------------------------- */
+/* ---- Sampling on a grid ---------------------------------------------------------------------- */
 
 enum { LINEAR, NEAREST, CUBIC };
 enum { ZEROS, BORDER, REFLECTION };
@@ -265,7 +282,9 @@ static int axis_weights(const sampler *s, double v, int64_t *first, double *weig
     *first -= 1;
     for (int k = 0; k < 4; k++) { /* Keys's cubic, a = -0.75 */
         const double d = fabs(t - (double)(k - 1));
-        weights[k] = d <= 1 ? ((a + 2) * d - (a + 3)) * d * d + 1 : d < 2 ? ((a * d - 5 * a) * d + 8 * a) * d - 4 * a : 0;
+        weights[k] = d <= 1  ? ((a + 2) * d - (a + 3)) * d * d + 1
+                     : d < 2 ? ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+                             : 0;
     }
     return 4;
 }
@@ -316,7 +335,9 @@ static void sampler_modes(const tdn_ref_call *call, sampler *s)
     const char *mode = tdn_attr_string(call->attrs, "mode", "linear");
     const char *padding = tdn_attr_string(call->attrs, "padding_mode", "zeros");
     s->mode = strstr(mode, "cubic") ? CUBIC : strstr(mode, "linear") ? LINEAR : NEAREST;
-    s->padding = !strcmp(padding, "border") ? BORDER : !strcmp(padding, "reflection") ? REFLECTION : ZEROS;
+    s->padding = !strcmp(padding, "border")       ? BORDER
+                 : !strcmp(padding, "reflection") ? REFLECTION
+                                                  : ZEROS;
     s->align = tdn_attr_int(call->attrs, "align_corners", 0) != 0;
 }
 
@@ -326,7 +347,8 @@ static tdn_status grid_sample(const tdn_ref_call *call)
     const tdn_view *grid = &call->in[1], *y = &call->out[0];
     sampler s = {.x = &call->in[0], .n = call->in[0].rank - 2};
     TDN_REF_NEED(call, s.n >= 1 && s.n <= 3 && grid->rank == s.x->rank && y->rank == s.x->rank);
-    TDN_REF_NEED(call, grid->dims[0] == y->dims[0] && s.x->dims[0] == y->dims[0] && s.x->dims[1] == y->dims[1]);
+    TDN_REF_NEED(call, grid->dims[0] == y->dims[0] && s.x->dims[0] == y->dims[0] &&
+                           s.x->dims[1] == y->dims[1]);
     TDN_REF_NEED(call, grid->dims[s.n + 1] == s.n);
     for (int i = 0; i < s.n; i++)
         TDN_REF_NEED(call, grid->dims[1 + i] == y->dims[2 + i]);
@@ -337,7 +359,8 @@ static tdn_status grid_sample(const tdn_ref_call *call)
         for (int i = 0; i < s.n; i++)
             from += o.index[2 + i] * grid->strides[1 + i];
         for (int i = 0; i < s.n; i++) /* the grid's last axis has x before y before z */
-            at[i] = position(&s, i, tdn_ref_get(grid, from + (s.n - 1 - i) * grid->strides[s.n + 1]));
+            at[i] =
+                position(&s, i, tdn_ref_get(grid, from + (s.n - 1 - i) * grid->strides[s.n + 1]));
         const int64_t plane = o.index[0] * s.x->strides[0] + o.index[1] * s.x->strides[1];
         tdn_ref_set(y, tdn_walk_offset(&o, y), sample(&s, plane, at));
     }

@@ -2,10 +2,11 @@
 /*
  * References of the element-wise operators, one line each where one line says it.
  *
- * An operator is a formula over doubles, and over int64 where its dtypes include integers: a double cannot hold all of
- * those. Floats are worked on in double and rounded once, so that a reference is at least as exact as any kernel that
- * it judges; a single + - * / or square root then gives the very bits that fp32 arithmetic gives. Integers wrap, as
- * in two's complement; U64 travels as its bits, and the few operators that care ask `p->u64`.
+ * An operator is a formula over doubles, and over int64 where its dtypes include integers: a double
+ * cannot hold all of those. Floats are worked on in double and rounded once, so that a reference is
+ * at least as exact as any kernel that it judges; a single + - * / or square root then gives the
+ * very bits that fp32 arithmetic gives. Integers wrap, as in two's complement; U64 travels as its
+ * bits, and the few operators that care ask `p->u64`.
  */
 #include <math.h>
 
@@ -14,10 +15,10 @@
 
 /* What a formula may use beside its operands. */
 typedef struct params {
-    double a, b;     /* attributes, in the order of the operator's list */
-    bool u64;        /* operand 0 is unsigned 64-bit */
-    bool is_signed;  /* operand 0 is a signed integer */
-    int n_bits;      /* of operand 0 */
+    double a, b;    /* attributes, in the order of the operator's list */
+    bool u64;       /* operand 0 is unsigned 64-bit */
+    bool is_signed; /* operand 0 is a signed integer */
+    int n_bits;     /* of operand 0 */
 } params;
 
 typedef struct attribute {
@@ -26,8 +27,10 @@ typedef struct attribute {
 } attribute;
 
 typedef struct kernel {
-    void (*real)(int n, const double *x, const double *y, const double *z, const params *p, double *out);
-    void (*whole)(int n, const int64_t *x, const int64_t *y, const int64_t *z, const params *p, int64_t *out);
+    void (*real)(int n, const double *x, const double *y, const double *z, const params *p,
+                 double *out);
+    void (*whole)(int n, const int64_t *x, const int64_t *y, const int64_t *z, const params *p,
+                  int64_t *out);
     attribute a, b;
     bool variadic; /* folds any number of inputs from the left */
     bool mean;     /* and divides by their number */
@@ -70,7 +73,8 @@ static void load_int(const tdn_rows *rows, const tdn_ref_call *call, int k, int6
                          tdn_rows_stride(rows, call->n_out + k), rows->n, x);
 }
 
-static void row_real(const tdn_rows *rows, const tdn_ref_call *call, const kernel *k, const params *p)
+static void row_real(const tdn_rows *rows, const tdn_ref_call *call, const kernel *k,
+                     const params *p)
 {
     double in[3][TDN_ROW] = {{0}}, out[TDN_ROW];
     for (int i = 0; i < 3 && i < call->n_in; i++)
@@ -85,10 +89,12 @@ static void row_real(const tdn_rows *rows, const tdn_ref_call *call, const kerne
     }
     for (int i = 0; k->mean && i < rows->n; i++)
         out[i] /= call->n_in;
-    tdn_row_store(&rows->views[0], tdn_rows_offset(rows, 0), tdn_rows_stride(rows, 0), rows->n, out);
+    tdn_row_store(&rows->views[0], tdn_rows_offset(rows, 0), tdn_rows_stride(rows, 0), rows->n,
+                  out);
 }
 
-static void row_whole(const tdn_rows *rows, const tdn_ref_call *call, const kernel *k, const params *p)
+static void row_whole(const tdn_rows *rows, const tdn_ref_call *call, const kernel *k,
+                      const params *p)
 {
     int64_t in[3][TDN_ROW] = {{0}}, out[TDN_ROW];
     for (int i = 0; i < 3 && i < call->n_in; i++)
@@ -101,7 +107,8 @@ static void row_whole(const tdn_rows *rows, const tdn_ref_call *call, const kern
         load_int(rows, call, i, in[0]);
         k->whole(rows->n, out, in[0], in[0], p, out);
     }
-    tdn_row_store_int(&rows->views[0], tdn_rows_offset(rows, 0), tdn_rows_stride(rows, 0), rows->n, out);
+    tdn_row_store_int(&rows->views[0], tdn_rows_offset(rows, 0), tdn_rows_stride(rows, 0), rows->n,
+                      out);
 }
 
 static bool any_float(const tdn_ref_call *call)
@@ -138,41 +145,52 @@ static tdn_status each(const tdn_ref_call *call, const kernel *k)
     return TDN_OK;
 }
 
-/* ---- Formulas: x, y, z are the operands' elements, p what the attributes say --------------------------------------- */
+/* ---- Formulas: x, y, z are the operands' elements, p what the attributes say ----------------- */
 
-#define LOOP(type, value)                                                                                              \
-    {                                                                                                                  \
-        for (int i = 0; i < n; i++) {                                                                                  \
-            const type x = xs[i], y = ys[i], z = zs[i];                                                                \
-            (void)x, (void)y, (void)z, (void)p;                                                                        \
-            out[i] = (value);                                                                                          \
-        }                                                                                                              \
+#define LOOP(type, value)                                                                          \
+    {                                                                                              \
+        for (int i = 0; i < n; i++) {                                                              \
+            const type x = xs[i], y = ys[i], z = zs[i];                                            \
+            (void)x, (void)y, (void)z, (void)p;                                                    \
+            out[i] = (value);                                                                      \
+        }                                                                                          \
     }
-#define REAL_FN(name, value)                                                                                           \
-    static void name##_real(int n, const double *xs, const double *ys, const double *zs, const params *p, double *out) \
-        LOOP(double, value)
-#define WHOLE_FN(name, value)                                                                                          \
-    static void name##_whole(int n, const int64_t *xs, const int64_t *ys, const int64_t *zs, const params *p,          \
-                             int64_t *out) LOOP(int64_t, value)
-#define RUN_FN(name, ...)                                                                                              \
-    static tdn_status name##_run(const tdn_ref_call *call)                                                             \
-    {                                                                                                                  \
-        return each(call, &(const kernel){__VA_ARGS__});                                                               \
+#define REAL_FN(name, value)                                                                       \
+    static void name##_real(int n, const double *xs, const double *ys, const double *zs,           \
+                            const params *p, double *out) LOOP(double, value)
+#define WHOLE_FN(name, value)                                                                      \
+    static void name##_whole(int n, const int64_t *xs, const int64_t *ys, const int64_t *zs,       \
+                             const params *p, int64_t *out) LOOP(int64_t, value)
+#define RUN_FN(name, ...)                                                                          \
+    static tdn_status name##_run(const tdn_ref_call *call)                                         \
+    {                                                                                              \
+        return each(call, &(const kernel){__VA_ARGS__});                                           \
     }
 /* Floats only; with attributes; with integers too. */
 #define REAL(name, value) REAL_FN(name, value) RUN_FN(name, .real = name##_real)
-#define REAL_WITH(name, attr_a, attr_b, value)                                                                         \
+#define REAL_WITH(name, attr_a, attr_b, value)                                                     \
     REAL_FN(name, value) RUN_FN(name, .real = name##_real, .a = attr_a, .b = attr_b)
-#define BOTH(name, value, integer_value)                                                                               \
-    REAL_FN(name, value) WHOLE_FN(name, integer_value) RUN_FN(name, .real = name##_real, .whole = name##_whole)
-#define BOTH_FOLD(name, value, integer_value)                                                                          \
-    REAL_FN(name, value) WHOLE_FN(name, integer_value)                                                                 \
+#define BOTH(name, value, integer_value)                                                           \
+    REAL_FN(name, value)                                                                           \
+    WHOLE_FN(name, integer_value) RUN_FN(name, .real = name##_real, .whole = name##_whole)
+#define BOTH_FOLD(name, value, integer_value)                                                      \
+    REAL_FN(name, value)                                                                           \
+    WHOLE_FN(name, integer_value)                                                                  \
     RUN_FN(name, .real = name##_real, .whole = name##_whole, .variadic = true)
 #define WHOLE(name, integer_value) WHOLE_FN(name, integer_value) RUN_FN(name, .whole = name##_whole)
-#define ATTR(name, absent) {name, absent}
-#define NO_ATTR {NULL, 0}
+#define ATTR(name, absent)                                                                         \
+    {                                                                                              \
+        name, absent                                                                               \
+    }
+#define NO_ATTR                                                                                    \
+    {                                                                                              \
+        NULL, 0                                                                                    \
+    }
 
-static int64_t less_int(int64_t x, int64_t y, const params *p) { return p->u64 ? (uint64_t)x < (uint64_t)y : x < y; }
+static int64_t less_int(int64_t x, int64_t y, const params *p)
+{
+    return p->u64 ? (uint64_t)x < (uint64_t)y : x < y;
+}
 static int64_t mul_int(int64_t x, int64_t y) { return (int64_t)((uint64_t)x * (uint64_t)y); }
 static int64_t neg_int(int64_t x) { return (int64_t)(0 - (uint64_t)x); }
 
@@ -231,7 +249,10 @@ static int64_t shift_left(int64_t x, int64_t y, const params *p)
     return y < 0 || y >= p->n_bits ? 0 : (int64_t)((uint64_t)x << y);
 }
 
-static double larger(double x, double y) { return x > y || isnan(x) ? x : y; } /* NaN if either is */
+static double larger(double x, double y)
+{
+    return x > y || isnan(x) ? x : y;
+} /* NaN if either is */
 static double smaller(double x, double y) { return x < y || isnan(x) ? x : y; }
 static double sigmoid_of(double x) { return 1 / (1 + exp(-x)); }
 static double softplus_of(double x) { return larger(x, 0) + log1p(exp(-fabs(x))); }
@@ -239,7 +260,7 @@ static double unit(double x) { return smaller(larger(x, 0), 1); }
 
 BOTH(add, x + y, (int64_t)((uint64_t)x + (uint64_t)y))
 BOTH(sub, x - y, (int64_t)((uint64_t)x - (uint64_t)y))
-BOTH(mul, x * y, mul_int(x, y))
+BOTH(mul, x *y, mul_int(x, y))
 BOTH(div, x / y, div_int(x, y, p))
 BOTH(pow, pow(x, y), pow_int(x, y))
 REAL_FN(mod, mod_real_of(x, y, p))
@@ -250,7 +271,7 @@ BOTH_FOLD(min, smaller(x, y), less_int(y, x, p) ? y : x)
 BOTH_FOLD(sum, x + y, (int64_t)((uint64_t)x + (uint64_t)y))
 RUN_FN(mean, .real = sum_real, .variadic = true, .mean = true)
 
-WHOLE(and, x & y)
+WHOLE(and, x &y)
 WHOLE(or, x | y)
 WHOLE(xor, x ^ y)
 WHOLE(not, !x)
@@ -264,7 +285,8 @@ BOTH(less, x < y, less_int(x, y, p))
 BOTH(greater_or_equal, x >= y, !less_int(x, y, p))
 BOTH(less_or_equal, x <= y, !less_int(y, x, p))
 REAL(is_nan, isnan(x))
-REAL_WITH(is_inf, ATTR("detect_negative", 1), ATTR("detect_positive", 1), isinf(x) && (x < 0 ? p->a : p->b) != 0)
+REAL_WITH(is_inf, ATTR("detect_negative", 1), ATTR("detect_positive", 1),
+          isinf(x) && (x < 0 ? p->a : p->b) != 0)
 BOTH(where, x != 0 ? y : z, x ? y : z)
 
 BOTH(abs, fabs(x), p->u64 || x >= 0 ? x : neg_int(x))
@@ -291,22 +313,22 @@ REAL(ceil, ceil(x))
 REAL(round, nearbyint(x)) /* half to even */
 
 BOTH(relu, larger(x, 0), x > 0 ? x : 0)
-BOTH(prelu, x < 0 ? x * y : x, p->is_signed && x < 0 ? mul_int(x, y) : x)
+BOTH(prelu, x < 0 ? x * y : x, p->is_signed &&x < 0 ? mul_int(x, y) : x)
 REAL_WITH(leaky_relu, ATTR("alpha", 0.01f), NO_ATTR, x < 0 ? p->a * x : x)
 REAL_WITH(elu, ATTR("alpha", 1), NO_ATTR, x < 0 ? p->a * expm1(x) : x)
 REAL_WITH(selu, ATTR("alpha", 1.67326319217681884765625), ATTR("gamma", 1.05070102214813232421875),
-          p->b * (x <= 0 ? p->a * expm1(x) : x))
+          p->b *(x <= 0 ? p->a * expm1(x) : x))
 REAL_WITH(celu, ATTR("alpha", 1), NO_ATTR, larger(x, 0) + smaller(p->a * expm1(x / p->a), 0))
 REAL_WITH(thresholded_relu, ATTR("alpha", 1), NO_ATTR, x > p->a || isnan(x) ? x : 0)
-REAL_WITH(hard_sigmoid, ATTR("alpha", 0.2f), ATTR("beta", 0.5f), unit(p->a * x + p->b))
-REAL_WITH(swish, ATTR("alpha", 1), NO_ATTR, x * sigmoid_of(p->a * x))
-REAL_WITH(shrink, ATTR("lambd", 0.5f), ATTR("bias", 0), x < -p->a ? x + p->b : x > p->a ? x - p->b : 0)
+REAL_WITH(hard_sigmoid, ATTR("alpha", 0.2f), ATTR("beta", 0.5f), unit(p->a *x + p->b))
+REAL_WITH(swish, ATTR("alpha", 1), NO_ATTR, x *sigmoid_of(p->a *x))
+REAL_WITH(shrink, ATTR("lambd", 0.5f), ATTR("bias", 0), x<-p->a ? x + p->b : x> p->a ? x - p->b : 0)
 REAL(sigmoid, sigmoid_of(x))
-REAL(hard_swish, x * unit(x / 6 + 0.5))
+REAL(hard_swish, x *unit(x / 6 + 0.5))
 REAL(tanh, tanh(x))
 REAL(softplus, softplus_of(x))
 REAL(softsign, x / (1 + fabs(x)))
-REAL(mish, x * tanh(softplus_of(x)))
+REAL(mish, x *tanh(softplus_of(x)))
 REAL(gelu_exact, 0.5 * x * (1 + erf(x * M_SQRT1_2)))
 REAL(gelu_tanh, 0.5 * x * (1 + tanh(M_2_SQRTPI * M_SQRT1_2 * (x + 0.044715 * x * x * x))))
 
@@ -322,7 +344,7 @@ static tdn_status bit_shift_run(const tdn_ref_call *call)
     return direction[0] == 'R' ? right_run(call) : left_run(call);
 }
 
-/* ---- Clip: bounds from inputs, or from attributes in old models ------------------------------------------------------ */
+/* ---- Clip: bounds from inputs, or from attributes in old models ------------------------------ */
 
 static tdn_status clip_run(const tdn_ref_call *call)
 {
@@ -365,11 +387,12 @@ static tdn_status clip_run(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-/* ---- Dropout --------------------------------------------------------------------------------------------------------- */
+/* ---- Dropout --------------------------------------------------------------------------------- */
 
 static tdn_status copy_run(const tdn_ref_call *call)
 {
-    TDN_REF_NEED(call, call->n_in == 1 && call->n_out == 1 && call->in[0].dtype == call->out[0].dtype);
+    TDN_REF_NEED(call,
+                 call->n_in == 1 && call->n_out == 1 && call->in[0].dtype == call->out[0].dtype);
     tdn_view views[2];
     TDN_TRY(tdn_rows_of_call(call, views));
     const tdn_place to = tdn_place_of(&views[0]), from = tdn_place_of(&views[1]);
@@ -392,7 +415,7 @@ static tdn_status dropout_run(const tdn_ref_call *call)
     return tdn_ref_out(call, 0) ? copy_run(&copy) : TDN_OK;
 }
 
-/* ---- BatchNormalization ---------------------------------------------------------------------------------------------- */
+/* ---- BatchNormalization ---------------------------------------------------------------------- */
 
 /* A parameter of one element a channel, as a view over x's dims; false when it is not that. */
 static bool over_channels(const tdn_view *param, const tdn_view *x, tdn_view *out)
@@ -419,18 +442,24 @@ static void channel_statistics(const tdn_view *x, double *mean, double *variance
             tdn_place_narrow(&place, 1, c, 1, 1);
         const double count = (double)tdn_view_count(&place.view);
         double sum = 0, squares = 0;
-        for (tdn_walk w = tdn_walk_begin(place.view.rank, place.view.dims); w.more; tdn_walk_next(&w))
+        for (tdn_walk w = tdn_walk_begin(place.view.rank, place.view.dims); w.more;
+             tdn_walk_next(&w))
             sum += tdn_ref_get(&place.view, place.offset + tdn_walk_offset(&w, &place.view));
         mean[c] = sum / count;
-        for (tdn_walk w = tdn_walk_begin(place.view.rank, place.view.dims); w.more; tdn_walk_next(&w)) {
-            const double d = tdn_ref_get(&place.view, place.offset + tdn_walk_offset(&w, &place.view)) - mean[c];
+        for (tdn_walk w = tdn_walk_begin(place.view.rank, place.view.dims); w.more;
+             tdn_walk_next(&w)) {
+            const double d =
+                tdn_ref_get(&place.view, place.offset + tdn_walk_offset(&w, &place.view)) - mean[c];
             squares += d * d;
         }
         variance[c] = squares / count;
     }
 }
 
-static bool is_training(const tdn_ref_call *call) { return tdn_attr_int(call->attrs, "training_mode", 0) != 0; }
+static bool is_training(const tdn_ref_call *call)
+{
+    return tdn_attr_int(call->attrs, "training_mode", 0) != 0;
+}
 
 static int64_t channels_of(const tdn_ref_call *call)
 {
@@ -465,10 +494,12 @@ static void normalise(const tdn_ref_call *call, tdn_view *views)
     tdn_rows rows = rows_of_part(call, views, 6);
     while (tdn_rows_next(&rows)) {
         for (int k = 1; k < 6; k++)
-            tdn_row_load(&views[k], tdn_rows_offset(&rows, k), tdn_rows_stride(&rows, k), rows.n, in[k]);
+            tdn_row_load(&views[k], tdn_rows_offset(&rows, k), tdn_rows_stride(&rows, k), rows.n,
+                         in[k]);
         for (int i = 0; i < rows.n; i++)
             in[0][i] = (in[1][i] - in[4][i]) / sqrt(in[5][i] + epsilon) * in[2][i] + in[3][i];
-        tdn_row_store(&views[0], tdn_rows_offset(&rows, 0), tdn_rows_stride(&rows, 0), rows.n, in[0]);
+        tdn_row_store(&views[0], tdn_rows_offset(&rows, 0), tdn_rows_stride(&rows, 0), rows.n,
+                      in[0]);
     }
 }
 
@@ -501,7 +532,7 @@ static int batch_norm_parts(const tdn_ref_call *call)
     return is_training(call) || call->n_out == 0 ? 1 : tdn_ref_parts_of(&call->out[0], 1);
 }
 
-/* ---- Map: an expression ---------------------------------------------------------------------------------------------- */
+/* ---- Map: an expression ---------------------------------------------------------------------- */
 
 static tdn_status map_run(const tdn_ref_call *call)
 {
@@ -527,15 +558,22 @@ static tdn_status map_run(const tdn_ref_call *call)
         }
         for (int k = 0; k < n_out; k++)
             if (views[k].dtype != TDN_DTYPE_NONE)
-                tdn_row_store(&views[k], tdn_rows_offset(&rows, k), tdn_rows_stride(&rows, k), rows.n, results[k]);
+                tdn_row_store(&views[k], tdn_rows_offset(&rows, k), tdn_rows_stride(&rows, k),
+                              rows.n, results[k]);
     }
     return TDN_OK;
 }
 
 static int parts(const tdn_ref_call *call) { return tdn_rows_parts(call, 2); }
-static int map_parts(const tdn_ref_call *call) { return tdn_rows_parts(call, call->expr ? call->expr->n_instr : 1); }
+static int map_parts(const tdn_ref_call *call)
+{
+    return tdn_rows_parts(call, call->expr ? call->expr->n_instr : 1);
+}
 
-#define ROW(name, stem) {name, stem##_run, tdn_rows_scratch, parts}
+#define ROW(name, stem)                                                                            \
+    {                                                                                              \
+        name, stem##_run, tdn_rows_scratch, parts                                                  \
+    }
 const tdn_ref_def tdn_refs_elementwise[] = {
     ROW("Add", add),
     ROW("Sub", sub),
@@ -550,7 +588,7 @@ const tdn_ref_def tdn_refs_elementwise[] = {
     ROW("And", and),
     ROW("Or", or),
     ROW("Xor", xor),
-    ROW("Not", not),
+    ROW("Not", not ),
     ROW("BitwiseAnd", and),
     ROW("BitwiseOr", or),
     ROW("BitwiseXor", xor),

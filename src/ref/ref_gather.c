@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * References of indexed reads and writes. Indices are data, so each is checked before use: from the end where it is
- * negative, and a failure where it is outside. What is moved is moved by size; only the reductions of a scatter look
- * at values.
+ * References of indexed reads and writes. Indices are data, so each is checked before use: from the
+ * end where it is negative, and a failure where it is outside. What is moved is moved by size; only
+ * the reductions of a scatter look at values.
  */
 #include <math.h>
 #include <string.h>
@@ -10,12 +10,13 @@
 #include "ref/ref_util.h"
 
 /* Element number `at` of a view as an index into an axis of n. */
-static tdn_status read_index(const tdn_ref_call *call, const tdn_view *indices, int64_t offset, int64_t n, int64_t *i)
+static tdn_status read_index(const tdn_ref_call *call, const tdn_view *indices, int64_t offset,
+                             int64_t n, int64_t *i)
 {
     *i = tdn_view_get_int(indices, offset);
     if (*i < -n || *i >= n)
-        return tdn_fail(call->error, TDN_E_MODEL, "index %lld outside %lld..%lld", (long long)*i, (long long)-n,
-                        (long long)n - 1);
+        return tdn_fail(call->error, TDN_E_MODEL, "index %lld outside %lld..%lld", (long long)*i,
+                        (long long)-n, (long long)n - 1);
     *i += *i < 0 ? n : 0;
     return TDN_OK;
 }
@@ -30,7 +31,7 @@ static bool fits(const tdn_ref_call *call, int n_in)
     return call->in[0].dtype == call->out[0].dtype;
 }
 
-/* ---- Reads ---------------------------------------------------------------------------------------------------- */
+/* ---- Reads ----------------------------------------------------------------------------------- */
 
 /* The data's extents, the indices' in the place of the axis. */
 static tdn_status gather_fit(const tdn_ref_call *call, int axis)
@@ -131,11 +132,16 @@ static tdn_status gather_elements(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-static int element_parts(const tdn_ref_call *call) { return call->n_out ? tdn_ref_parts_of(&call->out[0], 8) : 1; }
+static int element_parts(const tdn_ref_call *call)
+{
+    return call->n_out ? tdn_ref_parts_of(&call->out[0], 8) : 1;
+}
 
-/* The offset in data of index tuple number `at`; `batch` leading axes are indexed by the tuple's own position. */
-static tdn_status tuple_offset(const tdn_ref_call *call, const tdn_view *data, const tdn_view *indices, int batch,
-                               const tdn_walk *w, int64_t *offset)
+/* The offset in data of index tuple number `at`; `batch` leading axes are indexed by the tuple's
+ * own position. */
+static tdn_status tuple_offset(const tdn_ref_call *call, const tdn_view *data,
+                               const tdn_view *indices, int batch, const tdn_walk *w,
+                               int64_t *offset)
 {
     const int last = indices->rank - 1;
     int64_t i;
@@ -173,7 +179,8 @@ static tdn_status gather_nd(const tdn_ref_call *call)
     memcpy(dims + lead, x->dims + batch + depth, (size_t)(y->rank - lead) * sizeof *dims);
     TDN_REF_NEED(call, tdn_ref_fit(&call->out[0], y->rank, dims));
     const tdn_view from = tail_of(x, (int)(batch + depth)), to = tail_of(y, lead);
-    TDN_REF_NEED(call, tdn_view_same_dims(&from, &to) && !memcmp(y->dims, indices->dims, (size_t)lead * sizeof *y->dims));
+    TDN_REF_NEED(call, tdn_view_same_dims(&from, &to) &&
+                           !memcmp(y->dims, indices->dims, (size_t)lead * sizeof *y->dims));
     for (int64_t i = 0; i < batch; i++)
         TDN_REF_NEED(call, x->dims[i] == indices->dims[i]);
     for (tdn_walk w = tdn_walk_begin(lead, indices->dims); w.more; tdn_walk_next(&w)) {
@@ -184,7 +191,7 @@ static tdn_status gather_nd(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-/* ---- Writes --------------------------------------------------------------------------------------------------- */
+/* ---- Writes ---------------------------------------------------------------------------------- */
 
 typedef enum reduction { SET, ADD, MUL, MIN, MAX } reduction;
 
@@ -228,7 +235,8 @@ static void put(reduction r, const tdn_view *y, int64_t at, const tdn_view *upda
     else if (tdn_ref_is_float(y->dtype))
         tdn_ref_set(y, at, reduce_float(r, tdn_ref_get(y, at), tdn_ref_get(updates, from)));
     else
-        tdn_view_set_int(y, at, reduce_int(r, tdn_view_get_int(y, at), tdn_view_get_int(updates, from)));
+        tdn_view_set_int(y, at,
+                         reduce_int(r, tdn_view_get_int(y, at), tdn_view_get_int(updates, from)));
 }
 
 static tdn_status copy_data(const tdn_ref_call *call)
@@ -267,15 +275,17 @@ static tdn_status scatter_nd(const tdn_ref_call *call)
     const int depth = (int)indices->dims[lead];
     TDN_REF_NEED(call, updates->rank == lead + y->rank - depth);
     const tdn_view to = tail_of(y, depth), from = tail_of(updates, lead);
-    TDN_REF_NEED(call, tdn_view_same_dims(&from, &to) &&
-                           !memcmp(updates->dims, indices->dims, (size_t)lead * sizeof *updates->dims));
+    TDN_REF_NEED(call,
+                 tdn_view_same_dims(&from, &to) &&
+                     !memcmp(updates->dims, indices->dims, (size_t)lead * sizeof *updates->dims));
     const reduction r = reduction_of(call);
     for (tdn_walk w = tdn_walk_begin(lead, indices->dims); w.more; tdn_walk_next(&w)) {
         int64_t offset;
         TDN_TRY(tuple_offset(call, y, indices, 0, &w, &offset));
         const int64_t first = tdn_walk_offset(&w, updates);
         for (tdn_walk e = tdn_walk_begin(to.rank, to.dims); e.more; tdn_walk_next(&e))
-            put(r, y, offset + tdn_walk_offset(&e, &to), updates, first + tdn_walk_offset(&e, &from));
+            put(r, y, offset + tdn_walk_offset(&e, &to), updates,
+                first + tdn_walk_offset(&e, &from));
     }
     return TDN_OK;
 }
@@ -299,7 +309,8 @@ static tdn_status tensor_scatter(const tdn_ref_call *call)
             if (start >= 0 && !__builtin_add_overflow(start, s, &at) && circular && n > 0)
                 at %= n;
             if (at < 0 || at >= n)
-                return tdn_fail(call->error, TDN_E_MODEL, "position %lld outside of a cache of %lld", (long long)at,
+                return tdn_fail(call->error, TDN_E_MODEL,
+                                "position %lld outside of a cache of %lld", (long long)at,
                                 (long long)n);
             tdn_place from = tdn_place_of(updates), to = tdn_place_of(y);
             tdn_place_narrow(&from, 0, b, 1, 1);
@@ -312,12 +323,13 @@ static tdn_status tensor_scatter(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-/* ---- One-hot -------------------------------------------------------------------------------------------------- */
+/* ---- One-hot --------------------------------------------------------------------------------- */
 
 /* Indices outside of the depth leave all off. */
 static tdn_status one_hot(const tdn_ref_call *call)
 {
-    TDN_REF_NEED(call, call->n_in >= 3 && call->n_out >= 1 && call->in[2].dtype == call->out[0].dtype);
+    TDN_REF_NEED(call,
+                 call->n_in >= 3 && call->n_out >= 1 && call->in[2].dtype == call->out[0].dtype);
     const tdn_view *indices = &call->in[0], *values = &call->in[2], *y = &call->out[0];
     int axis;
     TDN_REF_NEED(call, values->rank == 1 && values->dims[0] == 2 && y->rank == indices->rank + 1);
@@ -329,8 +341,10 @@ static tdn_status one_hot(const tdn_ref_call *call)
         int64_t at = 0;
         for (int i = 0; i < indices->rank; i++)
             at += w.index[i + (i >= axis)] * indices->strides[i];
-        const int64_t given = tdn_view_get_int(indices, at), index = given < 0 ? given + depth : given;
-        tdn_ref_copy_one(y, tdn_walk_offset(&w, y), values, index == w.index[axis] ? values->strides[0] : 0);
+        const int64_t given = tdn_view_get_int(indices, at),
+                      index = given < 0 ? given + depth : given;
+        tdn_ref_copy_one(y, tdn_walk_offset(&w, y), values,
+                         index == w.index[axis] ? values->strides[0] : 0);
     }
     return TDN_OK;
 }

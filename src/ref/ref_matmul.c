@@ -2,9 +2,10 @@
 /*
  * References of contractions.
  *
- * MatMul in fp32: four rows of a share each row of b, whose products are added to sums in double, in blocks of columns
- * that stay in L1; k runs in order, so the result does not depend on the parts. Integers are summed modulo 2^64, other
- * types in double. Gemm is the same over its operands' views, turned where the attributes say so.
+ * MatMul in fp32: four rows of a share each row of b, whose products are added to sums in double,
+ * in blocks of columns that stay in L1; k runs in order, so the result does not depend on the
+ * parts. Integers are summed modulo 2^64, other types in double. Gemm is the same over its
+ * operands' views, turned where the attributes say so.
  */
 #include <math.h>
 #include <string.h>
@@ -31,7 +32,8 @@ static void finish(const product *p, int64_t i, int64_t j, double sum)
     tdn_ref_set(&p->y, p->y_at + i * p->y.strides[0] + j * p->y.strides[1], sum);
 }
 
-static void block_f32(const product *p, int64_t row, int rows, int64_t column, int64_t columns, double *acc)
+static void block_f32(const product *p, int64_t row, int rows, int64_t column, int64_t columns,
+                      double *acc)
 {
     const float *a = (const float *)p->a.data + p->a_at, *b = (const float *)p->b.data + p->b_at;
     const int64_t depth = p->a.dims[1];
@@ -71,10 +73,13 @@ static void block_int(const product *p, int64_t row, int rows, int64_t column, i
         for (int64_t j = column; j < column + columns; j++) {
             uint64_t sum = 0;
             for (int64_t k = 0; k < p->a.dims[1]; k++)
-                sum += (uint64_t)tdn_view_get_int(&p->a, p->a_at + i * p->a.strides[0] + k * p->a.strides[1]) *
-                       (uint64_t)tdn_view_get_int(&p->b, p->b_at + k * p->b.strides[0] + j * p->b.strides[1]);
+                sum += (uint64_t)tdn_view_get_int(&p->a, p->a_at + i * p->a.strides[0] +
+                                                             k * p->a.strides[1]) *
+                       (uint64_t)tdn_view_get_int(&p->b, p->b_at + k * p->b.strides[0] +
+                                                             j * p->b.strides[1]);
             const int64_t at = p->y_at + i * p->y.strides[0] + j * p->y.strides[1];
-            memcpy((char *)p->y.data + at * (int64_t)size, &sum, size); /* the low bytes: little-endian */
+            memcpy((char *)p->y.data + at * (int64_t)size, &sum,
+                   size); /* the low bytes: little-endian */
         }
 }
 
@@ -107,7 +112,7 @@ static size_t scratch(const tdn_ref_call *call)
     return ROWS * COLUMNS * sizeof(double);
 }
 
-/* ---- MatMul --------------------------------------------------------------------------------------------------- */
+/* ---- MatMul ---------------------------------------------------------------------------------- */
 
 /* A vector as a matrix: axis `at` of extent 1 comes in. */
 static tdn_view as_matrix(const tdn_view *v, bool is_row)
@@ -150,7 +155,8 @@ static bool matmul_views(const tdn_ref_call *call, tdn_view *a, tdn_view *b, tdn
         return false;
     const tdn_view am = as_matrix(&call->in[0], true), bm = as_matrix(&call->in[1], false);
     int64_t dims[TDN_MAX_RANK];
-    if (!output_matrix(&call->out[0], call->in[0].rank == 1, call->in[1].rank == 1, y) || y->rank < 2)
+    if (!output_matrix(&call->out[0], call->in[0].rank == 1, call->in[1].rank == 1, y) ||
+        y->rank < 2)
         return false;
     const int r = y->rank;
     if (am.dims[am.rank - 2] != y->dims[r - 2] || bm.dims[bm.rank - 1] != y->dims[r - 1] ||
@@ -169,7 +175,10 @@ static bool matmul_views(const tdn_ref_call *call, tdn_view *a, tdn_view *b, tdn
 static tdn_view matrix_of(const tdn_view *v)
 {
     const int r = v->rank;
-    return (tdn_view){.data = v->data, .dtype = v->dtype, .rank = 2, .dims = {v->dims[r - 2], v->dims[r - 1]},
+    return (tdn_view){.data = v->data,
+                      .dtype = v->dtype,
+                      .rank = 2,
+                      .dims = {v->dims[r - 2], v->dims[r - 1]},
                       .strides = {v->strides[r - 2], v->strides[r - 1]}};
 }
 
@@ -183,7 +192,8 @@ static tdn_status matmul(const tdn_ref_call *call)
     tdn_ref_share(n_batch * per_matrix, call->part, call->n_parts, &begin, &end);
     while (begin < end) {
         const int64_t batch = begin / per_matrix, first = begin % per_matrix;
-        const int64_t last = per_matrix < end - batch * per_matrix ? per_matrix : end - batch * per_matrix;
+        const int64_t last =
+            per_matrix < end - batch * per_matrix ? per_matrix : end - batch * per_matrix;
         p.a_at = p.b_at = p.y_at = 0;
         for (int64_t i = y.rank - 3, rest = batch; i >= 0; i--) {
             const int64_t index = rest % y.dims[i];
@@ -204,11 +214,12 @@ static int matmul_parts(const tdn_ref_call *call)
     if (!matmul_views(call, &a, &b, &y))
         return 1;
     const tdn_view m = matrix_of(&y);
-    const int64_t n = n_blocks(&m) * tdn_ref_product(&y, 0, y.rank - 2), work = tdn_ref_parts_of(&y, a.dims[a.rank - 1]);
+    const int64_t n = n_blocks(&m) * tdn_ref_product(&y, 0, y.rank - 2),
+                  work = tdn_ref_parts_of(&y, a.dims[a.rank - 1]);
     return (int)(n < work ? (n < 1 ? 1 : n) : work);
 }
 
-/* ---- Gemm ----------------------------------------------------------------------------------------------------- */
+/* ---- Gemm ------------------------------------------------------------------------------------ */
 
 static void turn(tdn_view *v)
 {
@@ -228,7 +239,8 @@ static tdn_status gemm(const tdn_ref_call *call)
         turn(&p.a);
     if (tdn_attr_int(call->attrs, "transB", 0))
         turn(&p.b);
-    TDN_REF_NEED(call, p.a.dims[1] == p.b.dims[0] && p.a.dims[0] == p.y.dims[0] && p.b.dims[1] == p.y.dims[1]);
+    TDN_REF_NEED(call, p.a.dims[1] == p.b.dims[0] && p.a.dims[0] == p.y.dims[0] &&
+                           p.b.dims[1] == p.y.dims[1]);
     p.alpha = (double)tdn_attr_float(call->attrs, "alpha", 1);
     p.beta = (double)tdn_attr_float(call->attrs, "beta", 1);
     if (tdn_ref_in(call, 2))
@@ -243,12 +255,13 @@ static int gemm_parts(const tdn_ref_call *call)
 {
     if (call->n_in < 2 || call->n_out < 1 || call->in[0].rank != 2 || call->out[0].rank != 2)
         return 1;
-    const int64_t k = call->in[0].dims[!tdn_attr_int(call->attrs, "transA", 0)], n = n_blocks(&call->out[0]);
+    const int64_t k = call->in[0].dims[!tdn_attr_int(call->attrs, "transA", 0)],
+                  n = n_blocks(&call->out[0]);
     const int work = tdn_ref_parts_of(&call->out[0], k);
     return n < work ? (n < 1 ? 1 : (int)n) : work;
 }
 
-/* ---- Determinant ---------------------------------------------------------------------------------------------- */
+/* ---- Determinant ----------------------------------------------------------------------------- */
 
 /* By elimination with row pivoting, in a copy. */
 static double determinant(double *m, int64_t n)

@@ -2,9 +2,10 @@
 /*
  * References of operators that move elements without looking at them, for every dtype by its size.
  *
- * Most are one copy between two strided views of the operands: a transpose permutes strides, a slice narrows a place,
- * an expand has strides of 0, a depth-to-space splits axes on both sides. The names with "tendon." are the core forms
- * with all attributes set; the others take ONNX's forms, "-since" where an older one differs.
+ * Most are one copy between two strided views of the operands: a transpose permutes strides, a
+ * slice narrows a place, an expand has strides of 0, a depth-to-space splits axes on both sides.
+ * The names with "tendon." are the core forms with all attributes set; the others take ONNX's
+ * forms, "-since" where an older one differs.
  */
 #include "ref/ref_util.h"
 
@@ -12,13 +13,14 @@
 
 static int parts_one(const tdn_ref_call *call) { return tdn_ref_parts_of(&call->out[0], 1); }
 
-/* ---- One input, one copy -------------------------------------------------------------------------------------- */
+/* ---- One input, one copy --------------------------------------------------------------------- */
 
 /* Copies element by element once the output's dims are known. */
 static tdn_status copy_flat(const tdn_ref_call *call)
 {
     const tdn_place from = tdn_place_of(&call->in[0]), to = tdn_place_of(&call->out[0]);
-    TDN_REF_NEED(call, from.view.dtype == to.view.dtype && tdn_view_count(&from.view) == tdn_view_count(&to.view));
+    TDN_REF_NEED(call, from.view.dtype == to.view.dtype &&
+                           tdn_view_count(&from.view) == tdn_view_count(&to.view));
     tdn_ref_copy_flat(&to, &from, call->part, call->n_parts);
     return TDN_OK;
 }
@@ -69,9 +71,11 @@ static tdn_status flatten(const tdn_ref_call *call)
 {
     TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1);
     const tdn_view *x = &call->in[0];
-    const int64_t given = tdn_attr_int(call->attrs, "axis", 1), axis = given < 0 ? given + x->rank : given;
+    const int64_t given = tdn_attr_int(call->attrs, "axis", 1),
+                  axis = given < 0 ? given + x->rank : given;
     TDN_REF_NEED(call, axis >= 0 && axis <= x->rank);
-    const int64_t dims[2] = {tdn_ref_product(x, 0, (int)axis), tdn_ref_product(x, (int)axis, x->rank)};
+    const int64_t dims[2] = {tdn_ref_product(x, 0, (int)axis),
+                             tdn_ref_product(x, (int)axis, x->rank)};
     TDN_REF_NEED(call, tdn_ref_fit(&call->out[0], 2, dims));
     return copy_flat(call);
 }
@@ -134,7 +138,8 @@ static tdn_status transpose(const tdn_ref_call *call)
 
 static tdn_status expand(const tdn_ref_call *call)
 {
-    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1 && call->in[0].dtype == call->out[0].dtype);
+    TDN_REF_NEED(call,
+                 call->n_in >= 1 && call->n_out >= 1 && call->in[0].dtype == call->out[0].dtype);
     tdn_place from = tdn_place_of(&call->in[0]);
     const tdn_place to = tdn_place_of(&call->out[0]);
     TDN_REF_NEED(call, tdn_view_broadcast(&call->in[0], to.view.rank, to.view.dims, &from.view));
@@ -142,18 +147,19 @@ static tdn_status expand(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-/* ---- Slice ---------------------------------------------------------------------------------------------------- */
+/* ---- Slice ----------------------------------------------------------------------------------- */
 
 /* One range a listed axis; `steps` NULL: 1. */
-static tdn_status slice_by(const tdn_ref_call *call, const int64_t *starts, const int64_t *ends, const int64_t *axes,
-                           const int64_t *steps, int n)
+static tdn_status slice_by(const tdn_ref_call *call, const int64_t *starts, const int64_t *ends,
+                           const int64_t *axes, const int64_t *steps, int n)
 {
     tdn_place from = tdn_place_of(&call->in[0]);
     for (int i = 0; i < n; i++) {
         int axis;
         TDN_REF_NEED(call, tdn_ref_axis(axes ? axes[i] : i, from.view.rank, &axis));
         int64_t start = starts[i], step = steps ? steps[i] : 1, extent;
-        TDN_REF_NEED(call, tdn_slice_resolve(from.view.dims[axis], &start, ends[i], &step, &extent));
+        TDN_REF_NEED(call,
+                     tdn_slice_resolve(from.view.dims[axis], &start, ends[i], &step, &extent));
         tdn_place_narrow(&from, axis, start, step, extent);
     }
     TDN_REF_NEED(call, from.view.dtype == call->out[0].dtype);
@@ -181,7 +187,8 @@ static tdn_status slice_1(const tdn_ref_call *call)
     const int64_t *starts = tdn_attr_ints(call->attrs, "starts", &n);
     const int64_t *ends = tdn_attr_ints(call->attrs, "ends", &n_ends);
     const int64_t *axes = tdn_attr_ints(call->attrs, "axes", &n_axes);
-    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1 && n == n_ends && (!axes || n_axes == n));
+    TDN_REF_NEED(call,
+                 call->n_in >= 1 && call->n_out >= 1 && n == n_ends && (!axes || n_axes == n));
     TDN_REF_NEED(call, n <= TDN_MAX_RANK);
     return slice_by(call, starts, ends, axes, NULL, n);
 }
@@ -208,16 +215,19 @@ static tdn_status core_slice(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-/* ---- Split and join ------------------------------------------------------------------------------------------- */
+/* ---- Split and join -------------------------------------------------------------------------- */
 
-/* How much of the axis output i takes: as the input or attribute says, else equal shares, the last one shorter. */
+/* How much of the axis output i takes: as the input or attribute says, else equal shares, the last
+ * one shorter. */
 static int64_t split_extent(const tdn_ref_call *call, int i, int64_t dim, int64_t left)
 {
     int n;
     const int64_t *split = tdn_attr_ints(call->attrs, "split", &n);
     const tdn_view *input = tdn_ref_in(call, 1);
     if (input)
-        return input->rank == 1 && i < input->dims[0] ? tdn_view_get_int(input, i * input->strides[0]) : -1;
+        return input->rank == 1 && i < input->dims[0]
+                   ? tdn_view_get_int(input, i * input->strides[0])
+                   : -1;
     if (split)
         return i < n ? split[i] : -1;
     const int64_t share = (dim + call->n_out - 1) / call->n_out;
@@ -240,7 +250,8 @@ static tdn_status split(const tdn_ref_call *call)
         const tdn_place to = tdn_place_of(&call->out[i]);
         tdn_place from = whole;
         tdn_place_narrow(&from, axis, at, 1, extent);
-        TDN_REF_NEED(call, tdn_view_same_dims(&from.view, &to.view) && to.view.dtype == whole.view.dtype);
+        TDN_REF_NEED(call,
+                     tdn_view_same_dims(&from.view, &to.view) && to.view.dtype == whole.view.dtype);
         tdn_ref_copy(&to, &from, call->part, call->n_parts);
     }
     return TDN_OK;
@@ -255,7 +266,8 @@ static tdn_status concat_fit(const tdn_ref_call *call, int axis)
     memcpy(dims, first->dims, sizeof dims);
     for (int i = 1; i < call->n_in; i++) {
         TDN_REF_NEED(call, call->in[i].rank == first->rank);
-        TDN_REF_NEED(call, !__builtin_add_overflow(dims[axis], call->in[i].dims[axis], &dims[axis]));
+        TDN_REF_NEED(call,
+                     !__builtin_add_overflow(dims[axis], call->in[i].dims[axis], &dims[axis]));
     }
     TDN_REF_NEED(call, tdn_ref_fit(&call->out[0], first->rank, dims));
     return TDN_OK;
@@ -265,7 +277,8 @@ static tdn_status concat(const tdn_ref_call *call)
 {
     TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1);
     int axis;
-    TDN_REF_NEED(call, tdn_ref_axis(tdn_attr_int(call->attrs, "axis", 1), call->out[0].rank, &axis));
+    TDN_REF_NEED(call,
+                 tdn_ref_axis(tdn_attr_int(call->attrs, "axis", 1), call->out[0].rank, &axis));
     TDN_TRY(concat_fit(call, axis));
     const tdn_place whole = tdn_place_of(&call->out[0]);
     int64_t at = 0;
@@ -273,7 +286,8 @@ static tdn_status concat(const tdn_ref_call *call)
         const tdn_place from = tdn_place_of(&call->in[i]);
         tdn_place to = whole;
         const int64_t extent = from.view.dims[axis];
-        TDN_REF_NEED(call, extent >= 0 && extent <= whole.view.dims[axis] - at && from.view.dtype == to.view.dtype);
+        TDN_REF_NEED(call, extent >= 0 && extent <= whole.view.dims[axis] - at &&
+                               from.view.dtype == to.view.dtype);
         tdn_place_narrow(&to, axis, at, 1, extent);
         TDN_REF_NEED(call, tdn_view_same_dims(&from.view, &to.view));
         tdn_ref_copy(&to, &from, call->part, call->n_parts);
@@ -303,7 +317,7 @@ static tdn_status tile(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-/* ---- Pad ------------------------------------------------------------------------------------------------------ */
+/* ---- Pad ------------------------------------------------------------------------------------- */
 
 /* Which element of an axis of n an index before, in or after it stands for; n > 0. */
 static int64_t reflect(int64_t i, int64_t n)
@@ -320,7 +334,8 @@ static int64_t edge(int64_t i, int64_t n) { return i < 0 ? 0 : i < n ? i : n - 1
 static int64_t wrap(int64_t i, int64_t n) { return i % n < 0 ? i % n + n : i % n; }
 
 /* Fills, then copies what of the input lies inside. before[] may be negative. */
-static void pad_constant(const tdn_place *to, const tdn_place *from, const int64_t *before, double x, int64_t value)
+static void pad_constant(const tdn_place *to, const tdn_place *from, const int64_t *before,
+                         double x, int64_t value)
 {
     tdn_place a = *to, b = *from;
     tdn_ref_fill(to, x, value);
@@ -336,7 +351,8 @@ static void pad_constant(const tdn_place *to, const tdn_place *from, const int64
     tdn_ref_copy(&a, &b, 0, 1);
 }
 
-static tdn_status pad_mapped(const tdn_ref_call *call, const int64_t *before, int64_t (*map)(int64_t i, int64_t n))
+static tdn_status pad_mapped(const tdn_ref_call *call, const int64_t *before,
+                             int64_t (*map)(int64_t i, int64_t n))
 {
     const tdn_view *x = &call->in[0], *y = &call->out[0];
     for (int i = 0; i < x->rank; i++)
@@ -415,7 +431,7 @@ static tdn_status center_crop_pad(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-/* ---- Space and depth ------------------------------------------------------------------------------------------ */
+/* ---- Space and depth ------------------------------------------------------------------------- */
 
 /* Axis `at` of extent a * b as two axes. */
 static void split_axis(tdn_view *v, int at, int64_t b)
@@ -463,12 +479,15 @@ static tdn_place depth_side(const tdn_view *v, int64_t b, bool depth_first)
 
 static tdn_status depth_space(const tdn_ref_call *call, bool to_space)
 {
-    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1 && call->in[0].rank == 4 && call->out[0].rank == 4);
+    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1 && call->in[0].rank == 4 &&
+                           call->out[0].rank == 4);
     const int64_t b = tdn_attr_int(call->attrs, "blocksize", 0);
     const bool depth_first = !!strcmp(tdn_attr_string(call->attrs, "mode", "DCR"), "CRD");
-    const tdn_view *space = to_space ? &call->out[0] : &call->in[0], *depth = to_space ? &call->in[0] : &call->out[0];
+    const tdn_view *space = to_space ? &call->out[0] : &call->in[0],
+                   *depth = to_space ? &call->in[0] : &call->out[0];
     TDN_REF_NEED(call, b > 0 && b < 1 << 15 && space->dtype == depth->dtype);
-    TDN_REF_NEED(call, space->dims[2] % b == 0 && space->dims[3] % b == 0 && depth->dims[1] % (b * b) == 0);
+    TDN_REF_NEED(call, space->dims[2] % b == 0 && space->dims[3] % b == 0 &&
+                           depth->dims[1] % (b * b) == 0);
     if (tdn_view_count(space) == 0)
         return TDN_OK;
     const tdn_place s = space_side(space, b), d = depth_side(depth, b, depth_first);
@@ -480,7 +499,7 @@ static tdn_status depth_space(const tdn_ref_call *call, bool to_space)
 static tdn_status depth_to_space(const tdn_ref_call *call) { return depth_space(call, true); }
 static tdn_status space_to_depth(const tdn_ref_call *call) { return depth_space(call, false); }
 
-/* ---- By content of small inputs --------------------------------------------------------------------------------- */
+/* ---- By content of small inputs -------------------------------------------------------------- */
 
 static tdn_status reverse_sequence(const tdn_ref_call *call)
 {
@@ -488,15 +507,17 @@ static tdn_status reverse_sequence(const tdn_ref_call *call)
     const tdn_place x = tdn_place_of(&call->in[0]), y = tdn_place_of(&call->out[0]);
     const tdn_view *lens = &call->in[1];
     int batch, time;
-    TDN_REF_NEED(call, tdn_ref_axis(tdn_attr_int(call->attrs, "batch_axis", 1), x.view.rank, &batch));
+    TDN_REF_NEED(call,
+                 tdn_ref_axis(tdn_attr_int(call->attrs, "batch_axis", 1), x.view.rank, &batch));
     TDN_REF_NEED(call, tdn_ref_axis(tdn_attr_int(call->attrs, "time_axis", 0), x.view.rank, &time));
-    TDN_REF_NEED(call, batch != time && tdn_view_same_dims(&x.view, &y.view) && x.view.dtype == y.view.dtype);
+    TDN_REF_NEED(call, batch != time && tdn_view_same_dims(&x.view, &y.view) &&
+                           x.view.dtype == y.view.dtype);
     TDN_REF_NEED(call, lens->rank == 1 && lens->dims[0] == x.view.dims[batch]);
     for (int64_t i = 0; i < lens->dims[0]; i++) {
         const int64_t len = tdn_view_get_int(lens, i * lens->strides[0]), all = x.view.dims[time];
         if (len < 0 || len > all)
-            return tdn_fail(call->error, TDN_E_MODEL, "sequence length %lld outside 0..%lld", (long long)len,
-                            (long long)all);
+            return tdn_fail(call->error, TDN_E_MODEL, "sequence length %lld outside 0..%lld",
+                            (long long)len, (long long)all);
         tdn_place from = x, to = y;
         tdn_place_narrow(&from, batch, i, 1, 1);
         tdn_place_narrow(&to, batch, i, 1, 1);
@@ -570,7 +591,8 @@ static tdn_status compress(const tdn_ref_call *call)
     const int64_t count = tdn_view_count(&x);
     int axis = 0;
     if (attr)
-        TDN_REF_NEED(call, tdn_ref_axis(attr->i, x.rank, &axis) && x.rank == y->rank && x.dtype == y->dtype);
+        TDN_REF_NEED(call, tdn_ref_axis(attr->i, x.rank, &axis) && x.rank == y->rank &&
+                               x.dtype == y->dtype);
     TDN_REF_NEED(call, attr || (y->rank == 1 && x.dtype == y->dtype));
     const int64_t extent = attr ? x.dims[axis] : count;
     const int64_t n = condition->dims[0] < extent ? condition->dims[0] : extent;
@@ -597,10 +619,10 @@ static tdn_status compress(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-/* ---- Blocks back into an image -------------------------------------------------------------------------------- */
+/* ---- Blocks back into an image --------------------------------------------------------------- */
 
 typedef struct blocks {
-    int n;                                       /* spatial axes */
+    int n;                                            /* spatial axes */
     int64_t block[TDN_MAX_RANK], count[TDN_MAX_RANK]; /* of a block; of positions, each an axis */
     int64_t stride[TDN_MAX_RANK], dilation[TDN_MAX_RANK], before[TDN_MAX_RANK];
     int64_t channels, columns;
@@ -611,7 +633,8 @@ static tdn_status read_blocks(const tdn_ref_call *call, blocks *b)
     const tdn_view *x = &call->in[0], *y = &call->out[0];
     const int64_t limit = (int64_t)1 << 31;
     int n_strides, n_dilations, n_pads;
-    TDN_REF_NEED(call, tdn_ref_ints(tdn_ref_in(call, 2), b->block, TDN_MAX_RANK - 2, &b->n) && b->n == y->rank - 2);
+    TDN_REF_NEED(call, tdn_ref_ints(tdn_ref_in(call, 2), b->block, TDN_MAX_RANK - 2, &b->n) &&
+                           b->n == y->rank - 2);
     const int64_t *strides = tdn_attr_ints(call->attrs, "strides", &n_strides);
     const int64_t *dilations = tdn_attr_ints(call->attrs, "dilations", &n_dilations);
     const int64_t *pads = tdn_attr_ints(call->attrs, "pads", &n_pads);
@@ -624,8 +647,10 @@ static tdn_status read_blocks(const tdn_ref_call *call, blocks *b)
         b->stride[i] = strides ? strides[i] : 1;
         b->dilation[i] = dilations ? dilations[i] : 1;
         b->before[i] = pads ? pads[i] : 0;
-        TDN_REF_NEED(call, k > 0 && k < limit && in < limit && b->stride[i] > 0 && b->dilation[i] > 0);
-        TDN_REF_NEED(call, b->stride[i] < limit && b->dilation[i] < limit && b->before[i] >= 0 && after >= 0);
+        TDN_REF_NEED(call,
+                     k > 0 && k < limit && in < limit && b->stride[i] > 0 && b->dilation[i] > 0);
+        TDN_REF_NEED(call, b->stride[i] < limit && b->dilation[i] < limit && b->before[i] >= 0 &&
+                               after >= 0);
         TDN_REF_NEED(call, b->before[i] < limit && after < limit);
         const int64_t room = in + b->before[i] + after - (k - 1) * b->dilation[i] - 1;
         TDN_REF_NEED(call, room >= 0 && !__builtin_mul_overflow(elements, k, &elements));
@@ -639,7 +664,8 @@ static tdn_status read_blocks(const tdn_ref_call *call, blocks *b)
 }
 
 /* Adds up what all blocks have for one element. */
-static double block_sum(const tdn_view *x, const blocks *b, int64_t image, int64_t channel, const int64_t *at)
+static double block_sum(const tdn_view *x, const blocks *b, int64_t image, int64_t channel,
+                        const int64_t *at)
 {
     double sum = 0;
     int64_t element = 0;
@@ -653,7 +679,8 @@ static double block_sum(const tdn_view *x, const blocks *b, int64_t image, int64
         }
         const int64_t n_elements = x->dims[1] / b->channels;
         if (inside)
-            sum += tdn_ref_get(x, image * x->strides[0] + (channel * n_elements + element) * x->strides[1] +
+            sum += tdn_ref_get(x, image * x->strides[0] +
+                                      (channel * n_elements + element) * x->strides[1] +
                                       column * x->strides[2]);
     }
     return sum;
@@ -662,11 +689,13 @@ static double block_sum(const tdn_view *x, const blocks *b, int64_t image, int64
 static tdn_status col_to_image(const tdn_ref_call *call)
 {
     blocks b = {0};
-    TDN_REF_NEED(call, call->n_in >= 3 && call->n_out >= 1 && call->in[0].rank == 3 && call->out[0].rank >= 3);
+    TDN_REF_NEED(call, call->n_in >= 3 && call->n_out >= 1 && call->in[0].rank == 3 &&
+                           call->out[0].rank >= 3);
     TDN_TRY(read_blocks(call, &b));
     const tdn_view *x = &call->in[0], *y = &call->out[0];
     for (tdn_walk w = tdn_walk_begin(y->rank, y->dims); w.more; tdn_walk_next(&w))
-        tdn_view_set(y, tdn_walk_offset(&w, y), block_sum(x, &b, w.index[0], w.index[1], w.index + 2));
+        tdn_view_set(y, tdn_walk_offset(&w, y),
+                     block_sum(x, &b, w.index[0], w.index[1], w.index + 2));
     return TDN_OK;
 }
 

@@ -2,15 +2,16 @@
 /*
  * References of what normalises along axes: softmaxes, and the family of mean and variance.
  *
- * All see their operands as lines: the axes that are normalised over, moved to the end and joined where their strides
- * allow, and one line for each position on the other axes. Sums are in double, two passes for a variance.
+ * All see their operands as lines: the axes that are normalised over, moved to the end and joined
+ * where their strides allow, and one line for each position on the other axes. Sums are in double,
+ * two passes for a variance.
  */
 #include <math.h>
 #include <string.h>
 
 #include "ref/ref_util.h"
 
-/* ---- Lines ---------------------------------------------------------------------------------------------------- */
+/* ---- Lines ----------------------------------------------------------------------------------- */
 
 typedef struct lines {
     tdn_view view;         /* dtype and data */
@@ -42,11 +43,14 @@ static int64_t place_in(const lines *l, int64_t k)
 {
     return l->inner.rank == 1 ? k * l->inner.strides[0] : tdn_view_offset(&l->inner, k);
 }
-static double line_get(const lines *l, int64_t at, int64_t k) { return tdn_ref_get(&l->view, at + place_in(l, k)); }
+static double line_get(const lines *l, int64_t at, int64_t k)
+{
+    return tdn_ref_get(&l->view, at + place_in(l, k));
+}
 
 static uint32_t axes_from(int axis, int rank) { return ((1u << rank) - 1) & ~((1u << axis) - 1); }
 
-/* ---- Softmaxes ------------------------------------------------------------------------------------------------ */
+/* ---- Softmaxes ------------------------------------------------------------------------------- */
 
 typedef enum softmax_kind { SOFT, LOG_SOFT, HARD } softmax_kind;
 
@@ -93,7 +97,8 @@ static tdn_status softmax_along(const tdn_ref_call *call, softmax_kind kind)
 {
     int axis;
     TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1);
-    TDN_REF_NEED(call, tdn_ref_axis(tdn_attr_int(call->attrs, "axis", -1), call->in[0].rank, &axis));
+    TDN_REF_NEED(call,
+                 tdn_ref_axis(tdn_attr_int(call->attrs, "axis", -1), call->in[0].rank, &axis));
     return softmax_over(call, 1u << axis, kind);
 }
 
@@ -123,19 +128,21 @@ static int line_parts(const tdn_ref_call *call)
     return call->n_out ? tdn_ref_parts_of(&call->out[0], 8) : 1;
 }
 
-/* ---- Mean and variance ---------------------------------------------------------------------------------------- */
+/* ---- Mean and variance ----------------------------------------------------------------------- */
 
 typedef struct norm {
     tdn_view x, y;
-    tdn_view scale, bias;  /* broadcast to x's dims; dtype NONE: 1 and 0 */
-    tdn_view *mean, *inverse; /* outputs, one an element of the outer axes; NULL: nobody reads them */
-    uint32_t mask;         /* the axes */
-    double epsilon;        /* added to the variance */
-    double epsilon_root;   /* added to its root */
-    bool centred;          /* subtract the mean */
+    tdn_view scale, bias; /* broadcast to x's dims; dtype NONE: 1 and 0 */
+    tdn_view *mean,
+        *inverse;        /* outputs, one an element of the outer axes; NULL: nobody reads them */
+    uint32_t mask;       /* the axes */
+    double epsilon;      /* added to the variance */
+    double epsilon_root; /* added to its root */
+    bool centred;        /* subtract the mean */
 } norm;
 
-static void norm_line(const norm *p, const lines *x, const lines *y, const lines *scale, const lines *bias, int64_t line)
+static void norm_line(const norm *p, const lines *x, const lines *y, const lines *scale,
+                      const lines *bias, int64_t line)
 {
     const int64_t n = tdn_view_count(&x->inner), from = line_at(x, line), to = line_at(y, line);
     const int64_t scale_at = line_at(scale, line), bias_at = line_at(bias, line);
@@ -223,7 +230,8 @@ static tdn_status instance_norm(const tdn_ref_call *call)
 {
     TDN_REF_NEED(call, call->n_in >= 3 && call->n_out >= 1 && call->in[0].rank >= 2);
     norm p = norm_of(call);
-    TDN_REF_NEED(call, along(&call->in[1], &p.x, 1, &p.scale) && along(&call->in[2], &p.x, 1, &p.bias));
+    TDN_REF_NEED(call,
+                 along(&call->in[1], &p.x, 1, &p.scale) && along(&call->in[2], &p.x, 1, &p.bias));
     p.mask = axes_from(2, p.x.rank);
     return norm_run(call, &p);
 }
@@ -252,14 +260,16 @@ static tdn_status group_norm(const tdn_ref_call *call)
     TDN_REF_NEED(call, p.y.rank == p.x.rank && p.y.dims[1] == channels);
     const bool a_channel = call->in[1].rank == 1 && call->in[1].dims[0] == channels;
     if (a_channel)
-        TDN_REF_NEED(call, along(&call->in[1], &p.x, 1, &p.scale) && along(&call->in[2], &p.x, 1, &p.bias));
+        TDN_REF_NEED(call, along(&call->in[1], &p.x, 1, &p.scale) &&
+                               along(&call->in[2], &p.x, 1, &p.bias));
     split_channels(&p.x, groups);
     split_channels(&p.y, groups);
     if (a_channel) {
         split_channels(&p.scale, groups);
         split_channels(&p.bias, groups);
     } else {
-        TDN_REF_NEED(call, along(&call->in[1], &p.x, 1, &p.scale) && along(&call->in[2], &p.x, 1, &p.bias));
+        TDN_REF_NEED(call, along(&call->in[1], &p.x, 1, &p.scale) &&
+                               along(&call->in[2], &p.x, 1, &p.bias));
     }
     p.mask = axes_from(2, p.x.rank);
     return norm_run(call, &p);
@@ -285,8 +295,10 @@ static tdn_status mean_variance(const tdn_ref_call *call)
 static tdn_status lp_norm(const tdn_ref_call *call)
 {
     int axis;
-    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1 && tdn_view_same_dims(&call->in[0], &call->out[0]));
-    TDN_REF_NEED(call, tdn_ref_axis(tdn_attr_int(call->attrs, "axis", -1), call->in[0].rank, &axis));
+    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1 &&
+                           tdn_view_same_dims(&call->in[0], &call->out[0]));
+    TDN_REF_NEED(call,
+                 tdn_ref_axis(tdn_attr_int(call->attrs, "axis", -1), call->in[0].rank, &axis));
     const lines x = lines_make(&call->in[0], 1u << axis), y = lines_make(&call->out[0], 1u << axis);
     const bool ones = tdn_attr_int(call->attrs, "p", 2) == 1;
     const int64_t n = tdn_view_count(&x.inner), n_lines = tdn_view_count(&x.outer);
@@ -297,7 +309,8 @@ static tdn_status lp_norm(const tdn_ref_call *call)
             sum += ones ? fabs(line_get(&x, from, k)) : pow(line_get(&x, from, k), 2);
         const double length = ones ? sum : sqrt(sum);
         for (int64_t k = 0; k < n; k++)
-            tdn_ref_set(&y.view, to + place_in(&y, k), length == 0 ? 0 : line_get(&x, from, k) / length);
+            tdn_ref_set(&y.view, to + place_in(&y, k),
+                        length == 0 ? 0 : line_get(&x, from, k) / length);
     }
     return TDN_OK;
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * References of pools: for each output the window is walked, what lies outside of the input is skipped.
+ * References of pools: for each output the window is walked, what lies outside of the input is
+ * skipped.
  *
- * An average divides by the positions inside of the input, or with count_include_pad by those inside of the input and
- * its padding; what overhangs the padding in ceil_mode never counts. Works on (n, c) planes of one to three spatial
- * axes, in double, or in int64 where a maximum over integers asks for all bits.
+ * An average divides by the positions inside of the input, or with count_include_pad by those
+ * inside of the input and its padding; what overhangs the padding in ceil_mode never counts. Works
+ * on (n, c) planes of one to three spatial axes, in double, or in int64 where a maximum over
+ * integers asks for all bits.
  */
 #include <math.h>
 #include <string.h>
@@ -25,7 +27,8 @@ static tdn_status pool_make(const tdn_ref_call *call, pool *p)
     *p = (pool){.x = &call->in[0], .y = &call->out[0], .n = call->in[0].rank - 2};
     int n_kernel;
     const int64_t *kernel = tdn_attr_ints(call->attrs, "kernel_shape", &n_kernel);
-    TDN_REF_NEED(call, p->n >= 1 && n_kernel == p->n && p->y->rank == p->x->rank && p->x->rank <= 5);
+    TDN_REF_NEED(call,
+                 p->n >= 1 && n_kernel == p->n && p->y->rank == p->x->rank && p->x->rank <= 5);
     TDN_REF_NEED(call, p->x->dims[0] == p->y->dims[0] && p->x->dims[1] == p->y->dims[1]);
     const char *wrong = tdn_window_read(&p->window, call->attrs, p->n, p->x->dims + 2, kernel);
     for (int i = 0; i < p->n; i++)
@@ -34,16 +37,19 @@ static tdn_status pool_make(const tdn_ref_call *call, pool *p)
 }
 
 /* The kernel positions [begin, end) of an axis whose element lies in [low, high). */
-static void reach(const pool *p, int axis, int64_t o, int64_t low, int64_t high, int64_t *begin, int64_t *end)
+static void reach(const pool *p, int axis, int64_t o, int64_t low, int64_t high, int64_t *begin,
+                  int64_t *end)
 {
-    const int64_t first = o * p->window.stride[axis] - p->window.before[axis], d = p->window.dilation[axis];
+    const int64_t first = o * p->window.stride[axis] - p->window.before[axis],
+                  d = p->window.dilation[axis];
     const int64_t k = p->window.kernel[axis];
     *begin = first >= low ? 0 : (low - first + d - 1) / d;
     *end = high <= first ? 0 : (high - first + d - 1) / d;
     *end = *end < k ? *end : k;
 }
 
-/* A walk over the elements of the input that an output sees: like tdn_walk, over the positions that are inside. */
+/* A walk over the elements of the input that an output sees: like tdn_walk, over the positions that
+ * are inside. */
 typedef struct seen {
     tdn_walk walk;
     int64_t first[TDN_WINDOW_MAX]; /* index of the element at walk index 0 */
@@ -58,7 +64,8 @@ static seen seen_from(const pool *p, const int64_t *o)
         int64_t begin, end;
         reach(p, i, o[i], 0, p->x->dims[2 + i], &begin, &end);
         extents[i] = end > begin ? end - begin : 0;
-        s.first[i] = o[i] * p->window.stride[i] - p->window.before[i] + begin * p->window.dilation[i];
+        s.first[i] =
+            o[i] * p->window.stride[i] - p->window.before[i] + begin * p->window.dilation[i];
         s.count *= extents[i];
     }
     s.walk = tdn_walk_begin(p->n, extents);
@@ -84,20 +91,22 @@ static int64_t padded_count(const pool *p, const int64_t *o)
     int64_t count = 1;
     for (int i = 0; i < p->n; i++) {
         int64_t begin, end;
-        reach(p, i, o[i], -p->window.before[i], p->x->dims[2 + i] + p->window.after[i], &begin, &end);
+        reach(p, i, o[i], -p->window.before[i], p->x->dims[2 + i] + p->window.after[i], &begin,
+              &end);
         count *= end > begin ? end - begin : 0;
     }
     return count;
 }
 
-/* ---- Kinds ---------------------------------------------------------------------------------------------------- */
+/* ---- Kinds ----------------------------------------------------------------------------------- */
 
 typedef struct plane {
     int64_t x, y;   /* offsets of its first elements */
     int64_t number; /* n * channels + c */
 } plane;
 
-typedef void pool_fn(const tdn_ref_call *call, const pool *p, const plane *at, const int64_t *o, int64_t y_offset);
+typedef void pool_fn(const tdn_ref_call *call, const pool *p, const plane *at, const int64_t *o,
+                     int64_t y_offset);
 
 static bool is_int(tdn_dtype dtype) { return !tdn_ref_is_float(dtype); }
 
@@ -113,7 +122,8 @@ static int64_t element_number(const pool *p, const seen *s, int64_t plane_number
     return plane_number * count + number;
 }
 
-static void pool_max(const tdn_ref_call *call, const pool *p, const plane *at, const int64_t *o, int64_t y_offset)
+static void pool_max(const tdn_ref_call *call, const pool *p, const plane *at, const int64_t *o,
+                     int64_t y_offset)
 {
     const tdn_view *indices = tdn_ref_out(call, 1);
     double best = -INFINITY;
@@ -137,14 +147,17 @@ static void pool_max(const tdn_ref_call *call, const pool *p, const plane *at, c
     if (!indices)
         return;
     const bool column_major = tdn_attr_int(call->attrs, "storage_order", 0) == 1;
-    const int64_t number = best_offset < 0 ? -1 : element_number(p, &found, at->number, column_major);
-    int64_t offset = at->number / p->x->dims[1] * indices->strides[0] + at->number % p->x->dims[1] * indices->strides[1];
+    const int64_t number =
+        best_offset < 0 ? -1 : element_number(p, &found, at->number, column_major);
+    int64_t offset = at->number / p->x->dims[1] * indices->strides[0] +
+                     at->number % p->x->dims[1] * indices->strides[1];
     for (int i = 0; i < p->n; i++)
         offset += o[i] * indices->strides[2 + i];
     tdn_view_set_int(indices, offset, number);
 }
 
-static void pool_average(const tdn_ref_call *call, const pool *p, const plane *at, const int64_t *o, int64_t y_offset)
+static void pool_average(const tdn_ref_call *call, const pool *p, const plane *at, const int64_t *o,
+                         int64_t y_offset)
 {
     double sum = 0;
     seen s = seen_from(p, o);
@@ -155,7 +168,8 @@ static void pool_average(const tdn_ref_call *call, const pool *p, const plane *a
     tdn_ref_set(p->y, y_offset, count ? sum / (double)count : 0);
 }
 
-static void pool_lp(const tdn_ref_call *call, const pool *p, const plane *at, const int64_t *o, int64_t y_offset)
+static void pool_lp(const tdn_ref_call *call, const pool *p, const plane *at, const int64_t *o,
+                    int64_t y_offset)
 {
     const double power = (double)tdn_attr_int(call->attrs, "p", 2);
     double sum = 0;
@@ -199,7 +213,8 @@ static tdn_status core_pool(const tdn_ref_call *call)
 
 static int planes(const tdn_ref_call *call)
 {
-    const int64_t n = call->n_out && call->out[0].rank >= 2 ? call->out[0].dims[0] * call->out[0].dims[1] : 1;
+    const int64_t n =
+        call->n_out && call->out[0].rank >= 2 ? call->out[0].dims[0] * call->out[0].dims[1] : 1;
     return n < 1 ? 1 : n > 64 ? 64 : (int)n;
 }
 
@@ -217,12 +232,13 @@ static tdn_status global_lp_pool(const tdn_ref_call *call)
                 offset += w.index[i - 2] * x->strides[i];
             sum += pow(fabs(tdn_ref_get(x, offset)), power);
         }
-        tdn_ref_set(y, o.index[0] * y->strides[0] + o.index[1] * y->strides[1], pow(sum, 1 / power));
+        tdn_ref_set(y, o.index[0] * y->strides[0] + o.index[1] * y->strides[1],
+                    pow(sum, 1 / power));
     }
     return TDN_OK;
 }
 
-/* ---- Local response normalisation ----------------------------------------------------------------------------- */
+/* ---- Local response normalisation ------------------------------------------------------------ */
 
 static tdn_status lrn(const tdn_ref_call *call)
 {
@@ -236,7 +252,8 @@ static tdn_status lrn(const tdn_ref_call *call)
     TDN_REF_NEED(call, size > 0);
     for (tdn_walk w = tdn_walk_begin(x->rank, x->dims); w.more; tdn_walk_next(&w)) {
         const int64_t c = w.index[1], at = tdn_walk_offset(&w, x) - c * x->strides[1];
-        const int64_t low = c - (size - 1) / 2, high = c + size / 2; /* of an even size the longer half is above */
+        const int64_t low = c - (size - 1) / 2,
+                      high = c + size / 2; /* of an even size the longer half is above */
         double sum = 0;
         for (int64_t k = low < 0 ? 0 : low; k <= high && k < x->dims[1]; k++)
             sum += pow(tdn_ref_get(x, at + k * x->strides[1]), 2);
@@ -246,15 +263,16 @@ static tdn_status lrn(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-/* ---- Unpooling ------------------------------------------------------------------------------------------------ */
+/* ---- Unpooling ------------------------------------------------------------------------------- */
 
-/* Indices count in the tensor that the pool's input was by its attributes; output_shape may be larger, which adds zeros
- * at the end of each axis. */
+/* Indices count in the tensor that the pool's input was by its attributes; output_shape may be
+ * larger, which adds zeros at the end of each axis. */
 static tdn_status max_unpool(const tdn_ref_call *call)
 {
     TDN_REF_NEED(call, call->n_in >= 2 && call->n_out >= 1 && call->in[0].rank >= 3);
     const tdn_view *x = &call->in[0], *indices = &call->in[1], *y = &call->out[0];
-    TDN_REF_NEED(call, tdn_view_same_dims(x, indices) && y->rank == x->rank && x->dtype == y->dtype);
+    TDN_REF_NEED(call,
+                 tdn_view_same_dims(x, indices) && y->rank == x->rank && x->dtype == y->dtype);
     tdn_view natural = {.rank = x->rank, .dims = {x->dims[0], x->dims[1]}};
     int n, n_strides, n_pads;
     const int64_t *kernel = tdn_attr_ints(call->attrs, "kernel_shape", &n);
@@ -285,10 +303,12 @@ static tdn_status max_unpool(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-/* ---- Regions of interest -------------------------------------------------------------------------------------- */
+/* ---- Regions of interest --------------------------------------------------------------------- */
 
-/* Of a region of `extent` elements from `start` on, the elements of bin i of n, clipped to the input. */
-static void roi_bin(int64_t start, int64_t extent, int64_t i, int64_t n, int64_t in, int64_t *begin, int64_t *end)
+/* Of a region of `extent` elements from `start` on, the elements of bin i of n, clipped to the
+ * input. */
+static void roi_bin(int64_t start, int64_t extent, int64_t i, int64_t n, int64_t in, int64_t *begin,
+                    int64_t *end)
 {
     const double size = (double)extent / (double)n;
     *begin = (int64_t)floor((double)i * size) + start;
@@ -305,14 +325,17 @@ static int64_t to_pixel(double x)
 
 static tdn_status max_roi_pool(const tdn_ref_call *call)
 {
-    TDN_REF_NEED(call, call->n_in >= 2 && call->n_out >= 1 && call->in[0].rank == 4 && call->in[1].rank == 2);
+    TDN_REF_NEED(call, call->n_in >= 2 && call->n_out >= 1 && call->in[0].rank == 4 &&
+                           call->in[1].rank == 2);
     const tdn_view *x = &call->in[0], *rois = &call->in[1], *y = &call->out[0];
-    TDN_REF_NEED(call, y->rank == 4 && rois->dims[1] == 5 && y->dims[0] == rois->dims[0] && y->dims[1] == x->dims[1]);
+    TDN_REF_NEED(call, y->rank == 4 && rois->dims[1] == 5 && y->dims[0] == rois->dims[0] &&
+                           y->dims[1] == x->dims[1]);
     const double scale = (double)tdn_attr_float(call->attrs, "spatial_scale", 1);
     for (tdn_walk w = tdn_walk_begin(4, y->dims); w.more; tdn_walk_next(&w)) {
         int64_t roi[5], h[2], v[2];
         for (int i = 0; i < 5; i++) {
-            const double r = tdn_ref_get(rois, w.index[0] * rois->strides[0] + i * rois->strides[1]);
+            const double r =
+                tdn_ref_get(rois, w.index[0] * rois->strides[0] + i * rois->strides[1]);
             roi[i] = to_pixel(i ? r * scale : r);
         }
         if (roi[0] < 0 || roi[0] >= x->dims[0])

@@ -2,9 +2,9 @@
 /*
  * References of the quantised operators: real = scale * (q - zero point).
  *
- * Quantising divides, rounds half to even, adds the zero point and saturates, in fp32 (or rounded to the narrower float
- * that the operator asks for). Integer products are summed in double, which holds them exactly, four rows or output
- * channels at a time; an int32 result takes the low bits.
+ * Quantising divides, rounds half to even, adds the zero point and saturates, in fp32 (or rounded
+ * to the narrower float that the operator asks for). Integer products are summed in double, which
+ * holds them exactly, four rows or output channels at a time; an int32 result takes the low bits.
  */
 #include <math.h>
 #include <string.h>
@@ -14,7 +14,7 @@
 #include "ref/row.h"
 #include "ref/window.h"
 
-/* ---- Scales and zero points: per tensor, along an axis, or in blocks along an axis ------------------------------------- */
+/* ---- Scales and zero points: per tensor, along an axis, or in blocks along an axis ----------- */
 
 typedef struct grain {
     tdn_view view; /* absent: dtype NONE; then `absent` everywhere */
@@ -24,7 +24,8 @@ typedef struct grain {
     int64_t strides[TDN_MAX_RANK];
 } grain;
 
-static bool grain_make(const tdn_view *param, const tdn_view *x, const tdn_attrs *attrs, double absent, grain *g)
+static bool grain_make(const tdn_view *param, const tdn_view *x, const tdn_attrs *attrs,
+                       double absent, grain *g)
 {
     *g = (grain){.absent = absent, .block = 1};
     if (!param)
@@ -41,7 +42,8 @@ static bool grain_make(const tdn_view *param, const tdn_view *x, const tdn_attrs
     }
     g->block = block;
     for (int i = 0; i < x->rank && param->rank == x->rank; i++) {
-        const int64_t wanted = i == g->axis ? x->dims[i] / block + (x->dims[i] % block != 0) : x->dims[i];
+        const int64_t wanted =
+            i == g->axis ? x->dims[i] / block + (x->dims[i] % block != 0) : x->dims[i];
         if (param->dims[i] != wanted)
             return false;
         g->strides[i] = param->strides[i];
@@ -67,7 +69,7 @@ static void grain_row(const grain *g, int rank, const int64_t *index, int n, dou
         out[i] = tdn_view_get(&g->view, base + (index[last] + i) / block * stride);
 }
 
-/* ---- QuantizeLinear, DequantizeLinear ----------------------------------------------------------------------------------- */
+/* ---- QuantizeLinear, DequantizeLinear -------------------------------------------------------- */
 
 /* A walk in rows that knows its place: the axes are not joined, since scales go by them. */
 typedef struct place_walk {
@@ -117,7 +119,10 @@ static int64_t walk_offset(const place_walk *w, const tdn_view *view)
     return offset;
 }
 
-static int64_t last_stride(const tdn_view *view) { return view->rank ? view->strides[view->rank - 1] : 0; }
+static int64_t last_stride(const tdn_view *view)
+{
+    return view->rank ? view->strides[view->rank - 1] : 0;
+}
 
 static int64_t saturate(double q, int64_t low, int64_t high)
 {
@@ -131,18 +136,15 @@ static float rounded_to(tdn_dtype precision, float x)
     return precision == TDN_BF16 ? tdn_bf16_to_f32(tdn_f32_to_bf16(x)) : x;
 }
 
-/* The float that the division is rounded to: attribute "precision" (by ONNX's numbers), else the scale's dtype. */
+/* The float that the division is rounded to: attribute "precision" (by ONNX's numbers), else the
+ * scale's dtype. */
 static tdn_dtype division_precision(const tdn_ref_call *call)
 {
     switch (tdn_attr_int(call->attrs, "precision", 0)) {
-    case 0:
-        return call->in[1].dtype;
-    case 10:
-        return TDN_F16;
-    case 16:
-        return TDN_BF16;
-    default:
-        return TDN_F32;
+    case 0: return call->in[1].dtype;
+    case 10: return TDN_F16;
+    case 16: return TDN_BF16;
+    default: return TDN_F32;
     }
 }
 
@@ -167,7 +169,9 @@ static tdn_status quantize_run(const tdn_ref_call *call)
         grain_row(&scale, w.rank, w.index, w.n, s);
         grain_row(&zero, w.rank, w.index, w.n, z);
         for (int i = 0; i < w.n; i++)
-            q[i] = saturate((double)nearbyintf(rounded_to(precision, (float)v[i] / (float)s[i])) + z[i], low, high);
+            q[i] = saturate((double)nearbyintf(rounded_to(precision, (float)v[i] / (float)s[i])) +
+                                z[i],
+                            low, high);
         tdn_row_store_int(y, walk_offset(&w, y), last_stride(y), w.n, q);
     }
     return TDN_OK;
@@ -196,9 +200,12 @@ static tdn_status dequantize_run(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-static int element_parts(const tdn_ref_call *call) { return call->n_out ? tdn_ref_parts_of(&call->out[0], 2) : 1; }
+static int element_parts(const tdn_ref_call *call)
+{
+    return call->n_out ? tdn_ref_parts_of(&call->out[0], 2) : 1;
+}
 
-/* ---- DynamicQuantizeLinear: the scale comes from the data ------------------------------------------------------------------ */
+/* ---- DynamicQuantizeLinear: the scale comes from the data ------------------------------------ */
 
 static tdn_status dynamic_quantize_run(const tdn_ref_call *call)
 {
@@ -224,7 +231,7 @@ static tdn_status dynamic_quantize_run(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-/* ---- Sums of 8-bit products --------------------------------------------------------------------------------------------- */
+/* ---- Sums of 8-bit products ------------------------------------------------------------------ */
 
 enum { LANES = 4 }; /* rows of a, or output channels, that are summed together */
 
@@ -234,11 +241,13 @@ typedef struct sums {
 
 static int64_t get_8(const tdn_view *view, int64_t offset)
 {
-    return view->dtype == TDN_U8 ? ((const uint8_t *)view->data)[offset] : ((const int8_t *)view->data)[offset];
+    return view->dtype == TDN_U8 ? ((const uint8_t *)view->data)[offset]
+                                 : ((const int8_t *)view->data)[offset];
 }
 
 /* x[i] - zero[i] as floats: exact. */
-static void load_8(const tdn_view *view, int64_t offset, int64_t stride, int n, const float *zero, float *x)
+static void load_8(const tdn_view *view, int64_t offset, int64_t stride, int n, const float *zero,
+                   float *x)
 {
     if (view->dtype == TDN_U8) {
         const uint8_t *p = (const uint8_t *)view->data + offset;
@@ -251,7 +260,10 @@ static void load_8(const tdn_view *view, int64_t offset, int64_t stride, int n, 
     }
 }
 
-static bool is_8(const tdn_view *view) { return view && (view->dtype == TDN_S8 || view->dtype == TDN_U8); }
+static bool is_8(const tdn_view *view)
+{
+    return view && (view->dtype == TDN_S8 || view->dtype == TDN_U8);
+}
 
 /* What a sum becomes: itself, or a quantised value where the operator says how. */
 typedef struct finish {
@@ -259,18 +271,19 @@ typedef struct finish {
     int64_t low, high, zero;
 } finish;
 
-static void finish_row(const finish *f, const double *sum, const float *factor, double bias, const tdn_view *y,
-                       int64_t offset, int64_t stride, int n)
+static void finish_row(const finish *f, const double *sum, const float *factor, double bias,
+                       const tdn_view *y, int64_t offset, int64_t stride, int n)
 {
     int64_t q[TDN_ROW];
     for (int i = 0; i < n; i++)
-        q[i] = f->quantise
-                   ? saturate((double)(nearbyintf((float)(sum[i] + bias) * factor[i])) + (double)f->zero, f->low, f->high)
-                   : (int64_t)(sum[i] + bias);
+        q[i] = f->quantise ? saturate((double)(nearbyintf((float)(sum[i] + bias) * factor[i])) +
+                                          (double)f->zero,
+                                      f->low, f->high)
+                           : (int64_t)(sum[i] + bias);
     tdn_row_store_int(y, offset, stride, n, q);
 }
 
-/* ---- Integer matrix products -------------------------------------------------------------------------------------------- */
+/* ---- Integer matrix products ----------------------------------------------------------------- */
 
 /* Parameters of rows (of a) or columns (of b) as a view over the product's dims. */
 static bool over_product(const tdn_view *param, bool rows, const tdn_view *y, tdn_view *out)
@@ -291,7 +304,7 @@ static bool over_product(const tdn_view *param, bool rows, const tdn_view *y, td
 }
 
 typedef struct product {
-    tdn_view a, b, y;                         /* a, b over y's batch axes, then (m, k) and (k, n) */
+    tdn_view a, b, y; /* a, b over y's batch axes, then (m, k) and (k, n) */
     tdn_view a_zero, b_zero, a_scale, b_scale; /* over y's dims */
     int64_t m, k, n;
     float y_scale;
@@ -329,7 +342,8 @@ static bool product_make(const tdn_view *a, const tdn_view *b, const tdn_view *y
     p->m = p->a.dims[p->a.rank - 2];
     p->k = p->a.dims[p->a.rank - 1];
     p->n = p->b.dims[p->b.rank - 1];
-    if (r < 2 || p->b.dims[p->b.rank - 2] != p->k || p->y.dims[r - 2] != p->m || p->y.dims[r - 1] != p->n)
+    if (r < 2 || p->b.dims[p->b.rank - 2] != p->k || p->y.dims[r - 2] != p->m ||
+        p->y.dims[r - 1] != p->n)
         return false;
     int64_t dims[TDN_MAX_RANK];
     memcpy(dims, p->y.dims, sizeof dims);
@@ -353,7 +367,8 @@ static int64_t batch_offset(const product *p, const tdn_view *v, int64_t index)
 }
 
 /* Rows m0 .. m0 + lanes of one batch, columns n0 .. n0 + width. */
-static void product_block(const product *p, int64_t batch, int64_t m0, int lanes, int64_t n0, int width)
+static void product_block(const product *p, int64_t batch, int64_t m0, int lanes, int64_t n0,
+                          int width)
 {
     const int row = p->y.rank - 2, col = p->y.rank - 1;
     const int64_t a = batch_offset(p, &p->a, batch), b = batch_offset(p, &p->b, batch);
@@ -367,18 +382,24 @@ static void product_block(const product *p, int64_t batch, int64_t m0, int lanes
         a_zero[l] = (double)get_8(&p->a_zero, az + (m0 + l) * p->a_zero.strides[row]);
     for (int64_t k = 0; k < p->k; k++) {
         for (int l = 0; l < lanes; l++)
-            w[l] = (double)get_8(&p->a, a + (m0 + l) * p->a.strides[row] + k * p->a.strides[col]) - a_zero[l];
-        load_8(&p->b, b + k * p->b.strides[row] + n0 * p->b.strides[col], p->b.strides[col], width, zero, x);
+            w[l] = (double)get_8(&p->a, a + (m0 + l) * p->a.strides[row] + k * p->a.strides[col]) -
+                   a_zero[l];
+        load_8(&p->b, b + k * p->b.strides[row] + n0 * p->b.strides[col], p->b.strides[col], width,
+               zero, x);
         tdn_ref_axpy4(s.at, TDN_ROW, x, 1, w, width);
     }
     for (int l = 0; l < lanes; l++) {
         for (int i = 0; i < width && p->finish.quantise; i++) {
-            const int64_t as = batch_offset(p, &p->a_scale, batch) + (m0 + l) * p->a_scale.strides[row];
-            const int64_t bs = batch_offset(p, &p->b_scale, batch) + (n0 + i) * p->b_scale.strides[col];
-            factor[i] = (float)tdn_view_get(&p->a_scale, as) * (float)tdn_view_get(&p->b_scale, bs) / p->y_scale;
+            const int64_t as =
+                batch_offset(p, &p->a_scale, batch) + (m0 + l) * p->a_scale.strides[row];
+            const int64_t bs =
+                batch_offset(p, &p->b_scale, batch) + (n0 + i) * p->b_scale.strides[col];
+            factor[i] = (float)tdn_view_get(&p->a_scale, as) *
+                        (float)tdn_view_get(&p->b_scale, bs) / p->y_scale;
         }
         finish_row(&p->finish, s.at + l * TDN_ROW, factor, 0, &p->y,
-                   batch_offset(p, &p->y, batch) + (m0 + l) * p->y.strides[row] + n0 * p->y.strides[col],
+                   batch_offset(p, &p->y, batch) + (m0 + l) * p->y.strides[row] +
+                       n0 * p->y.strides[col],
                    p->y.strides[col], width);
     }
 }
@@ -389,19 +410,22 @@ static void product_run(const tdn_ref_call *call, const product *p)
     int64_t begin, end;
     if (p->m == 0 || p->n == 0)
         return;
-    tdn_ref_share(tdn_view_count(&p->y) / (p->m * p->n) * blocks, call->part, call->n_parts, &begin, &end);
+    tdn_ref_share(tdn_view_count(&p->y) / (p->m * p->n) * blocks, call->part, call->n_parts, &begin,
+                  &end);
     for (int64_t i = begin; i < end; i++) {
         const int64_t m0 = i % blocks * LANES;
         const int lanes = (int)(p->m - m0 < LANES ? p->m - m0 : LANES);
         for (int64_t n0 = 0; n0 < p->n; n0 += TDN_ROW)
-            product_block(p, i / blocks, m0, lanes, n0, (int)(p->n - n0 < TDN_ROW ? p->n - n0 : TDN_ROW));
+            product_block(p, i / blocks, m0, lanes, n0,
+                          (int)(p->n - n0 < TDN_ROW ? p->n - n0 : TDN_ROW));
     }
 }
 
 static tdn_status matmul_integer_run(const tdn_ref_call *call)
 {
     product p = {0};
-    TDN_REF_NEED(call, call->n_in >= 2 && call->n_out == 1 && is_8(&call->in[0]) && is_8(&call->in[1]));
+    TDN_REF_NEED(call,
+                 call->n_in >= 2 && call->n_out == 1 && is_8(&call->in[0]) && is_8(&call->in[1]));
     if (!tdn_ref_out(call, 0))
         return TDN_OK;
     const tdn_view *az = tdn_ref_in(call, 2), *bz = tdn_ref_in(call, 3);
@@ -444,9 +468,12 @@ static tdn_status qlinear_matmul_run(const tdn_ref_call *call)
         TDN_REF_NEED(call, tdn_ref_in(call, i));
     TDN_REF_NEED(call, is_8(&in[0]) && is_8(&in[2]) && is_8(&in[3]) && is_8(&in[5]));
     TDN_REF_NEED(call, product_make(&in[0], &in[3], &call->out[0], &p));
-    TDN_REF_NEED(call, over_product(&in[1], true, &p.y, &p.a_scale) && over_product(&in[2], true, &p.y, &p.a_zero));
-    TDN_REF_NEED(call, over_product(&in[4], false, &p.y, &p.b_scale) && over_product(&in[5], false, &p.y, &p.b_zero));
-    TDN_REF_NEED(call, scalar_of(&in[6], &y_scale) && finish_make(&call->out[0], &in[7], &p.finish));
+    TDN_REF_NEED(call, over_product(&in[1], true, &p.y, &p.a_scale) &&
+                           over_product(&in[2], true, &p.y, &p.a_zero));
+    TDN_REF_NEED(call, over_product(&in[4], false, &p.y, &p.b_scale) &&
+                           over_product(&in[5], false, &p.y, &p.b_zero));
+    TDN_REF_NEED(call,
+                 scalar_of(&in[6], &y_scale) && finish_make(&call->out[0], &in[7], &p.finish));
     p.y_scale = (float)y_scale;
     product_run(call, &p);
     return TDN_OK;
@@ -459,7 +486,7 @@ static int product_parts(const tdn_ref_call *call)
                : 1;
 }
 
-/* ---- Integer convolutions ----------------------------------------------------------------------------------------------- */
+/* ---- Integer convolutions -------------------------------------------------------------------- */
 
 typedef struct conv {
     tdn_view x, w, y;
@@ -481,8 +508,8 @@ static bool over_outputs(const tdn_view *param, int64_t outputs, tdn_view *out)
     return tdn_view_broadcast(tdn_view_count(param) == 1 ? &scalar : param, 1, dims, out);
 }
 
-static bool conv_make(const tdn_ref_call *call, const tdn_view *x, const tdn_view *w, const tdn_view *x_zero,
-                      const tdn_view *w_zero, conv *c)
+static bool conv_make(const tdn_ref_call *call, const tdn_view *x, const tdn_view *w,
+                      const tdn_view *x_zero, const tdn_view *w_zero, conv *c)
 {
     static const uint8_t zero[8] = {0};
     const tdn_view none = tdn_view_make((void *)(uintptr_t)zero, TDN_S8, 0, NULL);
@@ -491,7 +518,8 @@ static bool conv_make(const tdn_ref_call *call, const tdn_view *x, const tdn_vie
     c->w = *w;
     c->y = *y;
     c->group = tdn_attr_int(call->attrs, "group", 1);
-    if (!is_8(x) || !is_8(w) || x->rank < 3 || w->rank != x->rank || y->rank != x->rank || c->group < 1 ||
+    if (!is_8(x) || !is_8(w) || x->rank < 3 || w->rank != x->rank || y->rank != x->rank ||
+        c->group < 1 ||
         tdn_window_read(&c->window, call->attrs, x->rank - 2, x->dims + 2, w->dims + 2))
         return false;
     for (int i = 0; i < c->window.n; i++)
@@ -510,20 +538,25 @@ static bool conv_make(const tdn_ref_call *call, const tdn_view *x, const tdn_vie
     return over_outputs(w_zero ? w_zero : &none, w->dims[0], &c->w_zero);
 }
 
-/* Adds what tap `tap` of input channel `channel` gives to a row of outputs from ox on. `o` has the outer axes' place. */
-static void add_tap(const conv *c, int64_t n, int64_t channel, const int64_t *o, const int64_t *tap, int64_t ox,
-                    int width, const double *w, sums *s)
+/* Adds what tap `tap` of input channel `channel` gives to a row of outputs from ox on. `o` has the
+ * outer axes' place.
+ */
+static void add_tap(const conv *c, int64_t n, int64_t channel, const int64_t *o, const int64_t *tap,
+                    int64_t ox, int width, const double *w, sums *s)
 {
     const int last = c->window.n - 1;
     int64_t at = n * c->x.strides[0] + channel * c->x.strides[1];
     for (int i = 0; i < last; i++) {
-        const int64_t in = o[i] * c->window.stride[i] - c->window.before[i] + tap[i] * c->window.dilation[i];
+        const int64_t in =
+            o[i] * c->window.stride[i] - c->window.before[i] + tap[i] * c->window.dilation[i];
         if (in < 0 || in >= c->x.dims[2 + i])
             return;
         at += in * c->x.strides[2 + i];
     }
-    const int64_t step = c->window.stride[last], first = ox * step - c->window.before[last] + tap[last] * c->window.dilation[last];
-    int begin = 0, end = width; /* outputs whose input lies inside; outside is the zero point, which adds nothing */
+    const int64_t step = c->window.stride[last],
+                  first = ox * step - c->window.before[last] + tap[last] * c->window.dilation[last];
+    int begin = 0, end = width; /* outputs whose input lies inside; outside is the zero point, which
+                                   adds nothing */
     while (begin < end && first + begin * step < 0)
         begin++;
     while (end > begin && first + (end - 1) * step >= c->x.dims[2 + last])
@@ -533,13 +566,14 @@ static void add_tap(const conv *c, int64_t n, int64_t channel, const int64_t *o,
     float zero[TDN_ROW], x[TDN_ROW];
     for (int i = 0; i < end - begin; i++)
         zero[i] = (float)c->x_zero;
-    load_8(&c->x, at + (first + begin * step) * c->x.strides[2 + last], step * c->x.strides[2 + last], end - begin, zero,
-           x);
+    load_8(&c->x, at + (first + begin * step) * c->x.strides[2 + last],
+           step * c->x.strides[2 + last], end - begin, zero, x);
     tdn_ref_axpy4(s->at + begin, TDN_ROW, x, 1, w, end - begin);
 }
 
 /* Output channels m0 .. m0 + lanes of one row of outputs, ox .. ox + width. */
-static void conv_block(const conv *c, int64_t n, int64_t m0, int lanes, const int64_t *o, int64_t ox, int width, sums *s)
+static void conv_block(const conv *c, int64_t n, int64_t m0, int lanes, const int64_t *o,
+                       int64_t ox, int width, sums *s)
 {
     int64_t n_taps = 1;
     const int64_t group = m0 / c->outputs;
@@ -562,7 +596,8 @@ static void conv_block(const conv *c, int64_t n, int64_t m0, int lanes, const in
         }
 }
 
-static void conv_store(const conv *c, int64_t n, int64_t m, const int64_t *o, int64_t ox, int width, const double *sum)
+static void conv_store(const conv *c, int64_t n, int64_t m, const int64_t *o, int64_t ox, int width,
+                       const double *sum)
 {
     const int last = c->window.n - 1;
     float factor[TDN_ROW];
@@ -571,7 +606,8 @@ static void conv_store(const conv *c, int64_t n, int64_t m, const int64_t *o, in
         at += o[i] * c->y.strides[2 + i];
     if (c->finish.quantise)
         for (int i = 0; i < width; i++)
-            factor[i] = c->x_scale * (float)tdn_view_get(&c->w_scale, m * c->w_scale.strides[0]) / c->y_scale;
+            factor[i] = c->x_scale * (float)tdn_view_get(&c->w_scale, m * c->w_scale.strides[0]) /
+                        c->y_scale;
     const double bias = c->bias ? tdn_view_get(c->bias, m * c->bias->strides[0]) : 0;
     finish_row(&c->finish, sum, factor, bias, &c->y, at, c->y.strides[2 + last], width);
 }
@@ -580,7 +616,8 @@ static void conv_store(const conv *c, int64_t n, int64_t m, const int64_t *o, in
 static void conv_run(const tdn_ref_call *call, const conv *c)
 {
     const int last = c->window.n - 1;
-    const int64_t width = c->y.dims[2 + last], blocks = c->outputs / LANES + (c->outputs % LANES != 0);
+    const int64_t width = c->y.dims[2 + last],
+                  blocks = c->outputs / LANES + (c->outputs % LANES != 0);
     int64_t rows = 1, begin, end;
     if (tdn_view_count(&c->y) == 0)
         return;
@@ -593,7 +630,8 @@ static void conv_run(const tdn_ref_call *call, const conv *c)
             o[i] = rest % c->y.dims[2 + i];
             rest /= c->y.dims[2 + i];
         }
-        const int64_t block = u / rows % blocks, group = u / rows / blocks % c->group, n = u / rows / blocks / c->group;
+        const int64_t block = u / rows % blocks, group = u / rows / blocks % c->group,
+                      n = u / rows / blocks / c->group;
         const int64_t m0 = group * c->outputs + block * LANES, left = c->outputs - block * LANES;
         const int lanes = (int)(left < LANES ? left : LANES);
         for (int64_t ox = 0; ox < width; ox += TDN_ROW) {
@@ -612,7 +650,8 @@ static tdn_status conv_integer_run(const tdn_ref_call *call)
     TDN_REF_NEED(call, call->n_in >= 2 && call->n_out == 1);
     if (!tdn_ref_out(call, 0))
         return TDN_OK;
-    TDN_REF_NEED(call, conv_make(call, &call->in[0], &call->in[1], tdn_ref_in(call, 2), tdn_ref_in(call, 3), &c));
+    TDN_REF_NEED(call, conv_make(call, &call->in[0], &call->in[1], tdn_ref_in(call, 2),
+                                 tdn_ref_in(call, 3), &c));
     conv_run(call, &c);
     return TDN_OK;
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * References of reductions: ONNX's Reduce*, the global pools, the core operator Reduce, ArgMax and ArgMin, running
- * sums and products.
+ * References of reductions: ONNX's Reduce*, the global pools, the core operator Reduce, ArgMax and
+ * ArgMin, running sums and products.
  *
- * A reduction splits the input's axes into those that stay, which number the outputs, and those that go, which are
- * walked in rows for each output. Sums run in double (in int64 for integers) in the order of the input, so that the
- * result does not depend on how outputs are shared between threads.
+ * A reduction splits the input's axes into those that stay, which number the outputs, and those
+ * that go, which are walked in rows for each output. Sums run in double (in int64 for integers) in
+ * the order of the input, so that the result does not depend on how outputs are shared between
+ * threads.
  */
 #include <math.h>
 #include <string.h>
@@ -21,7 +22,7 @@ typedef struct total {
     int64_t i;
 } total;
 
-/* ---- One row into a total -------------------------------------------------------------------------------------------- */
+/* ---- One row into a total -------------------------------------------------------------------- */
 
 static void add_log_sum_exp(total *t, int n, const double *x)
 {
@@ -67,9 +68,7 @@ static void add_real(kind k, total *t, int n, const double *x)
         for (int i = 0; i < n; i++)
             a += x[i] * x[i];
         break;
-    case LOGSUMEXP:
-        add_log_sum_exp(t, n, x);
-        return;
+    case LOGSUMEXP: add_log_sum_exp(t, n, x); return;
     }
     t->x = a;
 }
@@ -81,23 +80,12 @@ static void add_whole(kind k, bool u64, total *t, int n, const int64_t *x)
     for (int i = 0; i < n; i++) {
         const uint64_t v = (uint64_t)x[i];
         switch (k) {
-        case MAX:
-            a = (int64_t)(v ^ flip) > (int64_t)(a ^ flip) ? v : a;
-            break;
-        case MIN:
-            a = (int64_t)(v ^ flip) < (int64_t)(a ^ flip) ? v : a;
-            break;
-        case PROD:
-            a *= v;
-            break;
-        case L1:
-            a += !u64 && x[i] < 0 ? 0 - v : v;
-            break;
-        case SUMSQ:
-            a += v * v;
-            break;
-        default:
-            a += v;
+        case MAX: a = (int64_t)(v ^ flip) > (int64_t)(a ^ flip) ? v : a; break;
+        case MIN: a = (int64_t)(v ^ flip) < (int64_t)(a ^ flip) ? v : a; break;
+        case PROD: a *= v; break;
+        case L1: a += !u64 && x[i] < 0 ? 0 - v : v; break;
+        case SUMSQ: a += v * v; break;
+        default: a += v;
         }
     }
     t->i = (int64_t)a;
@@ -124,27 +112,26 @@ static total begin_total(kind k, tdn_dtype dtype)
 static double end_real(kind k, const total *t, int64_t n)
 {
     switch (k) {
-    case MEAN:
-        return t->x / (double)n;
-    case L2:
-        return sqrt(t->x);
-    case LOGSUM:
-        return log(t->x);
+    case MEAN: return t->x / (double)n;
+    case L2: return sqrt(t->x);
+    case LOGSUM: return log(t->x);
     case LOGSUMEXP:
         return isinf(t->largest) || isnan(t->largest) ? t->largest : t->largest + log(t->x);
-    default:
-        return t->x;
+    default: return t->x;
     }
 }
 
-/* ---- Which axes ------------------------------------------------------------------------------------------------------ */
+/* ---- Which axes ------------------------------------------------------------------------------ */
 
-/* The input's axes in two views: `stays` numbers the outputs, `goes` is what one of them sums. `out` has stays' dims. */
+/* The input's axes in two views: `stays` numbers the outputs, `goes` is what one of them sums.
+ * `out` has stays' dims.
+ */
 typedef struct split {
     tdn_view stays, goes, out;
 } split;
 
-static bool split_axes(const tdn_view *x, const tdn_view *y, const bool *reduced, bool keep_dims, split *s)
+static bool split_axes(const tdn_view *x, const tdn_view *y, const bool *reduced, bool keep_dims,
+                       split *s)
 {
     *s = (split){.stays = {.data = x->data, .dtype = x->dtype},
                  .goes = {.data = x->data, .dtype = x->dtype},
@@ -178,7 +165,8 @@ static bool mark_axes(const int64_t *axes, int64_t n, int rank, bool *reduced)
     return true;
 }
 
-/* From input 1, else from the attribute; none means all, or with noop_with_empty_axes really none. */
+/* From input 1, else from the attribute; none means all, or with
+ * noop_with_empty_axes really none. */
 static bool axes_of_call(const tdn_ref_call *call, bool *reduced)
 {
     const int rank = call->in[0].rank;
@@ -194,7 +182,7 @@ static bool axes_of_call(const tdn_ref_call *call, bool *reduced)
     return mark_axes(input ? from_input : axes, n, rank, reduced);
 }
 
-/* ---- Reductions ------------------------------------------------------------------------------------------------------ */
+/* ---- Reductions ------------------------------------------------------------------------------ */
 
 /* Integers stay integers where the kind has no root or logarithm. */
 static bool is_whole(kind k, tdn_dtype dtype)
@@ -259,15 +247,13 @@ static tdn_status reduce(const tdn_ref_call *call, kind k)
     bool reduced[TDN_MAX_RANK] = {false};
     TDN_REF_NEED(call, call->n_in >= 1 && call->n_out == 1);
     if (!axes_of_call(call, reduced))
-        return tdn_fail(call->error, TDN_E_MODEL, "an axis to reduce is outside of the input's rank");
+        return tdn_fail(call->error, TDN_E_MODEL,
+                        "an axis to reduce is outside of the input's rank");
     return reduce_axes(call, k, reduced, tdn_attr_int(call->attrs, "keepdims", 1) != 0);
 }
 
-#define REDUCE(name, k)                                                                                                \
-    static tdn_status name##_run(const tdn_ref_call *call)                                                             \
-    {                                                                                                                  \
-        return reduce(call, k);                                                                                        \
-    }
+#define REDUCE(name, k)                                                                            \
+    static tdn_status name##_run(const tdn_ref_call *call) { return reduce(call, k); }
 REDUCE(reduce_sum, SUM)
 REDUCE(reduce_mean, MEAN)
 REDUCE(reduce_max, MAX)
@@ -282,15 +268,18 @@ REDUCE(reduce_log_sum_exp, LOGSUMEXP)
 /* The core operator: its axes are always said, and none means none. */
 static tdn_status core_reduce_run(const tdn_ref_call *call)
 {
-    static const char *const names[] = {"sum", "mean", "max", "min", "prod", "l1", "l2", "sumsq", "logsum", "logsumexp"};
+    static const char *const names[] = {"sum", "mean", "max",   "min",    "prod",
+                                        "l1",  "l2",   "sumsq", "logsum", "logsumexp"};
     const char *name = tdn_attr_string(call->attrs, "kind", "");
     int n = 0;
     const int64_t *axes = tdn_attr_ints(call->attrs, "axes", &n);
     bool reduced[TDN_MAX_RANK] = {false};
-    TDN_REF_NEED(call, call->n_in == 1 && call->n_out == 1 && mark_axes(axes, n, call->in[0].rank, reduced));
+    TDN_REF_NEED(call, call->n_in == 1 && call->n_out == 1 &&
+                           mark_axes(axes, n, call->in[0].rank, reduced));
     for (int k = SUM; k <= LOGSUMEXP; k++)
         if (strcmp(name, names[k]) == 0)
-            return reduce_axes(call, (kind)k, reduced, tdn_attr_int(call->attrs, "keepdims", 0) != 0);
+            return reduce_axes(call, (kind)k, reduced,
+                               tdn_attr_int(call->attrs, "keepdims", 0) != 0);
     return tdn_fail(call->error, TDN_E_MODEL, "there is no reduction '%s'", name);
 }
 
@@ -309,10 +298,11 @@ static tdn_status global_max_run(const tdn_ref_call *call) { return global_pool(
 static int reduce_parts(const tdn_ref_call *call)
 {
     const int64_t outputs = call->n_out ? tdn_view_count(&call->out[0]) : 0;
-    return outputs < 1 ? 1 : tdn_ref_parts_of(&call->out[0], tdn_view_count(&call->in[0]) / outputs);
+    return outputs < 1 ? 1
+                       : tdn_ref_parts_of(&call->out[0], tdn_view_count(&call->in[0]) / outputs);
 }
 
-/* ---- ArgMax, ArgMin -------------------------------------------------------------------------------------------------- */
+/* ---- ArgMax, ArgMin -------------------------------------------------------------------------- */
 
 /* Is element i a better choice than the one at `best`? A NaN, once met, stays. */
 static bool is_better(const tdn_view *x, int64_t i, int64_t best, bool max, bool last)
@@ -340,7 +330,8 @@ static tdn_status arg(const tdn_ref_call *call, bool max)
     TDN_REF_NEED(call, tdn_ref_axis(tdn_attr_int(call->attrs, "axis", 0), x->rank, &axis));
     reduced[axis] = true;
     split s;
-    TDN_REF_NEED(call, split_axes(x, &call->out[0], reduced, tdn_attr_int(call->attrs, "keepdims", 1) != 0, &s));
+    TDN_REF_NEED(call, split_axes(x, &call->out[0], reduced,
+                                  tdn_attr_int(call->attrs, "keepdims", 1) != 0, &s));
     const bool last = tdn_attr_int(call->attrs, "select_last_index", 0) != 0;
     int64_t begin, end;
     tdn_ref_share(tdn_view_count(&s.out), call->part, call->n_parts, &begin, &end);
@@ -358,11 +349,11 @@ static tdn_status arg(const tdn_ref_call *call, bool max)
 static tdn_status arg_max_run(const tdn_ref_call *call) { return arg(call, true); }
 static tdn_status arg_min_run(const tdn_ref_call *call) { return arg(call, false); }
 
-/* ---- CumSum, CumProd ------------------------------------------------------------------------------------------------- */
+/* ---- CumSum, CumProd ------------------------------------------------------------------------- */
 
 /* One line of n elements from offset a of x to offset b of y. */
-static void run_along(const tdn_view *x, int64_t a, int64_t step_a, const tdn_view *y, int64_t b, int64_t step_b,
-                      int64_t n, bool product, bool exclusive)
+static void run_along(const tdn_view *x, int64_t a, int64_t step_a, const tdn_view *y, int64_t b,
+                      int64_t step_b, int64_t n, bool product, bool exclusive)
 {
     const bool real = tdn_ref_is_float(x->dtype);
     double total_real = product ? 1 : 0;
@@ -376,7 +367,8 @@ static void run_along(const tdn_view *x, int64_t a, int64_t step_a, const tdn_vi
             tdn_ref_set(y, b + i * step_b, exclusive ? before : total_real);
         } else {
             const uint64_t v = (uint64_t)tdn_view_get_int(x, a + i * step_a);
-            total_whole = (int64_t)(product ? (uint64_t)total_whole * v : (uint64_t)total_whole + v);
+            total_whole =
+                (int64_t)(product ? (uint64_t)total_whole * v : (uint64_t)total_whole + v);
             tdn_row_store_int(y, b + i * step_b, 1, 1, exclusive ? &before_whole : &total_whole);
         }
     }
@@ -390,8 +382,10 @@ static tdn_status cumulate(const tdn_ref_call *call, bool product)
     const tdn_view *x = &call->in[0], *y = &call->out[0];
     int64_t wanted;
     int axis, n;
-    if (!tdn_ref_ints(tdn_ref_in(call, 1), &wanted, 1, &n) || n != 1 || !tdn_ref_axis(wanted, x->rank, &axis))
-        return tdn_fail(call->error, TDN_E_MODEL, "the axis is outside of the input's rank %d", x->rank);
+    if (!tdn_ref_ints(tdn_ref_in(call, 1), &wanted, 1, &n) || n != 1 ||
+        !tdn_ref_axis(wanted, x->rank, &axis))
+        return tdn_fail(call->error, TDN_E_MODEL, "the axis is outside of the input's rank %d",
+                        x->rank);
     TDN_REF_NEED(call, tdn_view_same_dims(x, y));
     const bool reverse = tdn_attr_int(call->attrs, "reverse", 0) != 0;
     const bool exclusive = tdn_attr_int(call->attrs, "exclusive", 0) != 0;
@@ -402,17 +396,23 @@ static tdn_status cumulate(const tdn_ref_call *call, bool product)
     int64_t begin, end;
     tdn_ref_share(lines, call->part, call->n_parts, &begin, &end);
     for (int64_t i = begin; i < end; i++)
-        run_along(x, tdn_view_offset(&from, i) + start * x->strides[axis], sign * x->strides[axis], y,
-                  tdn_view_offset(&to, i) + start * y->strides[axis], sign * y->strides[axis], count, product,
-                  exclusive);
+        run_along(x, tdn_view_offset(&from, i) + start * x->strides[axis], sign * x->strides[axis],
+                  y, tdn_view_offset(&to, i) + start * y->strides[axis], sign * y->strides[axis],
+                  count, product, exclusive);
     return TDN_OK;
 }
 
 static tdn_status cum_sum_run(const tdn_ref_call *call) { return cumulate(call, false); }
 static tdn_status cum_prod_run(const tdn_ref_call *call) { return cumulate(call, true); }
-static int line_parts(const tdn_ref_call *call) { return call->n_out ? tdn_ref_parts_of(&call->out[0], 2) : 1; }
+static int line_parts(const tdn_ref_call *call)
+{
+    return call->n_out ? tdn_ref_parts_of(&call->out[0], 2) : 1;
+}
 
-#define ROW(name, stem) {name, stem##_run, NULL, reduce_parts}
+#define ROW(name, stem)                                                                            \
+    {                                                                                              \
+        name, stem##_run, NULL, reduce_parts                                                       \
+    }
 const tdn_ref_def tdn_refs_reduce[] = {
     ROW("ReduceSum", reduce_sum),
     ROW("ReduceMean", reduce_mean),

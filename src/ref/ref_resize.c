@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * References of Resize and Upsample: each output is the sum over the taps of all its axes. The taps of each axis are
- * computed once, into scratch; how many there are at most follows from the extents, since a scale is not below what
- * they say (the output's extent is rounded from scale times the input's).
+ * References of Resize and Upsample: each output is the sum over the taps of all its axes. The taps
+ * of each axis are computed once, into scratch; how many there are at most follows from the
+ * extents, since a scale is not below what they say (the output's extent is rounded from scale
+ * times the input's).
  */
 #include <math.h>
 #include <string.h>
@@ -26,7 +27,8 @@ static int64_t widest(const tdn_ref_call *call, int64_t in, int64_t out)
         return 1;
     if (!tdn_attr_int(call->attrs, "antialias", 0) || out >= in || out == 0)
         return 2 * plain;
-    const double scale = ((double)out - 0.5) / (double)in; /* rounding to the nearest may have added a half */
+    const double scale =
+        ((double)out - 0.5) / (double)in; /* rounding to the nearest may have added a half */
     return 2 * (int64_t)ceil((double)plain / scale);
 }
 
@@ -62,12 +64,14 @@ static tdn_status make_tables(const tdn_ref_call *call, const tdn_resize *r, tab
         t->weight = (double *)(void *)(t->index + out * t->width);
         at = t->index + 2 * out * t->width;
         for (int64_t o = 0; o < out; o++)
-            t->n[o] = tdn_resize_weights(r, i, o, t->index + o * t->width, t->weight + o * t->width);
+            t->n[o] =
+                tdn_resize_weights(r, i, o, t->index + o * t->width, t->weight + o * t->width);
     }
     return TDN_OK;
 }
 
-static double value_at(const tdn_resize *r, const tdn_view *x, const table *tables, const int64_t *o)
+static double value_at(const tdn_resize *r, const tdn_view *x, const table *tables,
+                       const int64_t *o)
 {
     int64_t taps[TDN_MAX_RANK];
     for (int i = 0; i < r->rank; i++) {
@@ -98,9 +102,11 @@ static tdn_status run(const tdn_ref_call *call, const tdn_resize_args *args)
     const char *wrong = tdn_resize_read(&r, args);
     if (wrong)
         return tdn_ref_misfit(call, wrong);
-    TDN_REF_NEED(call, y->rank == x->rank && !memcmp(y->dims, r.out, (size_t)y->rank * sizeof *y->dims));
+    TDN_REF_NEED(call,
+                 y->rank == x->rank && !memcmp(y->dims, r.out, (size_t)y->rank * sizeof *y->dims));
     TDN_TRY(make_tables(call, &r, tables));
-    const bool by_value = r.mode == TDN_RESIZE_NEAREST && r.transform != TDN_RESIZE_TF_CROP && x->dtype == y->dtype;
+    const bool by_value =
+        r.mode == TDN_RESIZE_NEAREST && r.transform != TDN_RESIZE_TF_CROP && x->dtype == y->dtype;
     for (tdn_walk w = tdn_walk_begin(y->rank, y->dims); w.more; tdn_walk_next(&w)) {
         int64_t from = 0;
         if (!by_value) {

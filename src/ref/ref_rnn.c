@@ -2,9 +2,10 @@
 /*
  * References of RNN, GRU and LSTM, by ONNX's equations.
  *
- * Each pair of direction and batch element is a sequence of its own, and the unit that parts share: its state lives in
- * scratch, in double, with the gates of the current step. Both layouts are read through permuted strides. Beyond a
- * sequence's length the output is 0, and the last state is that of its last step.
+ * Each pair of direction and batch element is a sequence of its own, and the unit that parts share:
+ * its state lives in scratch, in double, with the gates of the current step. Both layouts are read
+ * through permuted strides. Beyond a sequence's length the output is 0, and the last state is that
+ * of its last step.
  */
 #include <math.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 
 #include "ref/ref_util.h"
 
-/* ---- Activations ---------------------------------------------------------------------------------------------- */
+/* ---- Activations ----------------------------------------------------------------------------- */
 
 typedef double activation_fn(double x, double alpha, double beta);
 
@@ -22,11 +23,20 @@ static double f_leaky_relu(double x, double a, double b) { return (void)b, x < 0
 static double f_thresholded_relu(double x, double a, double b) { return (void)b, x >= a ? x : 0; }
 static double f_tanh(double x, double a, double b) { return (void)a, (void)b, tanh(x); }
 static double f_scaled_tanh(double x, double a, double b) { return a * tanh(b * x); }
-static double f_sigmoid(double x, double a, double b) { return (void)a, (void)b, 1 / (1 + exp(-x)); }
+static double f_sigmoid(double x, double a, double b)
+{
+    return (void)a, (void)b, 1 / (1 + exp(-x));
+}
 static double f_hard_sigmoid(double x, double a, double b) { return fmin(fmax(a * x + b, 0), 1); }
 static double f_elu(double x, double a, double b) { return (void)b, x >= 0 ? x : a * (exp(x) - 1); }
-static double f_softsign(double x, double a, double b) { return (void)a, (void)b, x / (1 + fabs(x)); }
-static double f_softplus(double x, double a, double b) { return (void)a, (void)b, log1p(exp(-fabs(x))) + fmax(x, 0); }
+static double f_softsign(double x, double a, double b)
+{
+    return (void)a, (void)b, x / (1 + fabs(x));
+}
+static double f_softplus(double x, double a, double b)
+{
+    return (void)a, (void)b, log1p(exp(-fabs(x))) + fmax(x, 0);
+}
 
 /* With ONNX's defaults, and whether the function takes one of the given alphas and betas. */
 static const struct activation_row {
@@ -47,15 +57,20 @@ static const struct activation_row {
     {"Softsign", f_softsign, 0, 0, false, false},
     {"Softplus", f_softplus, 0, 0, false, false},
 };
-enum { N_ACTIVATION_ROWS = sizeof activation_rows / sizeof activation_rows[0], MAX_ACTIVATIONS = 6 };
+enum {
+    N_ACTIVATION_ROWS = sizeof activation_rows / sizeof activation_rows[0],
+    MAX_ACTIVATIONS = 6
+};
 
 typedef struct activation {
     activation_fn *fn;
     double alpha, beta;
 } activation;
 
-/* n names, one direction after the other; the k-th function that takes an alpha gets the k-th alpha. */
-static bool read_activations(const tdn_attrs *attrs, const char *const *usual, int per_direction, int n, activation *out)
+/* n names, one direction after the other; the k-th function that takes an alpha gets the k-th
+ * alpha. */
+static bool read_activations(const tdn_attrs *attrs, const char *const *usual, int per_direction,
+                             int n, activation *out)
 {
     int n_alpha, n_beta, alpha_at = 0, beta_at = 0;
     const tdn_attr *names = tdn_attr_find(attrs, "activations");
@@ -80,7 +95,7 @@ static bool read_activations(const tdn_attrs *attrs, const char *const *usual, i
     return true;
 }
 
-/* ---- Operands ------------------------------------------------------------------------------------------------- */
+/* ---- Operands -------------------------------------------------------------------------------- */
 
 typedef enum cell { RNN, GRU, LSTM } cell;
 
@@ -120,7 +135,8 @@ static tdn_view laid_out(const tdn_view *v, bool batch_first, const int *perm)
 
 static bool has_dims(const tdn_view *v, int rank, const int64_t *dims)
 {
-    return v->dtype == TDN_DTYPE_NONE || (v->rank == rank && !memcmp(v->dims, dims, (size_t)rank * sizeof *dims));
+    return v->dtype == TDN_DTYPE_NONE ||
+           (v->rank == rank && !memcmp(v->dims, dims, (size_t)rank * sizeof *dims));
 }
 
 /* Reads a state or output through the layout and checks its dims; NONE where it is absent. */
@@ -192,19 +208,20 @@ static tdn_status read_rnn(const tdn_ref_call *call, cell cell_kind, rnn *n)
     n->input_forget = tdn_attr_int(call->attrs, "input_forget", 0) != 0;
     const int n_functions = row->n_activations * (int)n->n_directions;
     if (!read_activations(call->attrs, row->names, row->n_activations, n_functions, n->f))
-        return tdn_fail(call->error, TDN_E_MODEL, "activations are unknown, or not as many as the gates need");
+        return tdn_fail(call->error, TDN_E_MODEL,
+                        "activations are unknown, or not as many as the gates need");
     return TDN_OK;
 }
 
-/* ---- Steps ---------------------------------------------------------------------------------------------------- */
+/* ---- Steps ----------------------------------------------------------------------------------- */
 
 /* One sequence: its direction and batch, and its state in scratch. */
 typedef struct sequence {
     const rnn *n;
     int64_t direction, batch;
-    double *h, *c;         /* hidden and cell state */
-    double *gates;         /* from x and bias; then with the recurrent part */
-    double *again;         /* the recurrent part alone, or a new state */
+    double *h, *c; /* hidden and cell state */
+    double *gates; /* from x and bias; then with the recurrent part */
+    double *again; /* the recurrent part alone, or a new state */
 } sequence;
 
 static double activate(const sequence *s, int which, double x)
@@ -219,7 +236,8 @@ static double bias_of(const sequence *s, int64_t i)
     return b ? tdn_ref_get(b, s->direction * b->strides[0] + i * b->strides[1]) : 0;
 }
 
-/* gates = W x + Wb + Rb, but the recurrent bias of a GRU's last gate, which is added under the reset. */
+/* gates = W x + Wb + Rb, but the recurrent bias of a GRU's last gate, which is added under the
+ * reset. */
 static void from_input(sequence *s, int64_t step)
 {
     const rnn *n = s->n;
@@ -231,7 +249,8 @@ static void from_input(sequence *s, int64_t step)
         if (!(n->cell == GRU && g >= 2 * n->n_hidden))
             sum += bias_of(s, rows + g);
         for (int64_t i = 0; i < n->n_in; i++)
-            sum += tdn_ref_get(&n->x, x_at + i * n->x.strides[2]) * tdn_ref_get(&n->w, w_at + i * n->w.strides[2]);
+            sum += tdn_ref_get(&n->x, x_at + i * n->x.strides[2]) *
+                   tdn_ref_get(&n->w, w_at + i * n->w.strides[2]);
         s->gates[g] = sum;
     }
 }
@@ -266,8 +285,9 @@ static void step_gru(sequence *s)
         s->again[i] = r[i] * s->h[i];
     for (int64_t i = 0; i < m; i++) {
         const double bias = bias_of(s, rows + 2 * m + i);
-        const double part = s->n->linear_before_reset ? r[i] * (recurrent(s, 2 * m + i, s->h) + bias)
-                                                      : recurrent(s, 2 * m + i, s->again) + bias;
+        const double part = s->n->linear_before_reset
+                                ? r[i] * (recurrent(s, 2 * m + i, s->h) + bias)
+                                : recurrent(s, 2 * m + i, s->again) + bias;
         h[i] = activate(s, 1, h[i] + part);
     }
     for (int64_t i = 0; i < m; i++)
@@ -277,7 +297,9 @@ static void step_gru(sequence *s)
 static double peephole(const sequence *s, int gate, int64_t i, double c)
 {
     const tdn_view *p = s->n->p;
-    return p ? c * tdn_ref_get(p, s->direction * p->strides[0] + (gate * s->n->n_hidden + i) * p->strides[1]) : 0;
+    return p ? c * tdn_ref_get(p, s->direction * p->strides[0] +
+                                      (gate * s->n->n_hidden + i) * p->strides[1])
+             : 0;
 }
 
 /* Gates i, o, f, c; peepholes in the order i, o, f. */
@@ -289,22 +311,27 @@ static void step_lstm(sequence *s)
     const double *in = s->again, *out = in + m, *forget = out + m, *cell_in = forget + m;
     for (int64_t i = 0; i < m; i++) {
         const double a = activate(s, 0, in[i] + peephole(s, 0, i, s->c[i]));
-        const double b = s->n->input_forget ? 1 - a : activate(s, 0, forget[i] + peephole(s, 2, i, s->c[i]));
+        const double b =
+            s->n->input_forget ? 1 - a : activate(s, 0, forget[i] + peephole(s, 2, i, s->c[i]));
         s->c[i] = b * s->c[i] + a * activate(s, 1, cell_in[i]);
         const double o = activate(s, 0, out[i] + peephole(s, 1, i, s->c[i]));
         const activation *f = &s->n->f[s->direction * 3 + 2];
-        s->h[i] = o * f->fn(s->c[i], f->alpha, f->beta); /* the clip is for what the gates take in */
+        s->h[i] =
+            o * f->fn(s->c[i], f->alpha, f->beta); /* the clip is for what the gates take in */
     }
 }
 
 static void read_vector(const sequence *s, const tdn_view *v, double *out)
 {
     for (int64_t i = 0; i < s->n->n_hidden; i++)
-        out[i] = v->dtype == TDN_DTYPE_NONE ? 0 : tdn_ref_get(v, s->direction * v->strides[0] +
-                                                                     s->batch * v->strides[1] + i * v->strides[2]);
+        out[i] = v->dtype == TDN_DTYPE_NONE
+                     ? 0
+                     : tdn_ref_get(v, s->direction * v->strides[0] + s->batch * v->strides[1] +
+                                          i * v->strides[2]);
 }
 
-static void write_vector(const sequence *s, const tdn_view *v, int64_t at, int64_t stride, const double *x)
+static void write_vector(const sequence *s, const tdn_view *v, int64_t at, int64_t stride,
+                         const double *x)
 {
     for (int64_t i = 0; v->dtype != TDN_DTYPE_NONE && i < s->n->n_hidden; i++)
         tdn_ref_set(v, at + i * stride, x ? x[i] : 0);
@@ -323,14 +350,15 @@ static tdn_status run_sequence(const tdn_ref_call *call, sequence *s)
     if (n->lengths)
         length = tdn_view_get_int(n->lengths, s->batch * n->lengths->strides[0]);
     if (length < 0 || length > n->n_steps)
-        return tdn_fail(call->error, TDN_E_MODEL, "sequence length %lld outside 0..%lld", (long long)length,
-                        (long long)n->n_steps);
+        return tdn_fail(call->error, TDN_E_MODEL, "sequence length %lld outside 0..%lld",
+                        (long long)length, (long long)n->n_steps);
     const bool reverse = n->reverse_first || s->direction == 1;
     read_vector(s, &n->h0, s->h);
     read_vector(s, &n->c0, s->c);
     for (int64_t t = 0; t < n->n_steps; t++) {
         const int64_t step = reverse && t < length ? length - 1 - t : t;
-        const int64_t y_at = step * y->strides[0] + s->direction * y->strides[1] + s->batch * y->strides[2];
+        const int64_t y_at =
+            step * y->strides[0] + s->direction * y->strides[1] + s->batch * y->strides[2];
         if (t < length) {
             from_input(s, step);
             n->cell == RNN ? step_rnn(s) : n->cell == GRU ? step_gru(s) : step_lstm(s);
@@ -350,7 +378,8 @@ static tdn_status run(const tdn_ref_call *call, cell cell_kind)
     int64_t i, end;
     tdn_ref_share(n.n_directions * n.n_batch, call->part, call->n_parts, &i, &end);
     for (; i < end; i++) {
-        sequence s = {.n = &n, .direction = i / n.n_batch, .batch = i % n.n_batch, .h = call->scratch};
+        sequence s = {
+            .n = &n, .direction = i / n.n_batch, .batch = i % n.n_batch, .h = call->scratch};
         s.c = s.h + n.n_hidden;
         s.gates = s.c + n.n_hidden;
         s.again = s.gates + rows;

@@ -2,17 +2,20 @@
 /*
  * References of operators that make tensors from shapes, numbers or nothing.
  *
- * Random numbers come from a counter: number i of a node is a hash of (seed, i). So they do not depend on parts or
- * threads, and each run of a program draws the same ones.
+ * Random numbers come from a counter: number i of a node is a hash of (seed, i). So they do not
+ * depend on parts or threads, and each run of a program draws the same ones.
  */
 #include <math.h>
 #include <string.h>
 
 #include "ref/ref_util.h"
 
-/* ---- Shapes --------------------------------------------------------------------------------------------------- */
+/* ---- Shapes ---------------------------------------------------------------------------------- */
 
-static int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
+static int64_t clamp(int64_t x, int64_t low, int64_t high)
+{
+    return x < low ? low : x > high ? high : x;
+}
 
 static tdn_status shape(const tdn_ref_call *call)
 {
@@ -35,7 +38,7 @@ static tdn_status size(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-/* ---- Constants ------------------------------------------------------------------------------------------------ */
+/* ---- Constants ------------------------------------------------------------------------------- */
 
 static tdn_status constant_of_shape(const tdn_ref_call *call)
 {
@@ -61,7 +64,8 @@ static tdn_status constant(const tdn_ref_call *call)
     const float *floats = tdn_attr_floats(call->attrs, "value_floats", &n_floats);
     const int64_t count = tdn_view_count(y);
     if (tensor) {
-        TDN_REF_NEED(call, tensor->kind == TDN_ATTR_TENSOR && tdn_view_same_dims(tensor->tensor, y) &&
+        TDN_REF_NEED(call, tensor->kind == TDN_ATTR_TENSOR &&
+                               tdn_view_same_dims(tensor->tensor, y) &&
                                tensor->tensor->dtype == y->dtype);
         const tdn_place from = tdn_place_of(tensor->tensor), to = tdn_place_of(y);
         tdn_ref_copy(&to, &from, 0, 1);
@@ -73,7 +77,9 @@ static tdn_status constant(const tdn_ref_call *call)
         if (y->dtype == TDN_S64)
             tdn_view_set_int(y, at, ints ? ints[i] : tdn_attr_int(call->attrs, "value_int", 0));
         else
-            tdn_view_set(y, at, (double)(floats ? floats[i] : tdn_attr_float(call->attrs, "value_float", 0)));
+            tdn_view_set(
+                y, at,
+                (double)(floats ? floats[i] : tdn_attr_float(call->attrs, "value_float", 0)));
     }
     return TDN_OK;
 }
@@ -88,13 +94,14 @@ static tdn_status range(const tdn_ref_call *call)
         if (tdn_ref_is_float(y->dtype))
             tdn_view_set(y, at, tdn_view_get(start, 0) + (double)i * tdn_view_get(delta, 0));
         else
-            tdn_view_set_int(y, at, (int64_t)((uint64_t)tdn_view_get_int(start, 0) +
-                                              (uint64_t)i * (uint64_t)tdn_view_get_int(delta, 0)));
+            tdn_view_set_int(y, at,
+                             (int64_t)((uint64_t)tdn_view_get_int(start, 0) +
+                                       (uint64_t)i * (uint64_t)tdn_view_get_int(delta, 0)));
     }
     return TDN_OK;
 }
 
-/* ---- What is not zero ----------------------------------------------------------------------------------------- */
+/* ---- What is not zero ------------------------------------------------------------------------ */
 
 static bool is_set(const tdn_view *x, int64_t at)
 {
@@ -124,7 +131,7 @@ static tdn_status non_zero(const tdn_ref_call *call)
     return TDN_OK;
 }
 
-/* ---- Random numbers ------------------------------------------------------------------------------------------- */
+/* ---- Random numbers -------------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t x) /* the finaliser of splitmix64 */
 {
@@ -146,11 +153,13 @@ static double uniform(const tdn_ref_call *call, uint64_t i)
 /* Box and Muller's transform. */
 static double normal(const tdn_ref_call *call, uint64_t i)
 {
-    const double u = 1 - uniform(call, 2 * i), v = uniform(call, 2 * i + 1), two_pi = 6.283185307179586;
+    const double u = 1 - uniform(call, 2 * i), v = uniform(call, 2 * i + 1),
+                 two_pi = 6.283185307179586;
     return sqrt(-2 * log(u)) * cos(two_pi * v);
 }
 
-static tdn_status random_by(const tdn_ref_call *call, double (*draw)(const tdn_ref_call *, uint64_t), double base,
+static tdn_status random_by(const tdn_ref_call *call,
+                            double (*draw)(const tdn_ref_call *, uint64_t), double base,
                             double scale)
 {
     TDN_REF_NEED(call, call->n_out >= 1);
@@ -175,18 +184,21 @@ static tdn_status random_uniform(const tdn_ref_call *call)
 
 static tdn_status bernoulli(const tdn_ref_call *call)
 {
-    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1 && tdn_view_same_dims(&call->in[0], &call->out[0]));
+    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1 &&
+                           tdn_view_same_dims(&call->in[0], &call->out[0]));
     const tdn_view *x = &call->in[0], *y = &call->out[0];
     const int64_t n = tdn_view_count(y);
     for (int64_t i = 0; i < n; i++)
-        tdn_view_set(y, tdn_view_offset(y, i), uniform(call, (uint64_t)i) < tdn_view_get(x, tdn_view_offset(x, i)));
+        tdn_view_set(y, tdn_view_offset(y, i),
+                     uniform(call, (uint64_t)i) < tdn_view_get(x, tdn_view_offset(x, i)));
     return TDN_OK;
 }
 
 /* Classes drawn by unnormalised log-probabilities. */
 static tdn_status multinomial(const tdn_ref_call *call)
 {
-    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1 && call->in[0].rank == 2 && call->out[0].rank == 2);
+    TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1 && call->in[0].rank == 2 &&
+                           call->out[0].rank == 2);
     const tdn_view *x = &call->in[0], *y = &call->out[0];
     TDN_REF_NEED(call, x->dims[0] == y->dims[0]);
     for (tdn_walk w = tdn_walk_begin(2, y->dims); w.more; tdn_walk_next(&w)) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * References of what sorts. Elements are compared as doubles or, where they are integers, as integers with all their
- * bits; equal ones keep their order; NaN counts as the largest.
+ * References of what sorts. Elements are compared as doubles or, where they are integers, as
+ * integers with all their bits; equal ones keep their order; NaN counts as the largest.
  */
 #include <string.h>
 
@@ -24,19 +24,22 @@ static size_t items_size(int64_t n, size_t each)
     return tdn_size_mul((size_t)n, each * sizeof(tdn_ref_item), &size) ? size : SIZE_MAX;
 }
 
-/* ---- Top k ---------------------------------------------------------------------------------------------------- */
+/* ---- Top k ----------------------------------------------------------------------------------- */
 
 static bool top_axis(const tdn_ref_call *call, int *axis)
 {
-    return call->n_in >= 1 && tdn_ref_axis(tdn_attr_int(call->attrs, "axis", -1), call->in[0].rank, axis);
+    return call->n_in >= 1 &&
+           tdn_ref_axis(tdn_attr_int(call->attrs, "axis", -1), call->in[0].rank, axis);
 }
 
 static tdn_status top_k(const tdn_ref_call *call)
 {
     int axis;
-    const tdn_view *x = &call->in[0], *values = tdn_ref_out(call, 0), *indices = tdn_ref_out(call, 1);
+    const tdn_view *x = &call->in[0], *values = tdn_ref_out(call, 0),
+                   *indices = tdn_ref_out(call, 1);
     const tdn_view *y = values ? values : indices;
-    TDN_REF_NEED(call, top_axis(call, &axis) && y && y->rank == x->rank && y->dims[axis] <= x->dims[axis]);
+    TDN_REF_NEED(call, top_axis(call, &axis) && y && y->rank == x->rank &&
+                           y->dims[axis] <= x->dims[axis]);
     TDN_REF_NEED(call, (!values || values->dtype == x->dtype) &&
                            (!values || !indices || tdn_view_same_dims(values, indices)));
     const bool largest = tdn_attr_int(call->attrs, "largest", 1) != 0;
@@ -56,7 +59,8 @@ static tdn_status top_k(const tdn_ref_call *call)
                 tdn_ref_copy_one(values, tdn_walk_offset(&w, values) + i * values->strides[axis], x,
                                  from + items[i].index * x->strides[axis]);
             if (indices)
-                tdn_view_set_int(indices, tdn_walk_offset(&w, indices) + i * indices->strides[axis], items[i].index);
+                tdn_view_set_int(indices, tdn_walk_offset(&w, indices) + i * indices->strides[axis],
+                                 items[i].index);
         }
     }
     return TDN_OK;
@@ -68,7 +72,7 @@ static size_t top_k_scratch(const tdn_ref_call *call)
     return top_axis(call, &axis) ? items_size(call->in[0].dims[axis], 2) : 0;
 }
 
-/* ---- Unique --------------------------------------------------------------------------------------------------- */
+/* ---- Unique ---------------------------------------------------------------------------------- */
 
 /* Slices of x along an axis, or its elements where there is no axis. */
 typedef struct slices {
@@ -103,7 +107,8 @@ static int compare(const slices *s, int64_t a, int64_t b)
 {
     for (tdn_walk w = tdn_walk_begin(s->rest.rank, s->rest.dims); w.more; tdn_walk_next(&w)) {
         const int64_t at = tdn_walk_offset(&w, &s->rest);
-        const tdn_ref_item u = item_of(&s->x, slice_at(s, a) + at, 0), v = item_of(&s->x, slice_at(s, b) + at, 0);
+        const tdn_ref_item u = item_of(&s->x, slice_at(s, a) + at, 0),
+                           v = item_of(&s->x, slice_at(s, b) + at, 0);
         if (u.f < v.f || u.i < v.i)
             return -1;
         if (u.f > v.f || u.i > v.i)
@@ -131,9 +136,10 @@ static void sort_slices(const slices *s, int64_t *order, int64_t *temp)
     }
 }
 
-/* Of each slice the number of its group, and of each group its first slice and its count; groups are in the order of
- * content, or of first appearance. Returns how many there are. */
-static int64_t group_slices(const slices *s, bool sorted, int64_t *order, int64_t *group, int64_t *first, int64_t *count)
+/* Of each slice the number of its group, and of each group its first slice and its count; groups
+ * are in the order of content, or of first appearance. Returns how many there are. */
+static int64_t group_slices(const slices *s, bool sorted, int64_t *order, int64_t *group,
+                            int64_t *first, int64_t *count)
 {
     int64_t n = 0;
     sort_slices(s, order, group);
@@ -178,13 +184,15 @@ static tdn_status put_numbers(const tdn_ref_call *call, int out, const int64_t *
     return TDN_OK;
 }
 
-static tdn_status put_slices(const tdn_ref_call *call, const slices *s, const int64_t *first, int64_t n)
+static tdn_status put_slices(const tdn_ref_call *call, const slices *s, const int64_t *first,
+                             int64_t n)
 {
     tdn_view *y = tdn_ref_out(call, 0);
     const int axis = s->axis < 0 ? 0 : s->axis;
     if (!y)
         return TDN_OK;
-    TDN_REF_NEED(call, y->rank == (s->axis < 0 ? 1 : s->x.rank) && y->dtype == s->x.dtype && n <= y->dims[axis]);
+    TDN_REF_NEED(call, y->rank == (s->axis < 0 ? 1 : s->x.rank) && y->dtype == s->x.dtype &&
+                           n <= y->dims[axis]);
     for (int i = 0; i < y->rank; i++)
         TDN_REF_NEED(call, i == axis || y->dims[i] == s->x.dims[i]);
     y->dims[axis] = n;
@@ -205,8 +213,10 @@ static tdn_status unique(const tdn_ref_call *call)
 {
     slices s;
     TDN_REF_NEED(call, slices_make(call, &s));
-    int64_t *order = call->scratch, *group = order + s.n, *first = group + s.n, *count = first + s.n;
-    const int64_t n = group_slices(&s, tdn_attr_int(call->attrs, "sorted", 1) != 0, order, group, first, count);
+    int64_t *order = call->scratch, *group = order + s.n, *first = group + s.n,
+            *count = first + s.n;
+    const int64_t n =
+        group_slices(&s, tdn_attr_int(call->attrs, "sorted", 1) != 0, order, group, first, count);
     TDN_TRY(put_slices(call, &s, first, n));
     TDN_TRY(put_numbers(call, 1, first, n));
     TDN_TRY(put_numbers(call, 2, group, s.n));

@@ -2,9 +2,9 @@
 /*
  * Strided copies and the other things that references share.
  *
- * A copy first drops axes of extent 1 and joins axes that lie one after the other in both places, so that the
- * loop over the innermost axis is long and, where both are contiguous, a memcpy. Elements are moved by size,
- * not by type.
+ * A copy first drops axes of extent 1 and joins axes that lie one after the other in both places,
+ * so that the loop over the innermost axis is long and, where both are contiguous, a memcpy.
+ * Elements are moved by size, not by type.
  */
 #include "ref/ref_util.h"
 
@@ -16,8 +16,7 @@ tdn_status tdn_ref_misfit(const tdn_ref_call *call, const char *what)
     return tdn_fail(call->error, TDN_E_MODEL, "operands do not fit together (%s)", what);
 }
 
-/* ---- Copies
- * --------------------------------------------------------------------------------------------------- */
+/* ---- Copies ---------------------------------------------------------------------------------- */
 
 /* Two places walked together: dims and both strides, joined. */
 typedef struct pair {
@@ -51,8 +50,8 @@ static pair pair_make(const tdn_view *to, const tdn_view *from)
 }
 
 /* Moves n elements of `size` bytes; strides in bytes. */
-static void move_row(char *to, int64_t to_stride, const char *from, int64_t from_stride, size_t size,
-                     int64_t n)
+static void move_row(char *to, int64_t to_stride, const char *from, int64_t from_stride,
+                     size_t size, int64_t n)
 {
     if (to_stride == (int64_t)size && from_stride == (int64_t)size) {
         memcpy(to, from, (size_t)n * size);
@@ -81,7 +80,8 @@ static void move_row(char *to, int64_t to_stride, const char *from, int64_t from
 static void copy_nibbles(const tdn_place *to, const tdn_place *from)
 {
     for (tdn_walk w = tdn_walk_begin(to->view.rank, to->view.dims); w.more; tdn_walk_next(&w)) {
-        const int64_t x = tdn_view_get_int(&from->view, from->offset + tdn_walk_offset(&w, &from->view));
+        const int64_t x =
+            tdn_view_get_int(&from->view, from->offset + tdn_walk_offset(&w, &from->view));
         tdn_view_set_int(&to->view, to->offset + tdn_walk_offset(&w, &to->view), x);
     }
 }
@@ -139,14 +139,16 @@ void tdn_ref_copy_flat(const tdn_place *to, const tdn_place *from, int part, int
                          from->offset + tdn_view_offset(&from->view, i));
 }
 
-void tdn_ref_copy_one(const tdn_view *to, int64_t to_offset, const tdn_view *from, int64_t from_offset)
+void tdn_ref_copy_one(const tdn_view *to, int64_t to_offset, const tdn_view *from,
+                      int64_t from_offset)
 {
     if (tdn_ref_is_sub_byte(to->dtype)) {
         tdn_view_set_int(to, to_offset, tdn_view_get_int(from, from_offset));
         return;
     }
     const int64_t size = (int64_t)tdn_dtype_size(to->dtype, 1);
-    memcpy((char *)to->data + to_offset * size, (const char *)from->data + from_offset * size, (size_t)size);
+    memcpy((char *)to->data + to_offset * size, (const char *)from->data + from_offset * size,
+           (size_t)size);
 }
 
 void tdn_ref_fill(const tdn_place *to, double x, int64_t i)
@@ -163,8 +165,7 @@ void tdn_ref_fill(const tdn_place *to, double x, int64_t i)
     tdn_ref_copy(to, &one, 0, 1);
 }
 
-/* ---- Small help
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Small help ------------------------------------------------------------------------------ */
 
 int tdn_ref_parts_of(const tdn_view *out, int64_t work_per_element)
 {
@@ -240,7 +241,8 @@ bool tdn_slice_resolve(int64_t dim, int64_t *start, int64_t end, int64_t *step, 
     else if (up)
         *extent = stop > first ? (stop - first - 1) / *step + 1 : 0;
     else
-        *extent = first > stop ? (first - stop - 1) / (*step == INT64_MIN ? INT64_MAX : -*step) + 1 : 0;
+        *extent =
+            first > stop ? (first - stop - 1) / (*step == INT64_MIN ? INT64_MAX : -*step) + 1 : 0;
     if (*extent < 2)
         *step = 1;
     *start = *extent ? first : 0;
@@ -289,8 +291,8 @@ double tdn_ref_dot(const float *x, int64_t dx, const float *y, int64_t dy, int64
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-/* Two doubles, in any level of instructions: with vectors spelled out, the loop does not depend on what the
- * compiler's vectoriser thinks of it. */
+/* Two doubles, in any level of instructions: with vectors spelled out, the loop does not depend on
+ * what the compiler's vectoriser thinks of it. */
 typedef double pair_of_doubles __attribute__((vector_size(16)));
 typedef float pair_of_floats __attribute__((vector_size(8)));
 
@@ -302,7 +304,8 @@ static pair_of_doubles widen(const float *x, int64_t step)
     return __builtin_convertvector(f, pair_of_doubles);
 }
 
-static void add_pair(double *acc, const pair_of_doubles *x, int n_x, const double (*w)[TDN_REF_ROWS], int row)
+static void add_pair(double *acc, const pair_of_doubles *x, int n_x,
+                     const double (*w)[TDN_REF_ROWS], int row)
 {
     pair_of_doubles sum;
     memcpy(&sum, acc, sizeof sum);
@@ -317,8 +320,9 @@ static int64_t add_four(double *acc, int64_t ld, const float *const *x, int64_t 
 {
     int64_t i = 0;
     for (; i + 2 <= n; i += 2) {
-        const pair_of_doubles v[TDN_REF_TERMS] = {widen(x[0] + i * step, step), widen(x[1] + i * step, step),
-                                                  widen(x[2] + i * step, step), widen(x[3] + i * step, step)};
+        const pair_of_doubles v[TDN_REF_TERMS] = {
+            widen(x[0] + i * step, step), widen(x[1] + i * step, step),
+            widen(x[2] + i * step, step), widen(x[3] + i * step, step)};
         for (int r = 0; r < TDN_REF_ROWS; r++)
             add_pair(acc + r * ld + i, v, TDN_REF_TERMS, w, r);
     }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Resizing an axis, by ONNX's formulas. Where ONNX's text leaves open whether the length of the resized axis is the
- * rounded or the real one (align_corners, crops), the rounded one is meant here, as in PyTorch and ONNX Runtime.
+ * Resizing an axis, by ONNX's formulas. Where ONNX's text leaves open whether the length of the
+ * resized axis is the rounded or the real one (align_corners, crops), the rounded one is meant
+ * here, as in PyTorch and ONNX Runtime.
  */
 #include "ref/resize.h"
 
@@ -10,7 +11,7 @@
 
 #include "ref/ref_util.h"
 
-/* ---- Reading -------------------------------------------------------------------------------------------------- */
+/* ---- Reading --------------------------------------------------------------------------------- */
 
 static int find(const char *const *names, int n, const char *name)
 {
@@ -23,15 +24,18 @@ static int find(const char *const *names, int n, const char *name)
 static const char *read_modes(tdn_resize *r, const tdn_resize_args *a)
 {
     static const char *const modes[] = {"nearest", "linear", "cubic"};
-    static const char *const transforms[] = {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners",
-                                             "asymmetric", "tf_half_pixel_for_nn", "tf_crop_and_resize"};
-    static const char *const nearests[] = {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"};
+    static const char *const transforms[] = {
+        "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners",
+        "asymmetric", "tf_half_pixel_for_nn", "tf_crop_and_resize"};
+    static const char *const nearests[] = {"round_prefer_floor", "round_prefer_ceil", "floor",
+                                           "ceil"};
     const char *mode = tdn_attr_string(a->attrs, "mode", "nearest");
     if (!strcmp(mode, "bilinear"))
         mode = "linear";
     const char *given = tdn_attr_string(a->attrs, "coordinate_transformation_mode", "half_pixel");
     const int m = find(modes, 3, mode), t = find(transforms, 7, a->old ? "asymmetric" : given);
-    const int n = find(nearests, 4, tdn_attr_string(a->attrs, "nearest_mode", "round_prefer_floor"));
+    const int n =
+        find(nearests, 4, tdn_attr_string(a->attrs, "nearest_mode", "round_prefer_floor"));
     if (m < 0 || t < 0 || n < 0)
         return "mode, coordinate_transformation_mode or nearest_mode is unknown";
     r->mode = (tdn_resize_mode)m;
@@ -60,15 +64,20 @@ static bool read_axes(const tdn_resize *r, const tdn_attrs *attrs, int *axes, in
     return true;
 }
 
-static bool is_vector(const tdn_view *v, int64_t n) { return v && v->rank == 1 && v->dims[0] == n && n > 0; }
+static bool is_vector(const tdn_view *v, int64_t n)
+{
+    return v && v->rank == 1 && v->dims[0] == n && n > 0;
+}
 
 static const char *read_sizes(tdn_resize *r, const tdn_resize_args *a, const int *axes, int n)
 {
     const char *policy = tdn_attr_string(a->attrs, "keep_aspect_ratio_policy", "stretch");
-    const bool larger = !strcmp(policy, "not_smaller"), keep = larger || !strcmp(policy, "not_larger");
+    const bool larger = !strcmp(policy, "not_smaller"),
+               keep = larger || !strcmp(policy, "not_larger");
     double common = larger ? 0 : INFINITY;
     for (int i = 0; i < n; i++) {
-        const int64_t size = tdn_view_get_int(a->sizes, i * a->sizes->strides[0]), in = r->in[axes[i]];
+        const int64_t size = tdn_view_get_int(a->sizes, i * a->sizes->strides[0]),
+                      in = r->in[axes[i]];
         if (size < 0 || size > (int64_t)1 << 40 || (in == 0 && size > 0))
             return "a size is out of range";
         r->out[axes[i]] = size;
@@ -99,7 +108,9 @@ static const char *read_scales(tdn_resize *r, const tdn_resize_args *a, const in
     if (attr ? n_attr != n : !is_vector(a->scales, n))
         return "scales or sizes have not one number an axis";
     for (int i = 0; i < n && !wrong; i++)
-        wrong = set_scale(r, axes[i], attr ? (double)attr[i] : tdn_view_get(a->scales, i * a->scales->strides[0]));
+        wrong =
+            set_scale(r, axes[i],
+                      attr ? (double)attr[i] : tdn_view_get(a->scales, i * a->scales->strides[0]));
     return wrong;
 }
 
@@ -129,7 +140,7 @@ const char *tdn_resize_read(tdn_resize *r, const tdn_resize_args *a)
     return NULL;
 }
 
-/* ---- Taps ----------------------------------------------------------------------------------------------------- */
+/* ---- Taps ------------------------------------------------------------------------------------ */
 
 /* Half of the elements around a position that the filter of an axis reaches, at least 1. */
 static int64_t half_reach(const tdn_resize *r, int axis)
@@ -158,7 +169,8 @@ static double original(const tdn_resize *r, int axis, double x)
     case TDN_RESIZE_TF_HALF_PIXEL_FOR_NN: return (x + 0.5) / scale;
     case TDN_RESIZE_TF_CROP: {
         const double from = r->start[axis], to = r->end[axis];
-        return out > 1 ? from * (in - 1) + x * (to - from) * (in - 1) / (out - 1) : 0.5 * (from + to) * (in - 1);
+        return out > 1 ? from * (in - 1) + x * (to - from) * (in - 1) / (out - 1)
+                       : 0.5 * (from + to) * (in - 1);
     }
     default: return half;
     }

@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Resizing an axis: which elements an output looks at, and how much of each. Every mode but the extrapolation of a
- * crop is a sum over such taps, axis by axis, so this is all that the shape rule, the decomposition and the reference
- * need to know.
+ * Resizing an axis: which elements an output looks at, and how much of each. Every mode but the
+ * extrapolation of a crop is a sum over such taps, axis by axis, so this is all that the shape
+ * rule, the decomposition and the reference need to know.
  */
 #ifndef TDN_REF_RESIZE_H
 #define TDN_REF_RESIZE_H
 
 #include "ref/ref.h"
 
-typedef enum tdn_resize_mode { TDN_RESIZE_NEAREST, TDN_RESIZE_LINEAR, TDN_RESIZE_CUBIC } tdn_resize_mode;
+typedef enum tdn_resize_mode {
+    TDN_RESIZE_NEAREST,
+    TDN_RESIZE_LINEAR,
+    TDN_RESIZE_CUBIC
+} tdn_resize_mode;
 
 typedef enum tdn_resize_transform {
     TDN_RESIZE_HALF_PIXEL,
@@ -37,7 +41,7 @@ typedef struct tdn_resize {
     double cubic_a, extrapolation;
     int rank;
     int64_t in[TDN_MAX_RANK], out[TDN_MAX_RANK];
-    double scale[TDN_MAX_RANK];             /* out / in, as given or by the sizes */
+    double scale[TDN_MAX_RANK];                    /* out / in, as given or by the sizes */
     double start[TDN_MAX_RANK], end[TDN_MAX_RANK]; /* the crop, as shares of the axis */
 } tdn_resize;
 
@@ -52,8 +56,9 @@ typedef struct tdn_resize_args {
 const char *tdn_resize_read(tdn_resize *r, const tdn_resize_args *args);
 /* The most taps an output has along an axis, for the scale that r has. */
 int64_t tdn_resize_taps(const tdn_resize *r, int axis);
-/* The taps of output o along an axis: indices inside of the input, and weights. Returns how many; 0: it lies outside of
- * the input and takes the extrapolation's value. */
-int64_t tdn_resize_weights(const tdn_resize *r, int axis, int64_t o, int64_t *index, double *weight);
+/* The taps of output o along an axis: indices inside of the input, and weights. Returns how many;
+ * 0: it lies outside of the input and takes the extrapolation's value. */
+int64_t tdn_resize_weights(const tdn_resize *r, int axis, int64_t o, int64_t *index,
+                           double *weight);
 
 #endif

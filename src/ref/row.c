@@ -2,8 +2,9 @@
 /*
  * Loading and storing rows of any dtype, and the walk over broadcast operands in rows.
  *
- * The dtypes that networks are made of have a loop of their own; the others go through tdn_view_get and _set, which
- * convert one element at a time. Sub-byte types are addressed by element, never by pointer.
+ * The dtypes that networks are made of have a loop of their own; the others go through tdn_view_get
+ * and _set, which convert one element at a time. Sub-byte types are addressed by element, never by
+ * pointer.
  */
 #include "ref/row.h"
 
@@ -14,26 +15,16 @@
 int64_t tdn_int_wrap(tdn_dtype dtype, int64_t x)
 {
     switch (dtype) {
-    case TDN_S8:
-        return (int8_t)x;
-    case TDN_U8:
-        return (uint8_t)x;
-    case TDN_S16:
-        return (int16_t)x;
-    case TDN_U16:
-        return (uint16_t)x;
-    case TDN_S32:
-        return (int32_t)x;
-    case TDN_U32:
-        return (uint32_t)x;
-    case TDN_BOOL:
-        return x != 0;
-    case TDN_U4:
-        return x & 15;
-    case TDN_S4:
-        return ((x & 15) ^ 8) - 8;
-    default:
-        return x;
+    case TDN_S8: return (int8_t)x;
+    case TDN_U8: return (uint8_t)x;
+    case TDN_S16: return (int16_t)x;
+    case TDN_U16: return (uint16_t)x;
+    case TDN_S32: return (int32_t)x;
+    case TDN_U32: return (uint32_t)x;
+    case TDN_BOOL: return x != 0;
+    case TDN_U4: return x & 15;
+    case TDN_S4: return ((x & 15) ^ 8) - 8;
+    default: return x;
     }
 }
 
@@ -42,11 +33,16 @@ void tdn_int_range(tdn_dtype dtype, int64_t *min, int64_t *max)
     static const struct {
         int64_t min, max;
     } rows[] = {
-        [TDN_S8] = {INT8_MIN, INT8_MAX},    [TDN_U8] = {0, UINT8_MAX},
-        [TDN_S16] = {INT16_MIN, INT16_MAX}, [TDN_U16] = {0, UINT16_MAX},
-        [TDN_S32] = {INT32_MIN, INT32_MAX}, [TDN_U32] = {0, UINT32_MAX},
-        [TDN_S64] = {INT64_MIN, INT64_MAX}, [TDN_U64] = {0, INT64_MAX},
-        [TDN_BOOL] = {0, 1},                [TDN_S4] = {-8, 7},
+        [TDN_S8] = {INT8_MIN, INT8_MAX},
+        [TDN_U8] = {0, UINT8_MAX},
+        [TDN_S16] = {INT16_MIN, INT16_MAX},
+        [TDN_U16] = {0, UINT16_MAX},
+        [TDN_S32] = {INT32_MIN, INT32_MAX},
+        [TDN_U32] = {0, UINT32_MAX},
+        [TDN_S64] = {INT64_MIN, INT64_MAX},
+        [TDN_U64] = {0, INT64_MAX},
+        [TDN_BOOL] = {0, 1},
+        [TDN_S4] = {-8, 7},
         [TDN_U4] = {0, 15},
     };
     const bool known = (size_t)dtype < sizeof rows / sizeof rows[0];
@@ -54,12 +50,12 @@ void tdn_int_range(tdn_dtype dtype, int64_t *min, int64_t *max)
     *max = known ? rows[dtype].max : 0;
 }
 
-#define LOAD(type)                                                                                                     \
-    do {                                                                                                               \
-        const type *p = (const type *)view->data + offset;                                                             \
-        for (int i = 0; i < n; i++)                                                                                    \
-            x[i] = p[i * stride];                                                                                      \
-        return;                                                                                                        \
+#define LOAD(type)                                                                                 \
+    do {                                                                                           \
+        const type *p = (const type *)view->data + offset;                                         \
+        for (int i = 0; i < n; i++)                                                                \
+            x[i] = p[i * stride];                                                                  \
+        return;                                                                                    \
     } while (0)
 
 /* Unit steps are told apart because the compiler then vectorises the conversion. */
@@ -77,17 +73,11 @@ static void load_f32(const float *p, int64_t stride, int n, double *x)
 void tdn_row_load(const tdn_view *view, int64_t offset, int64_t stride, int n, double *x)
 {
     switch (view->dtype) {
-    case TDN_F32:
-        load_f32((const float *)view->data + offset, stride, n, x);
-        return;
-    case TDN_F64:
-        LOAD(double);
-    case TDN_S32:
-        LOAD(int32_t);
-    case TDN_S8:
-        LOAD(int8_t);
-    case TDN_U8:
-        LOAD(uint8_t);
+    case TDN_F32: load_f32((const float *)view->data + offset, stride, n, x); return;
+    case TDN_F64: LOAD(double);
+    case TDN_S32: LOAD(int32_t);
+    case TDN_S8: LOAD(int8_t);
+    case TDN_U8: LOAD(uint8_t);
     default:
         for (int i = 0; i < n; i++)
             x[i] = tdn_view_get(view, offset + i * stride);
@@ -97,14 +87,10 @@ void tdn_row_load(const tdn_view *view, int64_t offset, int64_t stride, int n, d
 void tdn_row_load_int(const tdn_view *view, int64_t offset, int64_t stride, int n, int64_t *x)
 {
     switch (view->dtype) {
-    case TDN_S64:
-        LOAD(int64_t);
-    case TDN_S32:
-        LOAD(int32_t);
-    case TDN_S8:
-        LOAD(int8_t);
-    case TDN_U8:
-        LOAD(uint8_t);
+    case TDN_S64: LOAD(int64_t);
+    case TDN_S32: LOAD(int32_t);
+    case TDN_S8: LOAD(int8_t);
+    case TDN_U8: LOAD(uint8_t);
     default:
         for (int i = 0; i < n; i++)
             x[i] = tdn_view_get_int(view, offset + i * stride);
@@ -133,12 +119,12 @@ void tdn_row_store(const tdn_view *view, int64_t offset, int64_t stride, int n, 
         tdn_view_set(view, offset + i * stride, cut ? trunc(x[i]) : x[i]);
 }
 
-#define STORE(type)                                                                                                    \
-    do {                                                                                                               \
-        type *p = (type *)view->data + offset;                                                                         \
-        for (int i = 0; i < n; i++)                                                                                    \
-            p[i * stride] = (type)x[i];                                                                                \
-        return;                                                                                                        \
+#define STORE(type)                                                                                \
+    do {                                                                                           \
+        type *p = (type *)view->data + offset;                                                     \
+        for (int i = 0; i < n; i++)                                                                \
+            p[i * stride] = (type)x[i];                                                            \
+        return;                                                                                    \
     } while (0)
 
 static void store_u64(uint64_t *p, int64_t stride, int n, const int64_t *x)
@@ -147,19 +133,15 @@ static void store_u64(uint64_t *p, int64_t stride, int n, const int64_t *x)
         p[i * stride] = (uint64_t)x[i];
 }
 
-void tdn_row_store_int(const tdn_view *view, int64_t offset, int64_t stride, int n, const int64_t *x)
+void tdn_row_store_int(const tdn_view *view, int64_t offset, int64_t stride, int n,
+                       const int64_t *x)
 {
     switch (view->dtype) {
-    case TDN_F32:
-        STORE(float);
-    case TDN_S64:
-        STORE(int64_t);
-    case TDN_S32:
-        STORE(int32_t);
-    case TDN_S8:
-        STORE(int8_t);
-    case TDN_U8:
-        STORE(uint8_t);
+    case TDN_F32: STORE(float);
+    case TDN_S64: STORE(int64_t);
+    case TDN_S32: STORE(int32_t);
+    case TDN_S8: STORE(int8_t);
+    case TDN_U8: STORE(uint8_t);
     case TDN_U64: /* tdn_view_set_int would take the upper half for negative */
         store_u64((uint64_t *)view->data + offset, stride, n, x);
         return;
@@ -169,7 +151,8 @@ void tdn_row_store_int(const tdn_view *view, int64_t offset, int64_t stride, int
     }
 }
 
-/* Does every operand step through axis `inner` so that the axis before it, `outer`, only continues it? */
+/* Does every operand step through axis `inner` so that the axis before it, `outer`, only continues
+ * it? */
 static bool can_join(const tdn_view *views, int n_views, int outer, int inner)
 {
     for (int k = 0; k < n_views; k++)
@@ -251,7 +234,8 @@ int64_t tdn_rows_offset(const tdn_rows *rows, int k)
     return offset;
 }
 
-/* The dims that the inputs have together, by numpy's rule; those of output `like` where there are no inputs. */
+/* The dims that the inputs have together, by numpy's rule; those of output `like` where there are
+ * no inputs. */
 static bool joint_dims(const tdn_ref_call *call, const tdn_view *like, int64_t *dims)
 {
     for (int i = 0; i < like->rank; i++)
@@ -262,7 +246,8 @@ static bool joint_dims(const tdn_ref_call *call, const tdn_view *like, int64_t *
         if (in->dtype == TDN_DTYPE_NONE)
             continue;
         for (int i = 0; i < in->rank; i++) {
-            if (lead < 0 || (in->dims[i] != 1 && dims[lead + i] != 1 && dims[lead + i] != in->dims[i]))
+            if (lead < 0 ||
+                (in->dims[i] != 1 && dims[lead + i] != 1 && dims[lead + i] != in->dims[i]))
                 return false;
             if (in->dims[i] != 1)
                 dims[lead + i] = in->dims[i];
@@ -271,7 +256,8 @@ static bool joint_dims(const tdn_ref_call *call, const tdn_view *like, int64_t *
     return true;
 }
 
-static bool fit_output(const tdn_ref_call *call, int k, int rank, const int64_t *dims, tdn_view *view)
+static bool fit_output(const tdn_ref_call *call, int k, int rank, const int64_t *dims,
+                       tdn_view *view)
 {
     tdn_view *out = &call->out[k];
     if (out->rank != rank)
@@ -312,7 +298,9 @@ tdn_status tdn_rows_of_call(const tdn_ref_call *call, tdn_view *views)
         if (call->in[k].dtype != TDN_DTYPE_NONE)
             ok = tdn_view_broadcast(&call->in[k], rank, dims, &views[call->n_out + k]);
     }
-    return ok ? TDN_OK : tdn_fail(call->error, TDN_E_MODEL, "the operands' shapes do not broadcast to the output's");
+    return ok ? TDN_OK
+              : tdn_fail(call->error, TDN_E_MODEL,
+                         "the operands' shapes do not broadcast to the output's");
 }
 
 size_t tdn_rows_scratch(const tdn_ref_call *call)
@@ -320,7 +308,8 @@ size_t tdn_rows_scratch(const tdn_ref_call *call)
     return ((size_t)call->n_in + (size_t)call->n_out) * sizeof(tdn_view);
 }
 
-/* Are output 0's dims only a bound of what the inputs' dims give? Then one part alone writes the true ones. */
+/* Are output 0's dims only a bound of what the inputs' dims give? Then one part alone writes the
+ * true ones. */
 static bool is_shorter(const tdn_ref_call *call)
 {
     const tdn_view *out = &call->out[0];

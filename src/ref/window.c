@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Windows of convolutions and pools: attributes to numbers, by ONNX's rules. All numbers stay below 2^31, so that sums
- * and products of two of them fit. */
+/* Windows of convolutions and pools: attributes to numbers, by ONNX's rules. All numbers stay below
+ * 2^31, so that sums and products of two of them fit. */
 #include "ref/window.h"
 
 #include <string.h>
@@ -8,7 +8,8 @@
 #define LIMIT ((int64_t)1 << 31)
 
 /* n numbers in [low, 2^31), or `absent` where the attribute is not there. */
-static bool read_numbers(const tdn_attrs *attrs, const char *name, int n, int64_t low, int64_t absent, int64_t *out)
+static bool read_numbers(const tdn_attrs *attrs, const char *name, int n, int64_t low,
+                         int64_t absent, int64_t *out)
 {
     int count;
     const int64_t *v = tdn_attr_ints(attrs, name, &count);
@@ -34,7 +35,8 @@ static void pad_same(tdn_window *w, const int64_t *in, bool upper)
     }
 }
 
-const char *tdn_window_read(tdn_window *w, const tdn_attrs *attrs, int n, const int64_t *in, const int64_t *kernel)
+const char *tdn_window_read(tdn_window *w, const tdn_attrs *attrs, int n, const int64_t *in,
+                            const int64_t *kernel)
 {
     int64_t pads[2 * TDN_WINDOW_MAX];
     *w = (tdn_window){.n = n};

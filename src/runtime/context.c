@@ -2,11 +2,13 @@
 /*
  * The context: all memory that a run touches, and the tensors that the caller bound.
  *
- * Memory is one arena for activations (of the program that needs most), the states, a scratch a thread, and a
- * staging area for tensors that are shorter than a program along its batch axis. All of it is allocated and
- * touched at creation: a run then takes no page fault, and never reads what nobody wrote.
+ * Memory is one arena for activations (of the program that needs most), the states, a scratch a
+ * thread, and a staging area for tensors that are shorter than a program along its batch axis. All
+ * of it is allocated and touched at creation: a run then takes no page fault, and never reads what
+ * nobody wrote.
  *
- * A bound tensor is used where it lies: its address goes into the views that look into that input or output.
+ * A bound tensor is used where it lies: its address goes into the views that look into that input
+ * or output.
  */
 #include <limits.h>
 #include <stdio.h>
@@ -15,8 +17,7 @@
 
 #include "runtime/runtime.h"
 
-/* ---- Addresses -------------------------------------------------------------------------------------------
- */
+/* ---- Addresses ------------------------------------------------------------------------------- */
 
 uint8_t *tdn_context_staging(const tdn_context *c, uint32_t program, uint32_t io)
 {
@@ -89,12 +90,12 @@ static void place_views(tdn_context *c, uint32_t program)
     }
 }
 
-/* ---- Life ------------------------------------------------------------------------------------------------
- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
-/* A plan may claim any size; the system would hand out more than it has and end the process when it is
- * touched. */
-static tdn_status check_memory(const tdn_engine *e, int n_threads, size_t scratch_stride, tdn_error *error)
+/* A plan may claim any size; the system would hand out more than it has and end the process when it
+ * is touched. */
+static tdn_status check_memory(const tdn_engine *e, int n_threads, size_t scratch_stride,
+                               tdn_error *error)
 {
     size_t scratch = 0, all = e->arena_size;
     const bool fits = tdn_size_mul(scratch_stride, (size_t)n_threads, &scratch) &&
@@ -149,20 +150,22 @@ static bool allocate_lists(tdn_context *c)
     return true;
 }
 
-static tdn_status read_options(tdn_context_options *out, const tdn_context_options *options, tdn_error *error)
+static tdn_status read_options(tdn_context_options *out, const tdn_context_options *options,
+                               tdn_error *error)
 {
     *out = (tdn_context_options)TDN_CONTEXT_OPTIONS_INIT;
     if (!options)
         return TDN_OK;
     if (options->struct_size < sizeof options->struct_size)
-        return tdn_fail(error, TDN_E_ARG, "tdn_context_options is not initialised: struct_size is %u",
+        return tdn_fail(error, TDN_E_ARG,
+                        "tdn_context_options is not initialised: struct_size is %u",
                         options->struct_size);
     memcpy(out, options, options->struct_size < sizeof *out ? options->struct_size : sizeof *out);
     return TDN_OK;
 }
 
-tdn_status tdn_context_create(tdn_context **context, tdn_engine *engine, const tdn_context_options *options,
-                              tdn_error *error)
+tdn_status tdn_context_create(tdn_context **context, tdn_engine *engine,
+                              const tdn_context_options *options, tdn_error *error)
 {
     if (!context || !engine)
         return tdn_fail(error, TDN_E_ARG, "no engine, or no place for the context");
@@ -226,8 +229,7 @@ void tdn_context_reset(tdn_context *c)
     }
 }
 
-/* ---- Binding ---------------------------------------------------------------------------------------------
- */
+/* ---- Binding --------------------------------------------------------------------------------- */
 
 static tdn_status fail_text(tdn_context *c, tdn_status status, const char *name, const char *what)
 {
@@ -242,8 +244,8 @@ static int find_io(const tdn_engine *e, const char *name)
     return -1;
 }
 
-/* Does the tensor fit the program? *exact is cleared where it is shorter; *batch is the extent they must
- * agree on. */
+/* Does the tensor fit the program? *exact is cleared where it is shorter; *batch is the extent they
+ * must agree on. */
 static bool fits(const tdn_plan_io *io, const tdn_tensor *t, int64_t *batch, bool *exact)
 {
     if (t->rank != io->rank)
@@ -273,7 +275,8 @@ static bool program_fits(const tdn_context *c, uint32_t program, int64_t *batch,
     return true;
 }
 
-/* The first program that all bound tensors fill; else the first, which is the smallest, that holds them. */
+/* The first program that all bound tensors fill; else the first, which is the smallest, that holds
+ * them. */
 static bool choose_program(tdn_context *c)
 {
     int first = -1;
@@ -319,13 +322,15 @@ static tdn_status fail_shape(tdn_context *c, uint32_t io, const tdn_tensor *t)
         const tdn_plan_io *info = tdn_program_io(e, e->programs[i].plan, io);
         if (i > 0)
             used += (size_t)snprintf(have + used, sizeof have - used, ", ");
-        used += print_dims(have + used, sizeof have - used, info->rank, info->dims, info->batch_axis);
+        used +=
+            print_dims(have + used, sizeof have - used, info->rank, info->dims, info->batch_axis);
     }
     bool others = false;
     for (uint32_t i = 0; i < e->n_io; i++)
         others = others || (i != io && c->is_bound[i]);
-    return tdn_fail(&c->error, TDN_E_SHAPE, "no program of the plan takes '%.200s' as %s%s; it has %s",
-                    tdn_io_name(e, io), given, others ? " together with the other bound tensors" : "", have);
+    return tdn_fail(&c->error, TDN_E_SHAPE,
+                    "no program of the plan takes '%.200s' as %s%s; it has %s", tdn_io_name(e, io),
+                    given, others ? " together with the other bound tensors" : "", have);
 }
 
 static tdn_status check_tensor(tdn_context *c, uint32_t io, const tdn_tensor *t)
@@ -349,7 +354,8 @@ static tdn_status check_tensor(tdn_context *c, uint32_t io, const tdn_tensor *t)
     return TDN_OK;
 }
 
-/* Another address for what is bound already: the usual call in a loop, and all it costs is the fix-ups. */
+/* Another address for what is bound already: the usual call in a loop, and all it costs is the
+ * fix-ups. */
 static bool rebind(tdn_context *c, uint32_t io, const tdn_tensor *t)
 {
     if (!c->is_bound[io] || c->bound[io].rank != t->rank ||
@@ -401,7 +407,8 @@ int tdn_context_program(const tdn_context *c)
     return -1;
 }
 
-tdn_status tdn_context_output_dims(const tdn_context *c, const char *name, int64_t dims[TDN_MAX_RANK])
+tdn_status tdn_context_output_dims(const tdn_context *c, const char *name,
+                                   int64_t dims[TDN_MAX_RANK])
 {
     const int found = name ? find_io(c->engine, name) : -1;
     if (found < 0 || (uint32_t)found < c->engine->plan->n_inputs || tdn_context_program(c) < 0)
@@ -416,10 +423,7 @@ tdn_status tdn_context_output_dims(const tdn_context *c, const char *name, int64
     return TDN_OK;
 }
 
-const char *tdn_context_error(const tdn_context *c)
-{
-    return c->error.text;
-}
+const char *tdn_context_error(const tdn_context *c) { return c->error.text; }
 
 void tdn_context_set_tap(tdn_context *c, tdn_tap_fn *fn, void *user)
 {
@@ -427,7 +431,4 @@ void tdn_context_set_tap(tdn_context *c, tdn_tap_fn *fn, void *user)
     c->tap_user = user;
 }
 
-void tdn_context_limit_steps(tdn_context *c, uint64_t n)
-{
-    c->step_limit = n;
-}
+void tdn_context_limit_steps(tdn_context *c, uint64_t n) { c->step_limit = n; }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a plan file holds, as JSON. Nothing is run and no CPU is asked: plans for other machines are described
- * alike. Where this build knows a step's kernel, its family tells tiles and operations; where not, or where
- * the family refuses the step, the step says so and the rest goes on.
+ * What a plan file holds, as JSON. Nothing is run and no CPU is asked: plans for other machines are
+ * described alike. Where this build knows a step's kernel, its family tells tiles and operations;
+ * where not, or where the family refuses the step, the step says so and the rest goes on.
  */
 #include <string.h>
 
@@ -31,8 +31,8 @@ static void describe_notes(tdn_text *t, const tdn_plan *plan)
     tdn_json_end(t, '}');
 }
 
-static void describe_ios(tdn_text *t, const char *key, const tdn_plan_io *ios, const char *const *names,
-                         uint32_t n)
+static void describe_ios(tdn_text *t, const char *key, const tdn_plan_io *ios,
+                         const char *const *names, uint32_t n)
 {
     tdn_json_begin(t, key, '[');
     for (uint32_t i = 0; i < n; i++) {
@@ -104,7 +104,8 @@ static void describe_operand(tdn_text *t, const tdn_plan_operand *o)
     tdn_json_end(t, '}');
 }
 
-static void describe_operands(tdn_text *t, const char *key, const tdn_plan_operand *operands, uint32_t n)
+static void describe_operands(tdn_text *t, const char *key, const tdn_plan_operand *operands,
+                              uint32_t n)
 {
     tdn_json_begin(t, key, '[');
     for (uint32_t i = 0; i < n; i++)
@@ -112,7 +113,8 @@ static void describe_operands(tdn_text *t, const char *key, const tdn_plan_opera
     tdn_json_end(t, ']');
 }
 
-static void describe_work(tdn_text *t, const tdn_engine_step *s, tdn_status status, const tdn_error *why)
+static void describe_work(tdn_text *t, const tdn_engine_step *s, tdn_status status,
+                          const tdn_error *why)
 {
     if (status != TDN_OK) {
         tdn_json_string(t, "refused", why->text);
@@ -176,8 +178,9 @@ static void describe_values(tdn_text *t, const tdn_plan_program *p)
     tdn_json_end(t, ']');
 }
 
-static tdn_status describe_program(tdn_text *t, const tdn_plan *plan, const tdn_plan_section *section,
-                                   const tdn_plan_program *p, tdn_error *error)
+static tdn_status describe_program(tdn_text *t, const tdn_plan *plan,
+                                   const tdn_plan_section *section, const tdn_plan_program *p,
+                                   tdn_error *error)
 {
     life *lives = tdn_alloc(NULL, p->n_buffers * sizeof *lives, _Alignof(life));
     if (!lives)
@@ -212,8 +215,8 @@ static uint64_t section_weights(const tdn_plan *plan, const tdn_plan_section *s,
     for (uint32_t k = 0; k < plan->n_programs; k++)
         for (uint32_t i = 0; i < s->programs[k].n_buffers; i++) {
             const tdn_plan_buffer *b = &s->programs[k].buffers[i];
-            if ((b->cls != TDN_BUFFER_WEIGHT && b->cls != TDN_BUFFER_STATE) || b->index >= plan->n_blobs ||
-                seen[b->index])
+            if ((b->cls != TDN_BUFFER_WEIGHT && b->cls != TDN_BUFFER_STATE) ||
+                b->index >= plan->n_blobs || seen[b->index])
                 continue;
             seen[b->index] = true;
             size += plan->blobs[b->index].size;
@@ -221,8 +224,8 @@ static uint64_t section_weights(const tdn_plan *plan, const tdn_plan_section *s,
     return size;
 }
 
-static tdn_status describe_section(tdn_text *t, const tdn_plan *plan, const tdn_plan_section *s, bool *seen,
-                                   tdn_error *error)
+static tdn_status describe_section(tdn_text *t, const tdn_plan *plan, const tdn_plan_section *s,
+                                   bool *seen, tdn_error *error)
 {
     const tdn_target *target = tdn_target_find(s->target);
     tdn_json_begin(t, NULL, '{');
@@ -272,8 +275,10 @@ static tdn_status describe(tdn_text *t, const tdn_plan *plan, const void *bytes,
     tdn_json_uint(t, "n_blobs", plan->n_blobs);
     tdn_json_uint(t, "n_programs", plan->n_programs);
     describe_notes(t, plan);
-    describe_ios(t, "inputs", plan->sections[0].programs[0].inputs, plan->input_names, plan->n_inputs);
-    describe_ios(t, "outputs", plan->sections[0].programs[0].outputs, plan->output_names, plan->n_outputs);
+    describe_ios(t, "inputs", plan->sections[0].programs[0].inputs, plan->input_names,
+                 plan->n_inputs);
+    describe_ios(t, "outputs", plan->sections[0].programs[0].outputs, plan->output_names,
+                 plan->n_outputs);
     const tdn_status status = describe_sections(t, plan, error);
     tdn_json_end(t, '}');
     return status;

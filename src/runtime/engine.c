@@ -2,18 +2,18 @@
 /*
  * The engine: a plan that is mapped, checked, and resolved for this CPU.
  *
- * Loading reads the tables once (src/plan/reader.c), takes the section with the most instruction sets among
- * those this CPU has, checks the checksums of the blobs which that section uses (at 8 GB/s and more they cost
- * less than reading them from a disk), and has every kernel judge its step. What fails fails here, not in the
- * first run. Afterwards the engine never changes, so threads share it without a lock.
+ * Loading reads the tables once (src/plan/reader.c), takes the section with the most instruction
+ * sets among those this CPU has, checks the checksums of the blobs which that section uses (at 8
+ * GB/s and more they cost less than reading them from a disk), and has every kernel judge its step.
+ * What fails fails here, not in the first run. Afterwards the engine never changes, so threads
+ * share it without a lock.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "runtime/runtime.h"
 
-/* ---- The section -----------------------------------------------------------------------------------------
- */
+/* ---- The section ----------------------------------------------------------------------------- */
 
 static uint64_t detect(void)
 {
@@ -39,8 +39,8 @@ static tdn_status fail_target(const tdn_plan *plan, const tdn_target *max, tdn_e
                                    plan->sections[i].target);
     const char *native = max ? max->name : tdn_target_native();
     return tdn_fail(error, TDN_E_TARGET,
-                    "the plan has sections for %s, but %s is %s; this builds one: tendon build %.400s "
-                    "--target=%s -o PLAN",
+                    "the plan has sections for %s, but %s is %s; this builds one: tendon build "
+                    "%.400s --target=%s -o PLAN",
                     sections, max ? "the highest target allowed" : "this CPU", native,
                     note(plan, "model", "MODEL.onnx"), native);
 }
@@ -75,8 +75,8 @@ static tdn_status check_blobs(tdn_engine *e, const void *bytes, tdn_error *error
         const tdn_plan_program *p = &e->section->programs[k];
         for (uint32_t i = 0; i < p->n_buffers; i++) {
             const tdn_plan_buffer *b = &p->buffers[i];
-            if ((b->cls != TDN_BUFFER_WEIGHT && b->cls != TDN_BUFFER_STATE) || b->index >= e->plan->n_blobs ||
-                seen[b->index])
+            if ((b->cls != TDN_BUFFER_WEIGHT && b->cls != TDN_BUFFER_STATE) ||
+                b->index >= e->plan->n_blobs || seen[b->index])
                 continue;
             seen[b->index] = true;
             e->weights_size += e->plan->blobs[b->index].size;
@@ -86,23 +86,24 @@ static tdn_status check_blobs(tdn_engine *e, const void *bytes, tdn_error *error
     return TDN_OK;
 }
 
-/* ---- Life ------------------------------------------------------------------------------------------------
- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
-static tdn_status read_options(tdn_engine_options *out, const tdn_engine_options *options, tdn_error *error)
+static tdn_status read_options(tdn_engine_options *out, const tdn_engine_options *options,
+                               tdn_error *error)
 {
     *out = (tdn_engine_options)TDN_ENGINE_OPTIONS_INIT;
     if (!options)
         return TDN_OK;
     if (options->struct_size < sizeof options->struct_size)
-        return tdn_fail(error, TDN_E_ARG, "tdn_engine_options is not initialised: struct_size is %u",
+        return tdn_fail(error, TDN_E_ARG,
+                        "tdn_engine_options is not initialised: struct_size is %u",
                         options->struct_size);
     memcpy(out, options, options->struct_size < sizeof *out ? options->struct_size : sizeof *out);
     return TDN_OK;
 }
 
-static tdn_status prepare(tdn_engine *e, const void *bytes, size_t size, const tdn_engine_options *o,
-                          tdn_error *error)
+static tdn_status prepare(tdn_engine *e, const void *bytes, size_t size,
+                          const tdn_engine_options *o, tdn_error *error)
 {
     TDN_TRY(tdn_plan_read(&e->plan, bytes, size, e->memory, error));
     e->plan_size = size;
@@ -129,13 +130,14 @@ static void log_loaded(const tdn_engine *e, const char *path, const tdn_engine_o
     snprintf(line, sizeof line,
              "loaded %.300s: section %.60s, %u program%s, %.1f MB of weights, %.1f MB of arena",
              path ? path : "a plan from memory", e->section->target, e->plan->n_programs,
-             e->plan->n_programs == 1 ? "" : "s", (double)e->weights_size / 1e6, (double)e->arena_size / 1e6);
+             e->plan->n_programs == 1 ? "" : "s", (double)e->weights_size / 1e6,
+             (double)e->arena_size / 1e6);
     o->log(o->log_user, TDN_LOG_VERBOSE, line);
 }
 
 /* Takes the map over, also when it fails. */
-static tdn_status create(tdn_engine **engine, tdn_map map, const void *bytes, size_t size, const char *path,
-                         const tdn_engine_options *options, tdn_error *error)
+static tdn_status create(tdn_engine **engine, tdn_map map, const void *bytes, size_t size,
+                         const char *path, const tdn_engine_options *options, tdn_error *error)
 {
     tdn_engine_options o;
     tdn_status status = read_options(&o, options, error);
@@ -192,23 +194,13 @@ void tdn_engine_free(tdn_engine *e)
     tdn_arena_free(e->memory); /* the engine lies in it */
 }
 
-/* ---- What there is ---------------------------------------------------------------------------------------
- */
+/* ---- What there is --------------------------------------------------------------------------- */
 
-int tdn_engine_n_programs(const tdn_engine *e)
-{
-    return (int)e->plan->n_programs;
-}
+int tdn_engine_n_programs(const tdn_engine *e) { return (int)e->plan->n_programs; }
 
-int tdn_engine_n_inputs(const tdn_engine *e)
-{
-    return (int)e->plan->n_inputs;
-}
+int tdn_engine_n_inputs(const tdn_engine *e) { return (int)e->plan->n_inputs; }
 
-int tdn_engine_n_outputs(const tdn_engine *e)
-{
-    return (int)e->plan->n_outputs;
-}
+int tdn_engine_n_outputs(const tdn_engine *e) { return (int)e->plan->n_outputs; }
 
 static void fill_io(tdn_io_info *info, const char *name, const tdn_plan_io *io)
 {
@@ -226,7 +218,8 @@ static void fill_io(tdn_io_info *info, const char *name, const tdn_plan_io *io)
 
 static bool in_range(const tdn_engine *e, int program, int index, uint32_t n)
 {
-    return program >= 0 && (uint32_t)program < e->plan->n_programs && index >= 0 && (uint32_t)index < n;
+    return program >= 0 && (uint32_t)program < e->plan->n_programs && index >= 0 &&
+           (uint32_t)index < n;
 }
 
 tdn_status tdn_engine_input(const tdn_engine *e, int program, int index, tdn_io_info *info)

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Makes a program of a plan ready to run, once an engine: finds each step's kernel or reference by name, has
- * the kernel's family check arguments and operands, and lays out what contexts copy: views, and which of them
- * look into which input or output.
+ * Makes a program of a plan ready to run, once an engine: finds each step's kernel or reference by
+ * name, has the kernel's family check arguments and operands, and lays out what contexts copy:
+ * views, and which of them look into which input or output.
  *
- * The plan's reader has checked that views lie in their buffers. What a kernel computes on them is its
- * family's to check, here; a reference checks the few relations between dims that keep it inside its views
- * when it runs.
+ * The plan's reader has checked that views lie in their buffers. What a kernel computes on them is
+ * its family's to check, here; a reference checks the few relations between dims that keep it
+ * inside its views when it runs.
  */
 #include <limits.h>
 #include <string.h>
@@ -16,7 +16,8 @@
 
 enum { MAX_PARTS = 4096 };
 
-tdn_view tdn_operand_view(const tdn_plan *plan, const tdn_plan_program *p, const tdn_plan_operand *o)
+tdn_view tdn_operand_view(const tdn_plan *plan, const tdn_plan_program *p,
+                          const tdn_plan_operand *o)
 {
     tdn_view v = {.dtype = TDN_DTYPE_NONE};
     if (o->buffer == UINT32_MAX)
@@ -26,13 +27,13 @@ tdn_view tdn_operand_view(const tdn_plan *plan, const tdn_plan_program *p, const
     memcpy(v.dims, o->dims, sizeof v.dims);
     memcpy(v.strides, o->strides, sizeof v.strides);
     const tdn_plan_buffer *b = &p->buffers[o->buffer];
-    if (b->cls == TDN_BUFFER_WEIGHT) /* nothing writes there: the reader has refused outputs in weights */
+    if (b->cls ==
+        TDN_BUFFER_WEIGHT) /* nothing writes there: the reader has refused outputs in weights */
         v.data = (uint8_t *)(uintptr_t)plan->blobs[b->index].data + o->offset;
     return v;
 }
 
-/* ---- Steps -----------------------------------------------------------------------------------------------
- */
+/* ---- Steps ----------------------------------------------------------------------------------- */
 
 /* Bytes of an operand; an axis of stride 0 is read once. */
 static int64_t operand_bytes(const tdn_plan_operand *o)
@@ -56,7 +57,8 @@ int64_t tdn_step_bytes(const tdn_plan_step *s)
     return bytes;
 }
 
-static tdn_status resolve_kernel(tdn_engine_step *s, const tdn_view *views, uint64_t isa, tdn_error *error)
+static tdn_status resolve_kernel(tdn_engine_step *s, const tdn_view *views, uint64_t isa,
+                                 tdn_error *error)
 {
     const tdn_plan_step *p = s->plan;
     const tdn_family *family;
@@ -64,8 +66,8 @@ static tdn_status resolve_kernel(tdn_engine_step *s, const tdn_view *views, uint
     s->shown = p->kernel;
     if (!s->kernel)
         return tdn_fail(error, TDN_E_FORMAT,
-                        "no kernel '%s' in tendon %s: the plan was written by another version", p->kernel,
-                        tdn_version());
+                        "no kernel '%s' in tendon %s: the plan was written by another version",
+                        p->kernel, tdn_version());
     if ((s->kernel->isa & ~isa) != 0)
         return tdn_fail(error, TDN_E_FORMAT, "kernel '%s' needs more than its section's target has",
                         p->kernel);
@@ -86,11 +88,12 @@ static int64_t reference_flops(const tdn_plan_step *p, const tdn_view *views)
     int64_t a_element = 0, flops;
     for (int i = 0; i < p->expr->n_instr; i++)
         a_element += p->expr->code[i].op > TDN_X_STORE;
-    return __builtin_mul_overflow(a_element, tdn_view_count(&views[p->n_in]), &flops) ? INT64_MAX : flops;
+    return __builtin_mul_overflow(a_element, tdn_view_count(&views[p->n_in]), &flops) ? INT64_MAX
+                                                                                      : flops;
 }
 
-/* Numbers that count elements must not overflow when multiplied with extents. Others are checked, or clamped
- * to the extents, by the references that read them. */
+/* Numbers that count elements must not overflow when multiplied with extents. Others are checked,
+ * or clamped to the extents, by the references that read them. */
 static bool may_be_large(const char *name)
 {
     static const char *const names[] = {"starts", "ends", "shape", "value_int", "value_ints"};
@@ -104,11 +107,14 @@ static tdn_status check_attrs(const tdn_attrs *attrs, tdn_error *error)
 {
     for (int32_t i = 0; i < attrs->n; i++) {
         const tdn_attr *a = &attrs->items[i];
-        const int64_t *v = a->kind == TDN_ATTR_INT ? &a->i : a->kind == TDN_ATTR_INTS ? a->ints : NULL;
+        const int64_t *v = a->kind == TDN_ATTR_INT    ? &a->i
+                           : a->kind == TDN_ATTR_INTS ? a->ints
+                                                      : NULL;
         const int32_t n = a->kind == TDN_ATTR_INT ? 1 : a->n;
         for (int32_t k = 0; v && k < n && !may_be_large(a->name); k++)
             if (v[k] > TDN_FORMAT_MAX_EXTENT || v[k] < -TDN_FORMAT_MAX_EXTENT)
-                return tdn_fail(error, TDN_E_FORMAT, "attribute '%s' is %lld, which is out of range", a->name,
+                return tdn_fail(error, TDN_E_FORMAT,
+                                "attribute '%s' is %lld, which is out of range", a->name,
                                 (long long)v[k]);
     }
     return TDN_OK;
@@ -121,14 +127,14 @@ static tdn_status resolve_reference(tdn_engine_step *s, const tdn_view *views, t
     s->ref = tdn_ref_find(p->kernel);
     if (!s->ref)
         return tdn_fail(error, TDN_E_FORMAT,
-                        "no reference '%s' in tendon %s: the plan was written by another version", p->kernel,
-                        tdn_version());
+                        "no reference '%s' in tendon %s: the plan was written by another version",
+                        p->kernel, tdn_version());
     TDN_TRY(check_attrs(&p->attrs, error));
     tdn_ref_call call = {
         .in = views,
         .n_in = (int)p->n_in,
-        .out = (tdn_view *)(uintptr_t)(views +
-                                       p->n_in), /* dims are looked at; nothing is written before it runs */
+        .out = (tdn_view *)(uintptr_t)(views + p->n_in), /* dims are looked at; nothing is written
+                                                            before it runs */
         .n_out = (int)p->n_out,
         .attrs = &p->attrs,
         .expr = p->expr,
@@ -140,13 +146,14 @@ static tdn_status resolve_reference(tdn_engine_step *s, const tdn_view *views, t
     s->n_tiles = (size_t)n_parts;
     s->scratch_size = s->ref->scratch_size ? s->ref->scratch_size(&call) : 0;
     if (s->scratch_size > PTRDIFF_MAX / 2)
-        return tdn_fail(error, TDN_E_FORMAT, "reference '%s' needs more scratch than there is memory",
-                        p->kernel);
+        return tdn_fail(error, TDN_E_FORMAT,
+                        "reference '%s' needs more scratch than there is memory", p->kernel);
     s->flops = reference_flops(p, views);
     return TDN_OK;
 }
 
-tdn_status tdn_step_resolve(tdn_engine_step *s, const tdn_view *views, uint64_t isa, tdn_error *error)
+tdn_status tdn_step_resolve(tdn_engine_step *s, const tdn_view *views, uint64_t isa,
+                            tdn_error *error)
 {
     s->bytes = tdn_step_bytes(s->plan);
     for (uint32_t i = 0; i < s->plan->n_in + s->plan->n_out; i++)
@@ -161,8 +168,8 @@ tdn_status tdn_step_resolve(tdn_engine_step *s, const tdn_view *views, uint64_t 
     }
 }
 
-static tdn_status prepare_step(tdn_engine *e, tdn_engine_program *p, uint32_t index, uint32_t first_view,
-                               tdn_error *error)
+static tdn_status prepare_step(tdn_engine *e, tdn_engine_program *p, uint32_t index,
+                               uint32_t first_view, tdn_error *error)
 {
     tdn_engine_step *s = &p->steps[index];
     s->plan = &p->plan->steps[index];
@@ -172,7 +179,8 @@ static tdn_status prepare_step(tdn_engine *e, tdn_engine_program *p, uint32_t in
         p->views[first_view + i] = tdn_operand_view(e->plan, p->plan, &s->plan->operands[i]);
     TDN_TRY(tdn_step_resolve(s, p->views + first_view, e->section->isa, error));
     if (s->kernel && !s->kernel->run)
-        return tdn_fail(error, TDN_E_FORMAT, "kernel '%s' is not in this build of tendon", s->plan->kernel);
+        return tdn_fail(error, TDN_E_FORMAT, "kernel '%s' is not in this build of tendon",
+                        s->plan->kernel);
     if (s->ref) {
         s->shown = tdn_arena_printf(e->memory, "reference:%s", s->plan->kernel);
         if (!s->shown)
@@ -198,8 +206,7 @@ static tdn_status prepare_steps(tdn_engine *e, tdn_engine_program *p, tdn_error 
     return TDN_OK;
 }
 
-/* ---- What contexts copy ----------------------------------------------------------------------------------
- */
+/* ---- What contexts copy ---------------------------------------------------------------------- */
 
 /* The number of the input or output that a buffer stands for, or UINT32_MAX. */
 static uint32_t io_of(const tdn_engine *e, const tdn_plan_program *p, uint32_t buffer)
@@ -230,7 +237,8 @@ static void list_fixups(const tdn_engine *e, tdn_engine_program *p)
             const tdn_plan_operand *o = &plan->steps[s].operands[i];
             const uint32_t io = io_of(e, plan, o->buffer);
             if (io != UINT32_MAX)
-                p->fixups[--p->io_fixups[io + 1]] = (tdn_fixup){p->steps[s].first_view + i, o->offset};
+                p->fixups[--p->io_fixups[io + 1]] =
+                    (tdn_fixup){p->steps[s].first_view + i, o->offset};
         }
     /* Placing moved the end of each list to its begin: io_fixups[io + 1] is now where io begins. */
     for (uint32_t io = 0; io < e->n_io; io++)
@@ -347,6 +355,7 @@ tdn_status tdn_program_prepare(tdn_engine *e, uint32_t index, tdn_error *error)
     keep_largest(&e->scratch_size, p->scratch_size);
     keep_largest(&e->staging_size, p->staging_size);
     e->max_open = p->n_open > e->max_open ? p->n_open : e->max_open;
-    e->max_open_views = p->max_open_views > e->max_open_views ? p->max_open_views : e->max_open_views;
+    e->max_open_views =
+        p->max_open_views > e->max_open_views ? p->max_open_views : e->max_open_views;
     return TDN_OK;
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The step loop: what happens between the caller's tdn_context_run and its return. It walks the steps of the
- * bound program; each is done tile by tile, by the pool's threads or by this one, with a barrier between
- * steps.
+ * The step loop: what happens between the caller's tdn_context_run and its return. It walks the
+ * steps of the bound program; each is done tile by tile, by the pool's threads or by this one, with
+ * a barrier between steps.
  *
- * Nothing here allocates, locks or calls the system; the pool wakes its workers. Tiles and parts are fixed
- * when the engine is loaded, and where several parts of a step fail the lowest one's words are kept, so
- * results and errors depend neither on the number of threads nor on timing.
+ * Nothing here allocates, locks or calls the system; the pool wakes its workers. Tiles and parts
+ * are fixed when the engine is loaded, and where several parts of a step fail the lowest one's
+ * words are kept, so results and errors depend neither on the number of threads nor on timing.
  */
 #include <limits.h>
 #include <string.h>
@@ -22,8 +22,7 @@ typedef struct job {
     uint32_t program_index;
 } job;
 
-/* ---- Kernels ---------------------------------------------------------------------------------------------
- */
+/* ---- Kernels --------------------------------------------------------------------------------- */
 
 typedef struct kernel_job {
     void (*run)(const tdn_call *call, size_t tile);
@@ -57,8 +56,7 @@ static tdn_status run_kernel(const job *j, const tdn_engine_step *s, tdn_view *v
     return TDN_OK;
 }
 
-/* ---- References ------------------------------------------------------------------------------------------
- */
+/* ---- References ------------------------------------------------------------------------------ */
 
 typedef struct reference_job {
     const tdn_ref_def *ref;
@@ -119,8 +117,7 @@ static tdn_status run_parts(const job *j, const tdn_engine_step *s, tdn_view *vi
     return first_failure(c);
 }
 
-/* ---- Extents that are known only now ---------------------------------------------------------------------
- */
+/* ---- Extents that are known only now --------------------------------------------------------- */
 
 static void reset_extents(tdn_context *c, const tdn_engine_program *p)
 {
@@ -139,15 +136,17 @@ static void shrink(tdn_view *view, const tdn_extents *extents)
     }
 }
 
-/* Keeps what a step wrote into an output's dims; a reference that says more than the bounds is a defect. */
+/* Keeps what a step wrote into an output's dims; a reference that says more than the bounds is a
+ * defect. */
 static tdn_status record_extents(tdn_context *c, const tdn_plan_operand *o, const tdn_view *view,
                                  tdn_extents *extents)
 {
     for (int i = 0; i < o->rank; i++) {
         const bool open = (o->bounded >> i & 1) != 0;
-        if (view->dims[i] < 0 || view->dims[i] > o->dims[i] || (!open && view->dims[i] != o->dims[i]))
-            return tdn_fail(&c->error, TDN_E_INTERNAL, "axis %d came out with extent %lld of %lld", i,
-                            (long long)view->dims[i], (long long)o->dims[i]);
+        if (view->dims[i] < 0 || view->dims[i] > o->dims[i] ||
+            (!open && view->dims[i] != o->dims[i]))
+            return tdn_fail(&c->error, TDN_E_INTERNAL, "axis %d came out with extent %lld of %lld",
+                            i, (long long)view->dims[i], (long long)o->dims[i]);
         extents->dims[i] = view->dims[i];
     }
     return TDN_OK;
@@ -166,8 +165,8 @@ static tdn_status run_open(const job *j, const tdn_engine_step *s, const tdn_vie
     for (uint32_t i = p->n_in; i < n; i++) {
         const tdn_plan_operand *o = &p->operands[i];
         if (o->bounded)
-            TDN_TRY(
-                record_extents(c, o, &c->open_views[i], &c->extents[j->program->open_buffers[o->buffer]]));
+            TDN_TRY(record_extents(c, o, &c->open_views[i],
+                                   &c->extents[j->program->open_buffers[o->buffer]]));
     }
     return TDN_OK;
 }
@@ -177,16 +176,16 @@ static void close_extents(const job *j, const tdn_plan_step *p)
 {
     for (uint32_t i = p->n_in; i < p->n_in + p->n_out; i++) {
         const tdn_plan_operand *o = &p->operands[i];
-        const uint32_t open =
-            o->buffer == UINT32_MAX || o->bounded ? UINT32_MAX : j->program->open_buffers[o->buffer];
+        const uint32_t open = o->buffer == UINT32_MAX || o->bounded
+                                  ? UINT32_MAX
+                                  : j->program->open_buffers[o->buffer];
         if (open != UINT32_MAX)
             memcpy(j->c->extents[open].dims, j->program->open_operands[open]->dims,
                    sizeof j->c->extents[open].dims);
     }
 }
 
-/* ---- Taps ------------------------------------------------------------------------------------------------
- */
+/* ---- Taps ------------------------------------------------------------------------------------ */
 
 static void call_tap(const job *j, uint32_t step)
 {
@@ -212,8 +211,7 @@ static void call_tap(const job *j, uint32_t step)
     }
 }
 
-/* ---- Steps -----------------------------------------------------------------------------------------------
- */
+/* ---- Steps ----------------------------------------------------------------------------------- */
 
 static tdn_status run_range(const job *j, uint32_t from, uint32_t to);
 
@@ -256,7 +254,9 @@ static tdn_status run_step(const job *j, uint32_t at)
     tdn_view *views = j->c->views[j->program_index] + s->first_view;
     switch (s->plan->kind) {
     case TDN_STEP_KERNEL: run_kernel(j, s, views); break;
-    case TDN_STEP_REFERENCE: TDN_TRY(s->open ? run_open(j, s, views) : run_parts(j, s, views)); break;
+    case TDN_STEP_REFERENCE:
+        TDN_TRY(s->open ? run_open(j, s, views) : run_parts(j, s, views));
+        break;
     case TDN_STEP_BRANCH: return run_branch(j, at, views);
     default: return run_loop(j, at, views);
     }
@@ -300,10 +300,10 @@ static tdn_status run_range(const job *j, uint32_t from, uint32_t to)
     return TDN_OK;
 }
 
-/* ---- Staging ---------------------------------------------------------------------------------------------
- */
+/* ---- Staging --------------------------------------------------------------------------------- */
 
-/* The bytes of a tensor as rows: each holds what lies behind one index of the axes before the batch axis. */
+/* The bytes of a tensor as rows: each holds what lies behind one index of the axes before the batch
+ * axis. */
 typedef struct rows {
     size_t n, size; /* of the program's tensor */
     size_t used;    /* of the caller's, at the begin of each row */
@@ -354,15 +354,15 @@ static void unstage_outputs(const job *j)
     }
 }
 
-/* ---- A run -----------------------------------------------------------------------------------------------
- */
+/* ---- A run ----------------------------------------------------------------------------------- */
 
 static tdn_status check_bound(tdn_context *c)
 {
     for (uint32_t io = 0; io < c->engine->n_io; io++)
         if (!c->is_bound[io])
             return tdn_fail(&c->error, TDN_E_ARG, "%s '%.200s' is not bound",
-                            io < c->engine->plan->n_inputs ? "input" : "output", tdn_io_name(c->engine, io));
+                            io < c->engine->plan->n_inputs ? "input" : "output",
+                            tdn_io_name(c->engine, io));
     return TDN_OK;
 }
 

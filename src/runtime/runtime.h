@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Engine and context from the inside. The engine holds what all contexts share: for each program its steps
- * with kernels resolved and checked, and a template of all operands' views. A context copies the views and
- * fills in addresses: those of arena and states once, those of bound tensors when the binding changes,
- * through lists of fix-ups. So a run only walks: nothing is looked up, computed or allocated on the way.
+ * Engine and context from the inside. The engine holds what all contexts share: for each program
+ * its steps with kernels resolved and checked, and a template of all operands' views. A context
+ * copies the views and fills in addresses: those of arena and states once, those of bound tensors
+ * when the binding changes, through lists of fix-ups. So a run only walks: nothing is looked up,
+ * computed or allocated on the way.
  */
 #ifndef TDN_RUNTIME_RUNTIME_H
 #define TDN_RUNTIME_RUNTIME_H
@@ -14,8 +15,8 @@
 #include "plan/plan.h"
 #include "ref/ref.h"
 
-#define TDN_STEP_LIMIT ((uint64_t)1 << 32) /* steps a run may take: a loop that never ends becomes an error \
-                                            */
+#define TDN_STEP_LIMIT                                                                             \
+    ((uint64_t)1 << 32) /* steps a run may take: a loop that never ends becomes an error */
 
 typedef struct tdn_engine_step {
     const tdn_plan_step *plan;
@@ -42,8 +43,9 @@ typedef struct tdn_engine_program {
     uint32_t n_views;
     tdn_fixup *fixups; /* of input or output i: io_fixups[i] .. io_fixups[i + 1] - 1 */
     uint32_t *io_fixups;
-    uint32_t *first_value;  /* of step i: values first_value[i] .. first_value[i + 1] - 1 */
-    uint32_t *open_buffers; /* of each buffer: its number among those with open extents, or UINT32_MAX */
+    uint32_t *first_value; /* of step i: values first_value[i] .. first_value[i + 1] - 1 */
+    uint32_t
+        *open_buffers; /* of each buffer: its number among those with open extents, or UINT32_MAX */
     const tdn_plan_operand *
         *open_operands; /* of each buffer with open extents: an operand that has its bounds */
     uint32_t n_open;
@@ -110,21 +112,25 @@ struct tdn_context {
     tdn_error error;
 };
 
-static inline const tdn_plan_io *tdn_program_io(const tdn_engine *e, const tdn_plan_program *p, uint32_t io)
+static inline const tdn_plan_io *tdn_program_io(const tdn_engine *e, const tdn_plan_program *p,
+                                                uint32_t io)
 {
     return io < e->plan->n_inputs ? &p->inputs[io] : &p->outputs[io - e->plan->n_inputs];
 }
 static inline const char *tdn_io_name(const tdn_engine *e, uint32_t io)
 {
-    return io < e->plan->n_inputs ? e->plan->input_names[io] : e->plan->output_names[io - e->plan->n_inputs];
+    return io < e->plan->n_inputs ? e->plan->input_names[io]
+                                  : e->plan->output_names[io - e->plan->n_inputs];
 }
 
 /* prepare.c: resolves and checks program `index` of the engine's section. */
 tdn_status tdn_program_prepare(tdn_engine *e, uint32_t index, tdn_error *error);
 /* prepare.c: the view of an operand, with data where its buffer is a weight. */
-tdn_view tdn_operand_view(const tdn_plan *plan, const tdn_plan_program *p, const tdn_plan_operand *o);
+tdn_view tdn_operand_view(const tdn_plan *plan, const tdn_plan_program *p,
+                          const tdn_plan_operand *o);
 /* prepare.c: finds a step's kernel or reference and asks it about tiles, scratch and flops. */
-tdn_status tdn_step_resolve(tdn_engine_step *s, const tdn_view *views, uint64_t isa, tdn_error *error);
+tdn_status tdn_step_resolve(tdn_engine_step *s, const tdn_view *views, uint64_t isa,
+                            tdn_error *error);
 /* prepare.c: bytes that a step reads and writes. */
 int64_t tdn_step_bytes(const tdn_plan_step *s);
 /* prepare.c: the layout of states is the same, so one can go on where the other stopped. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An allocator with a cap, so that a small input which asks for much shows, and so that the ways out of
- * failing allocations are walked. A block remembers its size in front of itself. */
+/* An allocator with a cap, so that a small input which asks for much shows, and so that the ways
+ * out of failing allocations are walked. A block remembers its size in front of itself. */
 #ifndef TDN_TESTS_FUZZ_CAPPED_H
 #define TDN_TESTS_FUZZ_CAPPED_H
 

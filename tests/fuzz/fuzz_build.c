@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Any bytes as a model, all the way: import, passes, lowering, the plan, its reader, every kernel's check,
- * and a run on zeros. What the compiler writes, the run time must take. Models that would compute much are
- * left out.
+ * Any bytes as a model, all the way: import, passes, lowering, the plan, its reader, every kernel's
+ * check, and a run on zeros. What the compiler writes, the run time must take. Models that would
+ * compute much are left out.
  */
 #include <stdint.h>
 #include <stdlib.h>

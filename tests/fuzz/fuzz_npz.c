@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Any bytes as an .npz or .npy file: an error or arrays whose every element can be read, never a crash. */
+/* Any bytes as an .npz or .npy file: an error or arrays whose every element can be read, never a
+ * crash. */
 #include <stddef.h>
 #include <stdint.h>
 

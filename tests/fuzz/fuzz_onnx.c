@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Any bytes as a model: an error, or a graph that verifies, with a description in JSON. The model's memory is
- * capped, so that a small file which asks for much shows, and so that the ways out of failing allocations are
- * walked.
+ * Any bytes as a model: an error, or a graph that verifies, with a description in JSON. The model's
+ * memory is capped, so that a small file which asks for much shows, and so that the ways out of
+ * failing allocations are walked.
  */
 #include <stdint.h>
 #include <stdlib.h>

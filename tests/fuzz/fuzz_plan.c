@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Any bytes as a plan, with checksums made to match, so that damage reaches what lies behind them: an error
- * in words, or an engine that describes itself and runs, never a crash. What a hostile plan may take of time
- * and memory by right (large arenas, long loops) is not run.
+ * Any bytes as a plan, with checksums made to match, so that damage reaches what lies behind them:
+ * an error in words, or an engine that describes itself and runs, never a crash. What a hostile
+ * plan may take of time and memory by right (large arenas, long loops) is not run.
  *
- * The layout of a plan is strict, so a byte inserted or lost is no more than one error. Most mutations
- * therefore change numbers where they are, and names of references to those of others.
+ * The layout of a plan is strict, so a byte inserted or lost is no more than one error. Most
+ * mutations therefore change numbers where they are, and names of references to those of others.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,10 +18,10 @@ enum { MAX_FILE = 1 << 20, MAX_MEMORY = 16 << 20, MAX_ELEMENTS = 1 << 13, MAX_ST
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed);
-__attribute__((weak)) size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size); /* libFuzzer's */
+__attribute__((weak)) size_t LLVMFuzzerMutate(uint8_t *data, size_t size,
+                                              size_t max_size); /* libFuzzer's */
 
-/* ---- Mutation
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Mutation -------------------------------------------------------------------------------- */
 
 static uint32_t next(uint64_t *state) /* Knuth's MMIX generator; the high bits are the good ones */
 {
@@ -32,9 +32,11 @@ static uint32_t next(uint64_t *state) /* Knuth's MMIX generator; the high bits a
 /* Another number in place of one of 1, 4 or 8 bytes. */
 static void change_number(uint8_t *table, size_t size, uint64_t *random)
 {
-    static const int64_t telling[] = {
-        0,   1,    2,  3,  4,         5,         7,         8,         16,         64,
-        255, 4096, -1, -2, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, UINT32_MAX, (int64_t)1 << 40};
+    static const int64_t telling[] = {0,         1,         2,          3,
+                                      4,         5,         7,          8,
+                                      16,        64,        255,        4096,
+                                      -1,        -2,        INT32_MAX,  INT32_MIN,
+                                      INT64_MAX, INT64_MIN, UINT32_MAX, (int64_t)1 << 40};
     static const size_t widths[] = {1, 4, 4, 8, 8, 8};
     const size_t width = widths[next(random) % 6];
     if (size < width)
@@ -46,7 +48,9 @@ static void change_number(uint8_t *table, size_t size, uint64_t *random)
     case 0: value = telling[next(random) % (sizeof telling / sizeof *telling)]; break;
     case 1: value = (int64_t)((uint64_t)value + next(random) % 9 - 4); break;
     case 2: value ^= (int64_t)((uint64_t)1 << next(random) % 64); break;
-    default: memcpy(&value, table + next(random) % (size / width) * width, width); break; /* a neighbour's */
+    default:
+        memcpy(&value, table + next(random) % (size / width) * width, width);
+        break; /* a neighbour's */
     }
     memcpy(at, &value, width);
 }
@@ -55,7 +59,8 @@ static void change_number(uint8_t *table, size_t size, uint64_t *random)
 static void change_reference(uint8_t *data, size_t size, uint64_t *random)
 {
     const tdn_format_header *h = (const tdn_format_header *)data;
-    const tdn_format_table *steps = &h->tables[TDN_FORMAT_STEPS], *strings = &h->tables[TDN_FORMAT_STRINGS];
+    const tdn_format_table *steps = &h->tables[TDN_FORMAT_STEPS],
+                           *strings = &h->tables[TDN_FORMAT_STRINGS];
     const size_t n = steps->size / sizeof(tdn_format_step);
     tdn_format_step step;
     if (n == 0)
@@ -93,7 +98,8 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
     if (!whole || next(&random) % 32 == 0)
         return LLVMFuzzerMutate(data, size, max_size);
     for (uint32_t n = 1 + next(&random) % 4; n > 0; n--) {
-        const tdn_format_table *t = &h->tables[often[next(&random) % (sizeof often / sizeof *often)]];
+        const tdn_format_table *t =
+            &h->tables[often[next(&random) % (sizeof often / sizeof *often)]];
         if (next(&random) % 6 == 0)
             change_reference(data, size, &random);
         else
@@ -102,10 +108,10 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
     return size;
 }
 
-/* ---- The target
- * -------------------------------------------------------------------------------------------- */
+/* ---- The target ------------------------------------------------------------------------------ */
 
-/* An operand that reads one byte again and again costs no memory: elements are counted, not bytes. */
+/* An operand that reads one byte again and again costs no memory: elements are
+ * counted, not bytes. */
 static bool is_small(const tdn_engine *e)
 {
     if (e->arena_size > MAX_MEMORY || e->state_size > MAX_MEMORY || e->staging_size > MAX_MEMORY ||

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The main of a fuzz target that is built without libFuzzer: runs the target on every file of a folder, so
- * that each test run replays what fuzzing once found. A folder without a file is a failure: it would test
- * nothing.
+ * The main of a fuzz target that is built without libFuzzer: runs the target on every file of a
+ * folder, so that each test run replays what fuzzing once found. A folder without a file is a
+ * failure: it would test nothing.
  */
 #include <dirent.h>
 #include <stdint.h>
@@ -15,7 +15,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static int replay_file(const char *path, size_t size)
 {
     FILE *file = fopen(path, "rb");
-    uint8_t *data = malloc(size ? size : 1); /* exact, so that a sanitizer sees the first byte beyond */
+    uint8_t *data =
+        malloc(size ? size : 1); /* exact, so that a sanitizer sees the first byte beyond */
     const int good = file && data && fread(data, 1, size, file) == size;
     if (good)
         LLVMFuzzerTestOneInput(data, size);

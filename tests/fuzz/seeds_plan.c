@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writes the first inputs of the plan fuzzer: the plans of tests/plans.h, and one small plan for each kernel
- * family and target, so that mutations begin at arguments that their family accepts. Run again when the
- * format or the arguments of a family change:
+ * Writes the first inputs of the plan fuzzer: the plans of tests/plans.h, and one small plan for
+ * each kernel family and target, so that mutations begin at arguments that their family accepts.
+ * Run again when the format or the arguments of a family change:
  *
  *     build/tests/seeds_plan tests/fuzz/corpus/plan
  */
@@ -63,7 +63,8 @@ static tdn_plan_operand operand(uint32_t buffer, const tdn_view *v)
     return o;
 }
 
-/* One step of the family: inputs without data are the plan's inputs, those with data its weights. */
+/* One step of the family: inputs without data are the plan's inputs, those with
+ * data its weights. */
 static void save_family(seeds *s, const char *name, const char *family, const tdn_group *group)
 {
     tdn_made made;
@@ -84,7 +85,8 @@ static void save_family(seeds *s, const char *name, const char *family, const td
         const tdn_view *v = i < group->n_in ? &group->in[i] : &group->extra[i - group->n_in];
         const size_t size = (size_t)count_of(v) * sizeof(float);
         if (i == made.packed_input) {
-            const tdn_view packed = tdn_view_make(NULL, TDN_U8, 1, (int64_t[]){(int64_t)made.packed_size});
+            const tdn_view packed =
+                tdn_view_make(NULL, TDN_U8, 1, (int64_t[]){(int64_t)made.packed_size});
             const uint32_t blob = mk_blob(m, made.packed, made.packed_size);
             operands[n++] =
                 operand(mk_buffer(m, TDN_BUFFER_WEIGHT, blob, made.packed_size, "packed"), &packed);
@@ -95,7 +97,8 @@ static void save_family(seeds *s, const char *name, const char *family, const td
             operands[n++] = mk_io(m, true, names[m->n_inputs], TDN_F32, v->rank, v->dims, -1);
     }
     operands[n++] = mk_io(m, false, "out", TDN_F32, group->out->rank, group->out->dims, -1);
-    tdn_plan_step *step = mk_step(m, TDN_STEP_KERNEL, made.kernel->name, name, (uint32_t)n - 1, 1, operands);
+    tdn_plan_step *step =
+        mk_step(m, TDN_STEP_KERNEL, made.kernel->name, name, (uint32_t)n - 1, 1, operands);
     step->args = made.args;
     step->args_size = made.args_size;
     char file[128];
@@ -107,10 +110,11 @@ static void save_matrix_families(seeds *s)
 {
     /* relu(result + bias), which is compiled in, and tanh of it, which is not */
     tdn_expr clamp = {0}, program = {0};
-    const int sum = tdn_expr_add(&clamp, TDN_X_ADD, tdn_expr_input(&clamp, 0), tdn_expr_input(&clamp, 1), 0);
+    const int sum =
+        tdn_expr_add(&clamp, TDN_X_ADD, tdn_expr_input(&clamp, 0), tdn_expr_input(&clamp, 1), 0);
     tdn_expr_store(&clamp, tdn_expr_add(&clamp, TDN_X_MAX, sum, tdn_expr_const(&clamp, 0), 0), 0);
-    const int again =
-        tdn_expr_add(&program, TDN_X_ADD, tdn_expr_input(&program, 0), tdn_expr_input(&program, 1), 0);
+    const int again = tdn_expr_add(&program, TDN_X_ADD, tdn_expr_input(&program, 0),
+                                   tdn_expr_input(&program, 1), 0);
     tdn_expr_store(&program, tdn_expr_add(&program, TDN_X_TANH, again, 0, 0), 0);
 
     const tdn_conv_desc conv = {{1, 2, 1}, {1, 1, 2}, {0, 1, 2}, 1},
@@ -146,7 +150,8 @@ static void save_matrix_families(seeds *s)
     const tdn_view row = along(6, 4, product.dims);
     const tdn_view dense[2] = {a, view(NULL, 4, (int64_t[]){1, 2, 7, 6})};
     const tdn_view constant[2] = {a, view(ramp, 4, (int64_t[]){1, 2, 7, 6})};
-    save_family(s, "gemm", "gemm", &(tdn_group){.in = dense, .n_in = 2, .out = &product, .n_out = 1});
+    save_family(s, "gemm", "gemm",
+                &(tdn_group){.in = dense, .n_in = 2, .out = &product, .n_out = 1});
     save_family(s, "gemm-packed", "gemm",
                 &(tdn_group){.in = constant,
                              .n_in = 2,
@@ -160,27 +165,36 @@ static void save_matrix_families(seeds *s)
 static void save_other_families(seeds *s)
 {
     tdn_expr expr = {0};
-    const int product = tdn_expr_add(&expr, TDN_X_MUL, tdn_expr_input(&expr, 0), tdn_expr_input(&expr, 1), 0);
+    const int product =
+        tdn_expr_add(&expr, TDN_X_MUL, tdn_expr_input(&expr, 0), tdn_expr_input(&expr, 1), 0);
     tdn_expr_store(&expr, tdn_expr_add(&expr, TDN_X_SIGMOID, product, 0, 0), 0);
     const tdn_view x = view(NULL, 3, (int64_t[]){3, 5, 7}), row = along(7, 3, x.dims);
     const tdn_view both[3] = {x, row, row};
-    save_family(s, "map", "map", &(tdn_group){.in = both, .n_in = 2, .out = &x, .n_out = 1, .expr = &expr});
+    save_family(s, "map", "map",
+                &(tdn_group){.in = both, .n_in = 2, .out = &x, .n_out = 1, .expr = &expr});
     save_family(
         s, "softmax", "softmax",
-        &(tdn_group){.desc = &(tdn_softmax_desc){.axis = 1}, .in = &x, .n_in = 1, .out = &x, .n_out = 1});
+        &(tdn_group){
+            .desc = &(tdn_softmax_desc){.axis = 1}, .in = &x, .n_in = 1, .out = &x, .n_out = 1});
     save_family(
         s, "norm", "norm",
-        &(tdn_group){.desc = &(tdn_norm_desc){2, 1e-5f}, .in = both, .n_in = 3, .out = &x, .n_out = 1});
+        &(tdn_group){
+            .desc = &(tdn_norm_desc){2, 1e-5f}, .in = both, .n_in = 3, .out = &x, .n_out = 1});
     save_family(s, "copy", "copy", &(tdn_group){.in = &x, .n_in = 1, .out = &x, .n_out = 1});
     const tdn_view reduced = view(NULL, 3, (int64_t[]){3, 1, 7}),
                    padded = view(NULL, 3, (int64_t[]){5, 6, 9});
-    save_family(
-        s, "reduce", "reduce",
-        &(tdn_group){
-            .desc = &(tdn_reduce_desc){TDN_REDUCE_MEAN}, .in = &x, .n_in = 1, .out = &reduced, .n_out = 1});
+    save_family(s, "reduce", "reduce",
+                &(tdn_group){.desc = &(tdn_reduce_desc){TDN_REDUCE_MEAN},
+                             .in = &x,
+                             .n_in = 1,
+                             .out = &reduced,
+                             .n_out = 1});
     save_family(s, "pad", "pad",
-                &(tdn_group){
-                    .desc = &(tdn_pad_desc){{1, 0, 2}, -1}, .in = &x, .n_in = 1, .out = &padded, .n_out = 1});
+                &(tdn_group){.desc = &(tdn_pad_desc){{1, 0, 2}, -1},
+                             .in = &x,
+                             .n_in = 1,
+                             .out = &padded,
+                             .n_out = 1});
     const tdn_view image = view(NULL, 5, (int64_t[]){1, 1, 6, 5, 4}),
                    half = view(NULL, 5, (int64_t[]){1, 1, 3, 3, 4});
     for (int kind = 0; kind < 2; kind++) {
@@ -195,8 +209,8 @@ static void save_other_families(seeds *s)
     }
 }
 
-/* Steps of a reference, with operands of many dtypes and the attributes that many references look at. The
- * long name leaves room for others, which the fuzzer's mutations put in its place. */
+/* Steps of a reference, with operands of many dtypes and the attributes that many references look
+ * at. The long name leaves room for others, which the fuzzer's mutations put in its place. */
 static void save_references(seeds *s)
 {
     static const char kernel[] = "MeanVarianceNormalization";
@@ -207,12 +221,14 @@ static void save_references(seeds *s)
     static tdn_attr attrs[16];
     int n = 0;
     for (int i = 0; i < 4; i++)
-        attrs[n++] = (tdn_attr){.name = names[i], .kind = TDN_ATTR_INTS, .n = i == 3 ? 4 : 2, .ints = ones};
+        attrs[n++] =
+            (tdn_attr){.name = names[i], .kind = TDN_ATTR_INTS, .n = i == 3 ? 4 : 2, .ints = ones};
     attrs[n++] = (tdn_attr){.name = "axes", .kind = TDN_ATTR_INTS, .n = 1, .ints = axes};
     attrs[n++] = (tdn_attr){.name = "perm", .kind = TDN_ATTR_INTS, .n = 4, .ints = perm};
     for (int i = 0; i < 8; i++)
         attrs[n++] = (tdn_attr){.name = scalars[i], .kind = TDN_ATTR_INT, .i = 1};
-    attrs[n++] = (tdn_attr){.name = "equation", .kind = TDN_ATTR_STRING, .n = 12, .s = "abcd,ab->cda"};
+    attrs[n++] =
+        (tdn_attr){.name = "equation", .kind = TDN_ATTR_STRING, .n = 12, .s = "abcd,ab->cda"};
     attrs[n++] = (tdn_attr){.name = "epsilon", .kind = TDN_ATTR_FLOAT, .f = 0.5f};
     for (int wide = 0; wide < 3; wide++) {
         plan_maker *m = mk_new();
@@ -221,13 +237,14 @@ static void save_references(seeds *s)
         const int64_t dims[4] = {2, wide == 2 ? 1 : 3, 4, 5}, vector[1] = {4}, square[2] = {3, 3};
         const tdn_plan_operand x = mk_io(m, true, "x", TDN_F32, 4, dims, -1);
         const tdn_plan_operand index = mk_io(m, true, "index", TDN_S64, 1, vector, -1);
-        const tdn_plan_operand matrix = mk_io(m, true, "matrix", wide ? TDN_U8 : TDN_F32, 2, square, -1);
+        const tdn_plan_operand matrix =
+            mk_io(m, true, "matrix", wide ? TDN_U8 : TDN_F32, 2, square, -1);
         const tdn_plan_operand y = mk_io(m, false, "y", TDN_F32, 4, dims, -1);
         const tdn_plan_operand z = mk_io(m, false, "z", TDN_S64, 2, square, -1);
-        tdn_plan_step *step = wide == 0 ? MK_STEP(m, TDN_STEP_REFERENCE, kernel, "a", 1, 1, x, y)
-                              : wide == 1
-                                  ? MK_STEP(m, TDN_STEP_REFERENCE, kernel, "b", 3, 1, x, x, matrix, y)
-                                  : MK_STEP(m, TDN_STEP_REFERENCE, kernel, "c", 3, 2, y, index, matrix, y, z);
+        tdn_plan_step *step =
+            wide == 0   ? MK_STEP(m, TDN_STEP_REFERENCE, kernel, "a", 1, 1, x, y)
+            : wide == 1 ? MK_STEP(m, TDN_STEP_REFERENCE, kernel, "b", 3, 1, x, x, matrix, y)
+                        : MK_STEP(m, TDN_STEP_REFERENCE, kernel, "c", 3, 2, y, index, matrix, y, z);
         step->attrs = (tdn_attrs){attrs, n};
         char file[32];
         snprintf(file, sizeof file, "references-%d", wide);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Help for tests of kernels: random tensors in buffers of exactly their size (so that a sanitizer sees any
- * access beyond), with gaps between rows that must stay as they were; a walk over a family's list; a step
- * made, checked and run tile by tile in any order. Each program prints its seed and takes another as its
- * first argument.
+ * Help for tests of kernels: random tensors in buffers of exactly their size (so that a sanitizer
+ * sees any access beyond), with gaps between rows that must stay as they were; a walk over a
+ * family's list; a step made, checked and run tile by tile in any order. Each program prints its
+ * seed and takes another as its first argument.
  */
 #ifndef TDN_TESTS_UNIT_KERNELS_H
 #define TDN_TESTS_UNIT_KERNELS_H
@@ -33,16 +33,11 @@ static int64_t random_between(int64_t low, int64_t high)
 {
     return low + (int64_t)(random_bits() % (uint64_t)(high - low + 1));
 }
-static int64_t random_of(const int64_t *list, int n)
-{
-    return list[random_bits() % (unsigned)n];
-}
-#define RANDOM_OF(...) \
-    random_of((const int64_t[]){__VA_ARGS__}, (int)(sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t)))
-static float random_float(void)
-{
-    return (float)((double)random_bits() / 1073741824.0 - 1.0);
-}
+static int64_t random_of(const int64_t *list, int n) { return list[random_bits() % (unsigned)n]; }
+#define RANDOM_OF(...)                                                                             \
+    random_of((const int64_t[]){__VA_ARGS__},                                                      \
+              (int)(sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t)))
+static float random_float(void) { return (float)((double)random_bits() / 1073741824.0 - 1.0); }
 static void set_seed(int argc, char **argv)
 {
     seed = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL) * 2654435761u;
@@ -69,12 +64,10 @@ typedef struct scene {
     int n;
 } scene;
 
-static size_t element_size(tdn_dtype dtype)
-{
-    return tdn_dtype_size(dtype, 1);
-}
+static size_t element_size(tdn_dtype dtype) { return tdn_dtype_size(dtype, 1); }
 
-/* Strides from the innermost axis out; axes in `broadcast` get 0. Returns the elements from first to last. */
+/* Strides from the innermost axis out; axes in `broadcast` get 0. Returns the elements from first
+ * to last. */
 static int64_t lay_out(tdn_view *v, layout how, uint32_t broadcast)
 {
     int order[TDN_MAX_RANK];
@@ -105,7 +98,8 @@ static void fill_random(tensor *t)
 {
     for (size_t i = 0; i < t->size; i++)
         t->buffer[i] =
-            (unsigned char)(t->view.dtype == TDN_F32 ? 0xff : random_bits()); /* F32: NaN in the gaps */
+            (unsigned char)(t->view.dtype == TDN_F32 ? 0xff
+                                                     : random_bits()); /* F32: NaN in the gaps */
     for (tdn_walk w = tdn_walk_begin(t->view.rank, t->view.dims); w.more; tdn_walk_next(&w)) {
         const int64_t o = tdn_walk_offset(&w, &t->view);
         if (t->view.dtype == TDN_F32)
@@ -135,7 +129,8 @@ static tensor *new_tensor(scene *s, tdn_dtype dtype, int rank, const int64_t *di
     return t;
 }
 
-/* A tensor that kernels write: filled with a pattern, of which all but the view's elements must stay. */
+/* A tensor that kernels write: filled with a pattern, of which all but the view's elements must
+ * stay. */
 static tensor *new_output(scene *s, tdn_dtype dtype, int rank, const int64_t *dims, layout how)
 {
     tensor *t = new_tensor(s, dtype, rank, dims, how, 0);
@@ -196,8 +191,8 @@ typedef struct step {
 
 /* Makes the group for exactly this row; false where the family takes another for it (a depthwise
  * convolution), or does not take it. */
-static bool make_step(step *st, const tdn_family *family, const tdn_kernel *kernel, const tdn_group *group,
-                      tdn_arena *arena)
+static bool make_step(step *st, const tdn_family *family, const tdn_kernel *kernel,
+                      const tdn_group *group, tdn_arena *arena)
 {
     tdn_error error;
     memset(st, 0, sizeof *st);
@@ -218,8 +213,8 @@ static bool make_step(step *st, const tdn_family *family, const tdn_kernel *kern
         const int64_t size = (int64_t)st->made.packed_size;
         st->in[st->made.packed_input] = tdn_view_make(st->made.packed, TDN_U8, 1, &size);
     }
-    const tdn_status checked = family->check(kernel, st->made.args, st->made.args_size, st->in, st->n_in,
-                                             st->out, st->n_out, &st->work, &error);
+    const tdn_status checked = family->check(kernel, st->made.args, st->made.args_size, st->in,
+                                             st->n_in, st->out, st->n_out, &st->work, &error);
     if (checked)
         fail_msg("%s does not pass its own check: %s", kernel->name, error.text);
     return true;
@@ -244,12 +239,13 @@ static void expect_near(const tdn_kernel *k, double got, double wanted, double b
 {
     if (isnan(wanted) ? isnan(got) : got == wanted || fabs(got - wanted) <= bound)
         return;
-    fail_msg("%s: element %lld is %.9g, not %.9g (bound %.3g)", k->name, (long long)at, got, wanted, bound);
+    fail_msg("%s: element %lld is %.9g, not %.9g (bound %.3g)", k->name, (long long)at, got, wanted,
+             bound);
 }
 
-/* Runs a damaged step where its check lets it pass: whatever it computes, it must stay within its buffers,
- * which the address sanitizer sees. What only takes long (an extent of millions with a stride of 0) is left
- * out. */
+/* Runs a damaged step where its check lets it pass: whatever it computes, it must stay within its
+ * buffers, which the address sanitizer sees. What only takes long (an extent of millions with a
+ * stride of 0) is left out. */
 static void run_if_checked(const tdn_family *family, step *st)
 {
     tdn_error error;
@@ -285,8 +281,8 @@ static void damage_view(tdn_view *v)
         v->dtype = dtype;
 }
 
-/* Arguments cut short and packed weights a byte too short are refused; damaged bytes and operands are refused
- * or harmless. */
+/* Arguments cut short and packed weights a byte too short are refused; damaged bytes and operands
+ * are refused or harmless. */
 static void expect_checked(const tdn_family *family, const step *good)
 {
     tdn_error error;
@@ -296,14 +292,14 @@ static void expect_checked(const tdn_family *family, const step *good)
     assert_non_null(args);
     memcpy(args, good->made.args, good->made.args_size);
     for (size_t size = 0; size < good->made.args_size; size++)
-        if (family->check(good->made.kernel, args, size, good->in, good->n_in, good->out, good->n_out, &work,
-                          &error) == TDN_OK)
+        if (family->check(good->made.kernel, args, size, good->in, good->n_in, good->out,
+                          good->n_out, &work, &error) == TDN_OK)
             fail_msg("%s takes %zu of %zu bytes of arguments", good->made.kernel->name, size,
                      good->made.args_size);
     if (good->made.packed_input >= 0) {
         bad.in[good->made.packed_input].dims[0]--;
-        if (family->check(bad.made.kernel, args, bad.made.args_size, bad.in, bad.n_in, bad.out, bad.n_out,
-                          &work, &error) == TDN_OK)
+        if (family->check(bad.made.kernel, args, bad.made.args_size, bad.in, bad.n_in, bad.out,
+                          bad.n_out, &work, &error) == TDN_OK)
             fail_msg("%s takes weights that are too short", good->made.kernel->name);
         bad.in[good->made.packed_input].dims[0]++;
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writes protobuf messages by hand, for tests: what an exporter would never write can be written too. */
+/* Writes protobuf messages by hand, for tests: what an exporter would never write can be written
+ * too. */
 #ifndef TESTS_PROTOBUF_H
 #define TESTS_PROTOBUF_H
 
@@ -59,7 +60,10 @@ static inline void pb_bytes(pb *m, uint32_t field, const void *bytes, size_t siz
     pb_put(m, bytes, size);
 }
 
-static inline void pb_text(pb *m, uint32_t field, const char *text) { pb_bytes(m, field, text, strlen(text)); }
+static inline void pb_text(pb *m, uint32_t field, const char *text)
+{
+    pb_bytes(m, field, text, strlen(text));
+}
 
 /* Appends a message and frees it. */
 static inline void pb_message(pb *m, uint32_t field, pb inner)
@@ -76,10 +80,26 @@ static inline void pb_packed(pb *m, uint32_t field, const int64_t *v, int n)
     pb_message(m, field, packed);
 }
 
-/* ---- Messages of onnx.proto ---- */
+/* ---- Messages of onnx.proto ------------------------------------------------------------------ */
 
-enum { FLOAT = 1, UINT8 = 2, INT8 = 3, INT16 = 5, INT32 = 6, INT64 = 7, STRING = 8, BOOL = 9, FLOAT16 = 10, DOUBLE = 11,
-       UINT32 = 12, UINT64 = 13, BFLOAT16 = 16, FLOAT8 = 17, UINT4 = 21, INT4 = 22 };
+enum {
+    FLOAT = 1,
+    UINT8 = 2,
+    INT8 = 3,
+    INT16 = 5,
+    INT32 = 6,
+    INT64 = 7,
+    STRING = 8,
+    BOOL = 9,
+    FLOAT16 = 10,
+    DOUBLE = 11,
+    UINT32 = 12,
+    UINT64 = 13,
+    BFLOAT16 = 16,
+    FLOAT8 = 17,
+    UINT4 = 21,
+    INT4 = 22
+};
 
 /* Names separated by blanks; "-" is an absent one. */
 static inline void pb_names(pb *m, uint32_t field, const char *names)
@@ -132,7 +152,8 @@ static inline pb onnx_tensor(const char *name, int type, int rank, const int64_t
     return m;
 }
 
-static inline pb onnx_raw_tensor(const char *name, int type, int rank, const int64_t *dims, const void *data, size_t size)
+static inline pb onnx_raw_tensor(const char *name, int type, int rank, const int64_t *dims,
+                                 const void *data, size_t size)
 {
     pb m = onnx_tensor(name, type, rank, dims);
     pb_bytes(&m, 9, data, size);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * src/base but for the pool: sizes, arenas under failing allocators, half types against arithmetic in double, views,
- * expressions (with hostile bytes), hashes against published vectors, and files that are whole or as they were.
+ * src/base but for the pool: sizes, arenas under failing allocators, half types against arithmetic
+ * in double, views, expressions (with hostile bytes), hashes against published vectors, and files
+ * that are whole or as they were.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -38,7 +39,7 @@ static uint64_t next_random(uint64_t *state)
     return *state * 0x2545f4914f6cdd1du;
 }
 
-/* ---- Status -------------------------------------------------------------------------------------------------- */
+/* ---- Status ---------------------------------------------------------------------------------- */
 
 static void names_of_statuses_and_dtypes(void **state)
 {
@@ -89,7 +90,7 @@ static void long_error_text_is_cut(void **state)
     assert_in_range(strlen(error.text), sizeof error.text - 64, sizeof error.text - 1);
 }
 
-/* ---- Memory -------------------------------------------------------------------------------------------------- */
+/* ---- Memory ---------------------------------------------------------------------------------- */
 
 static void sizes_are_checked(void **state)
 {
@@ -217,7 +218,7 @@ static void reader_stays_inside(void **state)
     assert_non_null(tdn_reader_take(&r, 0));
 }
 
-/* ---- Half types ---------------------------------------------------------------------------------------------- */
+/* ---- Half types ------------------------------------------------------------------------------ */
 
 /* What the bits of a binary16 mean, in double arithmetic. */
 static double meaning_of_f16(uint16_t h)
@@ -253,7 +254,9 @@ static void f16_rounds_to_nearest_even(void **state)
     (void)state;
     for (unsigned i = 0; i < 0x7c00; i++) {
         const double low = meaning_of_f16((uint16_t)i);
-        const double high = i == 0x7bff ? 65536.0 : meaning_of_f16((uint16_t)(i + 1)); /* infinity stands for 2^16 */
+        const double high = i == 0x7bff
+                                ? 65536.0
+                                : meaning_of_f16((uint16_t)(i + 1)); /* infinity stands for 2^16 */
         const float middle = (float)((low + high) / 2);
         const unsigned even = i % 2 ? i + 1 : i;
         assert_int_equal(tdn_f32_to_f16(middle), even);
@@ -283,7 +286,7 @@ static void bf16_rounds_to_nearest_even(void **state)
     }
 }
 
-/* ---- Views --------------------------------------------------------------------------------------------------- */
+/* ---- Views ----------------------------------------------------------------------------------- */
 
 static void views_make_and_broadcast(void **state)
 {
@@ -337,15 +340,34 @@ static void elements_convert(void **state)
 {
     (void)state;
     static const conversion rows[] = {
-        {TDN_F32, 0.1, 0.1f},      {TDN_F64, 0.1, 0.1},       {TDN_F16, 65519, 65504}, {TDN_F16, 65520, INFINITY},
-        {TDN_BF16, 1.00390625, 1}, {TDN_S8, 127.6, 127},      {TDN_S8, -1e30, -128},   {TDN_S8, 2.5, 2},
-        {TDN_S8, 3.5, 4},          {TDN_U8, -3, 0},           {TDN_U8, 255.5, 255},    {TDN_U8, NAN, 0},
-        {TDN_S16, 40000, 32767},   {TDN_U16, 40000, 40000},   {TDN_S32, 1e10, 2147483647.0},
-        {TDN_U32, 1e10, 4294967295.0},                        {TDN_S64, 0x1p70, 0x1p63},
-        {TDN_U64, 0x1p63, 0x1p63}, {TDN_U64, 0x1p70, 0x1p64}, {TDN_U64, -5, 0},        {TDN_BOOL, 0.25, 1},
-        {TDN_BOOL, 0, 0},          {TDN_S4, -9, -8},          {TDN_S4, 7, 7},          {TDN_U4, 16, 15},
+        {TDN_F32, 0.1, 0.1f},
+        {TDN_F64, 0.1, 0.1},
+        {TDN_F16, 65519, 65504},
+        {TDN_F16, 65520, INFINITY},
+        {TDN_BF16, 1.00390625, 1},
+        {TDN_S8, 127.6, 127},
+        {TDN_S8, -1e30, -128},
+        {TDN_S8, 2.5, 2},
+        {TDN_S8, 3.5, 4},
+        {TDN_U8, -3, 0},
+        {TDN_U8, 255.5, 255},
+        {TDN_U8, NAN, 0},
+        {TDN_S16, 40000, 32767},
+        {TDN_U16, 40000, 40000},
+        {TDN_S32, 1e10, 2147483647.0},
+        {TDN_U32, 1e10, 4294967295.0},
+        {TDN_S64, 0x1p70, 0x1p63},
+        {TDN_U64, 0x1p63, 0x1p63},
+        {TDN_U64, 0x1p70, 0x1p64},
+        {TDN_U64, -5, 0},
+        {TDN_BOOL, 0.25, 1},
+        {TDN_BOOL, 0, 0},
+        {TDN_S4, -9, -8},
+        {TDN_S4, 7, 7},
+        {TDN_U4, 16, 15},
         /* Just above a tie: rounding to fp32 first would fall on it, and then down to even. */
-        {TDN_F16, 1 + 0x1p-11 + 0x1p-40, 1 + 0x1p-10},        {TDN_BF16, 1 + 0x1p-8 + 0x1p-40, 1 + 0x1p-7},
+        {TDN_F16, 1 + 0x1p-11 + 0x1p-40, 1 + 0x1p-10},
+        {TDN_BF16, 1 + 0x1p-8 + 0x1p-40, 1 + 0x1p-7},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         uint64_t data[3] = {0};
@@ -353,7 +375,8 @@ static void elements_convert(void **state)
         for (int64_t at = 0; at < 3; at++) {
             tdn_view_set(&v, at, rows[i].in);
             if (tdn_view_get(&v, at) != rows[i].out)
-                fail_msg("%s: %.17g became %.17g", tdn_dtype_name(v.dtype), rows[i].in, tdn_view_get(&v, at));
+                fail_msg("%s: %.17g became %.17g", tdn_dtype_name(v.dtype), rows[i].in,
+                         tdn_view_get(&v, at));
         }
     }
 }
@@ -386,7 +409,7 @@ static void wide_integers_are_exact(void **state)
     assert_int_equal(tdn_view_get_int(&b, 0), 1);
 }
 
-/* ---- Attributes ---------------------------------------------------------------------------------------------- */
+/* ---- Attributes ------------------------------------------------------------------------------ */
 
 static void attributes_by_name_and_kind(void **state)
 {
@@ -413,7 +436,7 @@ static void attributes_by_name_and_kind(void **state)
     assert_null(tdn_attr_find(&attrs, "pad"));
 }
 
-/* ---- Expressions --------------------------------------------------------------------------------------------- */
+/* ---- Expressions ----------------------------------------------------------------------------- */
 
 /* relu(in0 * 2 + in1) to output 0, in0 > in1 to output 1. */
 static tdn_expr sample_expr(void)
@@ -440,7 +463,8 @@ static void expressions_evaluate(void **state)
     assert_true(isnan(out[0]) && out[1] == 0);
     char text[200];
     tdn_expr_print(&e, text, sizeof text);
-    assert_string_equal(text, "t0 = fma(in0, 2, in1); t1 = max(t0, 0); out0 = t1; t2 = gt(in0, in1); out1 = t2");
+    assert_string_equal(
+        text, "t0 = fma(in0, 2, in1); t1 = max(t0, 0); out0 = t1; t2 = gt(in0, in1); out1 = t2");
     char brief[12];
     tdn_expr_print(&e, brief, sizeof brief);
     assert_string_equal(brief, "t0 = fma(in");
@@ -454,24 +478,32 @@ static void each_operation(void **state)
         tdn_expr_op op;
         float a, b, c, out;
     } rows[] = {
-        {TDN_X_ADD, 1, 2, 0, 3},         {TDN_X_SUB, 1, 2, 0, -1},      {TDN_X_MUL, 3, 2, 0, 6},
-        {TDN_X_DIV, 3, 2, 0, 1.5f},      {TDN_X_MIN, 3, 2, 0, 2},       {TDN_X_MAX, 3, 2, 0, 3},
-        {TDN_X_MIN, NAN, 2, 0, NAN},     {TDN_X_MAX, 3, NAN, 0, NAN},   {TDN_X_POW, 3, 2, 0, 9},
-        {TDN_X_MOD, -7, 3, 0, -1},       {TDN_X_FMA, 3, 2, 1, 7},       {TDN_X_SELECT, 0, 2, 1, 1},
-        {TDN_X_SELECT, -1, 2, 1, 2},     {TDN_X_EQ, 2, 2, 0, 1},        {TDN_X_LT, 2, 2, 0, 0},
-        {TDN_X_LE, 2, 2, 0, 1},          {TDN_X_GT, 3, 2, 0, 1},        {TDN_X_GE, 1, 2, 0, 0},
-        {TDN_X_AND, 3, 0, 0, 0},         {TDN_X_OR, 3, 0, 0, 1},        {TDN_X_XOR, 3, 2, 0, 0},
-        {TDN_X_NOT, 3, 0, 0, 0},         {TDN_X_NEG, 3, 0, 0, -3},      {TDN_X_ABS, -3, 0, 0, 3},
-        {TDN_X_SIGN, -3, 0, 0, -1},      {TDN_X_SIGN, NAN, 0, 0, NAN},  {TDN_X_RECIP, 4, 0, 0, 0.25f},
-        {TDN_X_SQRT, 9, 0, 0, 3},        {TDN_X_EXP, 0, 0, 0, 1},       {TDN_X_LOG, 1, 0, 0, 0},
-        {TDN_X_TANH, 0, 0, 0, 0},        {TDN_X_SIGMOID, 0, 0, 0, 0.5f}, {TDN_X_SIGMOID, -200, 0, 0, 0},
-        {TDN_X_ERF, 0, 0, 0, 0},         {TDN_X_SIN, 0, 0, 0, 0},       {TDN_X_COS, 0, 0, 0, 1},
-        {TDN_X_TAN, 0, 0, 0, 0},         {TDN_X_ASIN, 0, 0, 0, 0},      {TDN_X_ACOS, 1, 0, 0, 0},
-        {TDN_X_ATAN, 0, 0, 0, 0},        {TDN_X_SINH, 0, 0, 0, 0},      {TDN_X_COSH, 0, 0, 0, 1},
-        {TDN_X_ASINH, 0, 0, 0, 0},       {TDN_X_ACOSH, 1, 0, 0, 0},     {TDN_X_ATANH, 0, 0, 0, 0},
-        {TDN_X_FLOOR, -1.5f, 0, 0, -2},  {TDN_X_CEIL, -1.5f, 0, 0, -1}, {TDN_X_ROUND, 2.5f, 0, 0, 2},
-        {TDN_X_ROUND, 3.5f, 0, 0, 4},    {TDN_X_TRUNC, -1.5f, 0, 0, -1}, {TDN_X_ISNAN, NAN, 0, 0, 1},
-        {TDN_X_ISINF, -INFINITY, 0, 0, 1},
+        {TDN_X_ADD, 1, 2, 0, 3},        {TDN_X_SUB, 1, 2, 0, -1},
+        {TDN_X_MUL, 3, 2, 0, 6},        {TDN_X_DIV, 3, 2, 0, 1.5f},
+        {TDN_X_MIN, 3, 2, 0, 2},        {TDN_X_MAX, 3, 2, 0, 3},
+        {TDN_X_MIN, NAN, 2, 0, NAN},    {TDN_X_MAX, 3, NAN, 0, NAN},
+        {TDN_X_POW, 3, 2, 0, 9},        {TDN_X_MOD, -7, 3, 0, -1},
+        {TDN_X_FMA, 3, 2, 1, 7},        {TDN_X_SELECT, 0, 2, 1, 1},
+        {TDN_X_SELECT, -1, 2, 1, 2},    {TDN_X_EQ, 2, 2, 0, 1},
+        {TDN_X_LT, 2, 2, 0, 0},         {TDN_X_LE, 2, 2, 0, 1},
+        {TDN_X_GT, 3, 2, 0, 1},         {TDN_X_GE, 1, 2, 0, 0},
+        {TDN_X_AND, 3, 0, 0, 0},        {TDN_X_OR, 3, 0, 0, 1},
+        {TDN_X_XOR, 3, 2, 0, 0},        {TDN_X_NOT, 3, 0, 0, 0},
+        {TDN_X_NEG, 3, 0, 0, -3},       {TDN_X_ABS, -3, 0, 0, 3},
+        {TDN_X_SIGN, -3, 0, 0, -1},     {TDN_X_SIGN, NAN, 0, 0, NAN},
+        {TDN_X_RECIP, 4, 0, 0, 0.25f},  {TDN_X_SQRT, 9, 0, 0, 3},
+        {TDN_X_EXP, 0, 0, 0, 1},        {TDN_X_LOG, 1, 0, 0, 0},
+        {TDN_X_TANH, 0, 0, 0, 0},       {TDN_X_SIGMOID, 0, 0, 0, 0.5f},
+        {TDN_X_SIGMOID, -200, 0, 0, 0}, {TDN_X_ERF, 0, 0, 0, 0},
+        {TDN_X_SIN, 0, 0, 0, 0},        {TDN_X_COS, 0, 0, 0, 1},
+        {TDN_X_TAN, 0, 0, 0, 0},        {TDN_X_ASIN, 0, 0, 0, 0},
+        {TDN_X_ACOS, 1, 0, 0, 0},       {TDN_X_ATAN, 0, 0, 0, 0},
+        {TDN_X_SINH, 0, 0, 0, 0},       {TDN_X_COSH, 0, 0, 0, 1},
+        {TDN_X_ASINH, 0, 0, 0, 0},      {TDN_X_ACOSH, 1, 0, 0, 0},
+        {TDN_X_ATANH, 0, 0, 0, 0},      {TDN_X_FLOOR, -1.5f, 0, 0, -2},
+        {TDN_X_CEIL, -1.5f, 0, 0, -1},  {TDN_X_ROUND, 2.5f, 0, 0, 2},
+        {TDN_X_ROUND, 3.5f, 0, 0, 4},   {TDN_X_TRUNC, -1.5f, 0, 0, -1},
+        {TDN_X_ISNAN, NAN, 0, 0, 1},    {TDN_X_ISINF, -INFINITY, 0, 0, 1},
     };
     bool seen[TDN_X_COUNT] = {[TDN_X_INPUT] = true, [TDN_X_CONST] = true, [TDN_X_STORE] = true};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -540,8 +572,8 @@ static void a_full_expression_stays_as_it_was(void **state)
     assert_int_equal(tdn_expr_check(&full, sizeof full, NULL), TDN_OK);
 }
 
-/* Whatever the check lets through must evaluate and print without a wrong access (sanitizers watch), and must be
- * rejected when cut. */
+/* Whatever the check lets through must evaluate and print without a wrong access (sanitizers
+ * watch), and must be rejected when cut. */
 static void hostile_expressions_are_refused_or_harmless(void **state)
 {
     (void)state;
@@ -577,7 +609,7 @@ static void hostile_expressions_are_refused_or_harmless(void **state)
     assert_int_equal(tdn_expr_check(&seed, 0, NULL), TDN_E_FORMAT);
 }
 
-/* ---- Hashes -------------------------------------------------------------------------------------------------- */
+/* ---- Hashes ---------------------------------------------------------------------------------- */
 
 static void sha256_vectors(void **state)
 {
@@ -629,7 +661,8 @@ static void sha256_of_long_blocks(void **state)
     }
 }
 
-/* RFC 3720, B.4; and long blocks, which take another way, against the same bytes in short pieces. */
+/* RFC 3720, B.4; and long blocks, which take another way, against the same bytes
+ * in short pieces. */
 static void crc32c_vectors(void **state)
 {
     (void)state;
@@ -652,7 +685,7 @@ static void crc32c_vectors(void **state)
     }
 }
 
-/* ---- Files --------------------------------------------------------------------------------------------------- */
+/* ---- Files ----------------------------------------------------------------------------------- */
 
 static char folder[] = "/tmp/tendon-test-XXXXXX";
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * src/graph and the shape inference of src/ops: names stay unique, counts of uses hold through every rewrite, the
- * verifier finds each kind of broken graph, folding gives what the operators say and stops at its bounds.
+ * src/graph and the shape inference of src/ops: names stay unique, counts of uses hold through
+ * every rewrite, the verifier finds each kind of broken graph, folding gives what the operators say
+ * and stops at its bounds.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -41,7 +42,13 @@ static int teardown(void **state)
 
 static tdn_status infer_like_first(tdn_infer *io) { return tdn_infer_same(io); }
 static const tdn_op_def test_op = {
-    .name = "Test", .domain = "test", .since = 1, .n_in_min = 1, .n_in_max = -1, .n_out_min = 1, .n_out_max = -1,
+    .name = "Test",
+    .domain = "test",
+    .since = 1,
+    .n_in_min = 1,
+    .n_in_max = -1,
+    .n_out_min = 1,
+    .n_out_max = -1,
     .infer = infer_like_first,
 };
 
@@ -53,8 +60,8 @@ static tdn_value *input(fixture *f, const char *name, int64_t n)
     return v;
 }
 
-static tdn_value *make(fixture *f, const tdn_op_def *op, const char *name, tdn_value *const *in, int n_in,
-                       const char *out)
+static tdn_value *make(fixture *f, const tdn_op_def *op, const char *name, tdn_value *const *in,
+                       int n_in, const char *out)
 {
     tdn_value *y = tdn_graph_value(f->g, out);
     assert_non_null(y);
@@ -68,7 +75,7 @@ static void assert_sound(fixture *f)
         fail_msg("%s", f->error.text);
 }
 
-/* ---- Names ---- */
+/* ---- Names ----------------------------------------------------------------------------------- */
 
 static void names_grow_and_replace(void **state)
 {
@@ -91,7 +98,8 @@ static void names_grow_and_replace(void **state)
 static void taken_names_get_a_suffix(void **state)
 {
     fixture *f = *state;
-    const tdn_value *a = tdn_graph_value(f->g, "x"), *b = tdn_graph_value(f->g, "x"), *c = tdn_graph_value(f->g, NULL);
+    const tdn_value *a = tdn_graph_value(f->g, "x"), *b = tdn_graph_value(f->g, "x"),
+                    *c = tdn_graph_value(f->g, NULL);
     assert_string_equal(a->name, "x");
     assert_string_not_equal(b->name, "x");
     assert_int_equal(strncmp(b->name, "x~", 2), 0);
@@ -101,7 +109,7 @@ static void taken_names_get_a_suffix(void **state)
     assert_null(tdn_graph_find(f->g, "y"));
 }
 
-/* ---- Rewriting ---- */
+/* ---- Rewriting ------------------------------------------------------------------------------- */
 
 static void uses_are_counted(void **state)
 {
@@ -204,7 +212,7 @@ static void attributes_are_added_and_replaced(void **state)
     assert_int_equal(tdn_attr_find(&n->attrs, "none")->n, 0);
 }
 
-/* ---- The verifier: each break is found, and its mending accepted ---- */
+/* ---- The verifier: each break is found, and its mending accepted ----------------------------- */
 
 static void assert_broken(fixture *f, const char *words)
 {
@@ -257,7 +265,8 @@ static void shapes_that_fit(void **state)
 {
     (void)state;
     const int64_t most = TDN_MAX_ELEMENTS;
-    const tdn_shape good[] = {tdn_shape_make(0, NULL), tdn_shape_make(1, &most), tdn_shape_make(2, (int64_t[]){0, most})};
+    const tdn_shape good[] = {tdn_shape_make(0, NULL), tdn_shape_make(1, &most),
+                              tdn_shape_make(2, (int64_t[]){0, most})};
     const tdn_shape bad[] = {
         tdn_shape_make(1, (int64_t[]){most + 1}),
         tdn_shape_make(2, (int64_t[]){most, 2}),
@@ -272,7 +281,7 @@ static void shapes_that_fit(void **state)
         assert_false(tdn_shape_fits(&bad[i]));
 }
 
-/* ---- Text ---- */
+/* ---- Text ------------------------------------------------------------------------------------ */
 
 static void shapes_print(void **state)
 {
@@ -307,15 +316,17 @@ static void graphs_print(void **state)
     char all[1024] = "", want[1024];
     tdn_graph_dump(f->g, collect, all);
     snprintf(want, sizeof want,
-             "input %%x:float32[4]\n%%y:float32[4] = Test(%%x, _, @%s) {axis=-1, pads=[1, 2]}  ; n\noutput "
+             "input %%x:float32[4]\n%%y:float32[4] = Test(%%x, _, @%s) {axis=-1, pads=[1, 2]}  ; "
+             "n\noutput "
              "%%y:float32[4]\n",
              two->name);
     assert_string_equal(all, want);
 }
 
-/* ---- Inference and folding ---- */
+/* ---- Inference and folding ------------------------------------------------------------------- */
 
-static tdn_value *constant(fixture *f, const char *name, int rank, const int64_t *dims, const float *data)
+static tdn_value *constant(fixture *f, const char *name, int rank, const int64_t *dims,
+                           const float *data)
 {
     const tdn_shape shape = tdn_shape_make(rank, dims);
     return tdn_graph_const(f->g, name, TDN_F32, &shape, data);
@@ -325,7 +336,8 @@ static void constants_fold_in_place(void **state)
 {
     fixture *f = *state;
     static const float a[] = {1, 2, 3}, b[] = {10, 20, 30};
-    tdn_value *va = constant(f, "a", 1, (int64_t[]){3}, a), *vb = constant(f, "b", 1, (int64_t[]){3}, b);
+    tdn_value *va = constant(f, "a", 1, (int64_t[]){3}, a),
+              *vb = constant(f, "b", 1, (int64_t[]){3}, b);
     tdn_value *x = input(f, "x", 3);
     const tdn_op_def *add = tdn_op_find("", "Add", 17);
     tdn_value *sum = make(f, add, "sum", (tdn_value *[]){va, vb}, 2, "s");
@@ -348,7 +360,8 @@ static void shapes_fold_without_data(void **state)
     const tdn_shape shape = tdn_shape_make(3, (int64_t[]){2, 3, 5});
     tdn_value *x = tdn_graph_add_input(f->g, "x", TDN_F32, &shape);
     tdn_value *dims = make(f, tdn_op_find("", "Shape", 17), "shape", &x, 1, "dims");
-    tdn_value *y = make(f, tdn_op_find("", "Reshape", 17), "same", (tdn_value *[]){x, dims}, 2, "y");
+    tdn_value *y =
+        make(f, tdn_op_find("", "Reshape", 17), "same", (tdn_value *[]){x, dims}, 2, "y");
     tdn_graph_set_output(f->g, y);
     assert_int_equal(tdn_graph_infer(f->g, &f->error), TDN_OK);
     assert_int_equal(dims->kind, TDN_VALUE_CONST);
@@ -374,17 +387,20 @@ static void folding_is_bounded(void **state)
 {
     fixture *f = *state;
     static const float one[] = {1};
-    static const int64_t large[] = {4097, 1024}, fair[] = {1024, 1024}; /* 16 MiB and a bit; 4 MiB */
+    static const int64_t large[] = {4097, 1024},
+                         fair[] = {1024, 1024}; /* 16 MiB and a bit; 4 MiB */
     const tdn_op_def *expand = tdn_op_find("", "Expand", 17);
     tdn_value *a = constant(f, "a", 1, (int64_t[]){1}, one);
-    tdn_value *to_large = tdn_graph_const_ints(f->g, large, 2), *to_fair = tdn_graph_const_ints(f->g, fair, 2);
+    tdn_value *to_large = tdn_graph_const_ints(f->g, large, 2),
+              *to_fair = tdn_graph_const_ints(f->g, fair, 2);
     const tdn_value *y = make(f, expand, "large", (tdn_value *[]){a, to_large}, 2, "large");
     for (int i = 0; i < 100; i++)
         make(f, expand, NULL, (tdn_value *[]){a, to_fair}, 2, NULL);
     assert_int_equal(tdn_graph_infer(f->g, &f->error), TDN_OK);
     assert_int_equal(y->kind, TDN_VALUE_NODE);
     assert_int_equal(y->shape.dims[0], 4097);
-    assert_int_equal(f->g->n_nodes, 1 + 100 - 64); /* 256 MiB of folds, plus four times the few constants */
+    assert_int_equal(f->g->n_nodes,
+                     1 + 100 - 64); /* 256 MiB of folds, plus four times the few constants */
     assert_sound(f);
 }
 
@@ -402,7 +418,7 @@ static void failures_name_the_node(void **state)
     assert_non_null(strstr(f->error.text, "1 inputs, where Add takes 2"));
 }
 
-/* ---- The table ---- */
+/* ---- The table ------------------------------------------------------------------------------- */
 
 static void rows_are_found_by_opset(void **state)
 {

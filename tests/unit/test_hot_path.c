@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Proves what tendon.h says of tdn_context_run: it allocates nothing, takes no lock, and the one thing it asks of the
- * system is a futex. Twice, since each proof has a gap that the other closes:
+ * Proves what tendon.h says of tdn_context_run: it allocates nothing, takes no lock, and the one
+ * thing it asks of the system is a futex. Twice, since each proof has a gap that the other closes:
  *
- *   - the C library's functions for memory, locks and system calls are defined here, and count calls while a run is
- *     on, in every thread (but a system call that is not made through the library passes);
- *   - in a child process, a seccomp filter on the calling thread stops any system call but futex (but a lock without
- *     contention makes none).
+ *   - the C library's functions for memory, locks and system calls are defined here, and count
+ * calls while a run is on, in every thread (but a system call that is not made through the library
+ * passes);
+ *   - in a child process, a seccomp filter on the calling thread stops any system call but futex
+ * (but a lock without contention makes none).
  *
- * Without a pool not even a futex is let through. With a pool the caller may wake, and may wait: it does so when
- * another thread takes very long over the last tile.
+ * Without a pool not even a futex is let through. With a pool the caller may wake, and may wait: it
+ * does so when another thread takes very long over the last tile.
  *
  * Under the address and thread sanitizers, which do all of this themselves, only the runs remain.
  */
@@ -50,7 +51,7 @@
 #define SANITIZED 0
 #endif
 
-/* ---- Counting ---------------------------------------------------------------------------------------------- */
+/* ---- Counting -------------------------------------------------------------------------------- */
 
 static atomic_bool counting;
 static atomic_int n_calls;
@@ -118,15 +119,15 @@ int posix_memalign(void **memory, size_t align, size_t size)
 }
 
 /* Counts, and goes on to the function that would have been called. */
-#define COUNTED(result, name, parameters, arguments)                                                                   \
-    result name parameters;                                                                                            \
-    result name parameters                                                                                             \
-    {                                                                                                                  \
-        static result(*real) parameters;                                                                               \
-        if (!real)                                                                                                     \
-            *(void **)&real = dlsym(RTLD_NEXT, #name);                                                                 \
-        count_call(#name);                                                                                             \
-        return real arguments;                                                                                         \
+#define COUNTED(result, name, parameters, arguments)                                               \
+    result name parameters;                                                                        \
+    result name parameters                                                                         \
+    {                                                                                              \
+        static result(*real) parameters;                                                           \
+        if (!real)                                                                                 \
+            *(void **)&real = dlsym(RTLD_NEXT, #name);                                             \
+        count_call(#name);                                                                         \
+        return real arguments;                                                                     \
     }
 COUNTED(void *, mmap, (void *at, size_t size, int prot, int flags, int fd, off_t offset),
         (at, size, prot, flags, fd, offset))
@@ -142,7 +143,8 @@ COUNTED(int, pthread_cond_wait, (pthread_cond_t * c, pthread_mutex_t *m), (c, m)
 COUNTED(int, pthread_cond_signal, (pthread_cond_t * c), (c))
 COUNTED(int, pthread_cond_broadcast, (pthread_cond_t * c), (c))
 COUNTED(int, pthread_once, (pthread_once_t * once, void (*f)(void)), (once, f))
-COUNTED(int, pthread_create, (pthread_t * t, const pthread_attr_t *a, void *(*f)(void *), void *user), (t, a, f, user))
+COUNTED(int, pthread_create,
+        (pthread_t * t, const pthread_attr_t *a, void *(*f)(void *), void *user), (t, a, f, user))
 COUNTED(ssize_t, read, (int fd, void *to, size_t size), (fd, to, size))
 COUNTED(ssize_t, write, (int fd, const void *from, size_t size), (fd, from, size))
 COUNTED(int, open, (const char *path, int flags, ...), (path, flags, 0600))
@@ -170,7 +172,7 @@ long syscall(long number, ...)
 #define COUNTS 0
 #endif
 
-/* ---- What is run ------------------------------------------------------------------------------------------- */
+/* ---- What is run ----------------------------------------------------------------------------- */
 
 enum { MAX_IO = 8 };
 
@@ -217,7 +219,8 @@ static void *plan_of_model(const char *name, size_t *size)
     tdn_error error = {""};
     void *built = NULL;
     tdn_build_options options = TDN_BUILD_OPTIONS_INIT;
-    if (tdn_model_load(&model, path, NULL, &error) != TDN_OK || tdn_build(model, &options, &built, size, &error) != TDN_OK)
+    if (tdn_model_load(&model, path, NULL, &error) != TDN_OK ||
+        tdn_build(model, &options, &built, size, &error) != TDN_OK)
         fail_msg("%s", error.text);
     void *bytes = tdn_alloc(NULL, *size, TDN_ALIGN);
     memcpy(bytes, built, *size);
@@ -309,7 +312,7 @@ static tdn_pool *pool_of(int n_threads)
     return pool;
 }
 
-/* ---- By counting --------------------------------------------------------------------------------------------- */
+/* ---- By counting ----------------------------------------------------------------------------- */
 
 static int count_during(subject *s)
 {
@@ -330,8 +333,8 @@ static void test_nothing_is_called(void **state)
             subject s = subject_new(&sources[i], pool);
             const int n = count_during(&s);
             if (n != 0)
-                fail_msg("%s with %d threads: %d calls, the first of %s", sources[i].name, threads, n,
-                         atomic_load(&first_call));
+                fail_msg("%s with %d threads: %d calls, the first of %s", sources[i].name, threads,
+                         n, atomic_load(&first_call));
             subject_free(&s);
         }
         tdn_pool_free(pool);
@@ -359,7 +362,7 @@ static void test_the_count_counts(void **state)
     tdn_free(NULL, data);
 }
 
-/* ---- By a filter ----------------------------------------------------------------------------------------------- */
+/* ---- By a filter ----------------------------------------------------------------------------- */
 
 #if defined(__x86_64__)
 #define ARCH AUDIT_ARCH_X86_64
@@ -379,14 +382,15 @@ static void on_call(int signal, siginfo_t *info, void *context)
     _exit(CALLED);
 }
 
-/* From now on this thread may end, report, and (with `futex`) wake or wait; any other call is caught. */
+/* From now on this thread may end, report, and (with `futex`) wake or wait; any other call is
+ * caught. */
 static bool forbid_calls(bool futex)
 {
 #ifdef ARCH
     struct sigaction action = {.sa_sigaction = on_call, .sa_flags = SA_SIGINFO};
     sigaction(SIGSYS, &action, NULL);
 #define FIELD(name) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, name))
-#define ALLOW_IF(value)                                                                                                \
+#define ALLOW_IF(value)                                                                            \
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
     struct sock_filter filter[] = {
         FIELD(arch),
@@ -406,7 +410,8 @@ static bool forbid_calls(bool futex)
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
     };
     const struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 #else
     (void)futex;
     (void)on_call;
@@ -450,7 +455,8 @@ static void skip_where_there_is_no_filter(void)
     int number;
     if (!SANITIZED && run_child(&sources[0], 0, false, &number) != NO_FILTER)
         return;
-    print_message("skipped: %s\n", SANITIZED ? "a sanitizer makes system calls of its own" : "no seccomp filter here");
+    print_message("skipped: %s\n", SANITIZED ? "a sanitizer makes system calls of its own"
+                                             : "no seccomp filter here");
     skip();
 }
 
@@ -463,8 +469,8 @@ static void test_no_system_call(void **state)
             int number;
             const int end = run_child(&sources[i], threads, false, &number);
             if (end != 0)
-                fail_msg("%s with %d threads: the child ended with %d, system call %d", sources[i].name, threads, end,
-                         number);
+                fail_msg("%s with %d threads: the child ended with %d, system call %d",
+                         sources[i].name, threads, end, number);
         }
 }
 

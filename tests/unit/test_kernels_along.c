@@ -1,16 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Kernels pool, reduce, softmax and norm: every row of their lists that this CPU runs, on random shapes, strides and
- * parameters, against loops in double precision. */
+/* Kernels pool, reduce, softmax and norm: every row of their lists that this CPU runs, on random
+ * shapes, strides and parameters, against loops in double precision. */
 #include "kernels.h"
 
 #define EPS 5.96e-8
 
-static double value(const tdn_view *v, int64_t offset)
-{
-    return ((float *)v->data)[offset];
-}
+static double value(const tdn_view *v, int64_t offset) { return ((float *)v->data)[offset]; }
 
-/* ---- pool --------------------------------------------------------------------------------------------------- */
+/* ---- pool ------------------------------------------------------------------------------------ */
 
 static double pool_at(const tdn_pool_desc *d, const tdn_view *x, const tdn_walk *at)
 {
@@ -21,7 +18,8 @@ static double pool_at(const tdn_pool_desc *d, const tdn_view *x, const tdn_walk 
         int64_t offset = at->index[0] * x->strides[0] + at->index[4] * x->strides[4];
         bool inside = true, padded = true;
         for (int i = 0; i < 3; i++) {
-            const int64_t p = at->index[i + 1] * d->stride[i] - d->pad[i] + t.index[i] * d->dilation[i];
+            const int64_t p =
+                at->index[i + 1] * d->stride[i] - d->pad[i] + t.index[i] * d->dilation[i];
             inside &= p >= 0 && p < x->dims[i + 1];
             padded &= p < x->dims[i + 1] + d->pad_end[i];
             offset += p * x->strides[i + 1];
@@ -43,7 +41,8 @@ static void pool_once(const tdn_family *family, const tdn_kernel *k)
     scene *s = new_scene();
     tdn_pool_desc d = {.kind = random_bits() % 2 ? TDN_POOL_MAX : TDN_POOL_AVERAGE,
                        .count_include_pad = random_bits() % 2};
-    int64_t x[5] = {random_between(1, 2), 0, 0, 0, RANDOM_OF(1, 3, 8, 17, 64, 70, 130)}, out[5] = {x[0]};
+    int64_t x[5] = {random_between(1, 2), 0, 0, 0, RANDOM_OF(1, 3, 8, 17, 64, 70, 130)},
+            out[5] = {x[0]};
     for (int i = 0; i < 3; i++) {
         d.kernel[i] = (int32_t)random_between(1, i ? 4 : 2);
         d.stride[i] = (int32_t)random_between(1, 3);
@@ -52,13 +51,15 @@ static void pool_once(const tdn_family *family, const tdn_kernel *k)
         d.pad_end[i] = (int32_t)random_between(0, d.kernel[i] - 1);
         const int64_t span = (d.kernel[i] - 1) * d.dilation[i] + 1;
         x[i + 1] = span + random_between(0, i ? 9 : 2);
-        const int64_t ceil_mode = random_bits() % 2 ? d.stride[i] - 1 : 0; /* a last window that ends beyond the pad */
+        const int64_t ceil_mode =
+            random_bits() % 2 ? d.stride[i] - 1 : 0; /* a last window that ends beyond the pad */
         out[i + 1] = (x[i + 1] + d.pad[i] + d.pad_end[i] - span + ceil_mode) / d.stride[i] + 1;
         if ((out[i + 1] - 1) * d.stride[i] >= x[i + 1] + d.pad[i])
             out[i + 1]--;
     }
     out[4] = x[4];
-    const tdn_view in = new_tensor(s, TDN_F32, 5, x, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE, 0)->view;
+    const tdn_view in =
+        new_tensor(s, TDN_F32, 5, x, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE, 0)->view;
     tensor *to = new_output(s, TDN_F32, 5, out, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE);
     const tdn_group g = {.desc = &d, .in = &in, .n_in = 1, .out = &to->view, .n_out = 1};
     step st;
@@ -75,16 +76,18 @@ static void pool_once(const tdn_family *family, const tdn_kernel *k)
     end_scene(s);
 }
 
-/* ---- reduce ------------------------------------------------------------------------------------------------- */
+/* ---- reduce ---------------------------------------------------------------------------------- */
 
-static double reduce_at(int kind, const tdn_view *x, const tdn_view *out, const tdn_walk *at, double *bound)
+static double reduce_at(int kind, const tdn_view *x, const tdn_view *out, const tdn_walk *at,
+                        double *bound)
 {
     int64_t dims[TDN_MAX_RANK], base = 0;
     for (int i = 0; i < x->rank; i++) {
         dims[i] = out->dims[i] == x->dims[i] ? 1 : x->dims[i];
         base += at->index[i] * x->strides[i];
     }
-    double sum = 0, absolute = 0, squares = 0, exps = 0, product = 1, low = INFINITY, high = -INFINITY, n = 0;
+    double sum = 0, absolute = 0, squares = 0, exps = 0, product = 1, low = INFINITY,
+           high = -INFINITY, n = 0;
     for (tdn_walk w = tdn_walk_begin(x->rank, dims); w.more; tdn_walk_next(&w), n++) {
         const double v = value(x, base + tdn_walk_offset(&w, x));
         sum += v;
@@ -143,7 +146,7 @@ static void reduce_once(const tdn_family *family, const tdn_kernel *k)
     end_scene(s);
 }
 
-/* ---- softmax ------------------------------------------------------------------------------------------------ */
+/* ---- softmax --------------------------------------------------------------------------------- */
 
 static void softmax_once(const tdn_family *family, const tdn_kernel *k)
 {
@@ -151,7 +154,9 @@ static void softmax_once(const tdn_family *family, const tdn_kernel *k)
     const int rank = (int)random_between(1, 4);
     int64_t dims[TDN_MAX_RANK];
     for (int i = 0; i < rank; i++)
-        dims[i] = rank == 1 ? random_between(1, 600) : rank == 2 ? random_between(1, 80) : random_between(1, 12);
+        dims[i] = rank == 1   ? random_between(1, 600)
+                  : rank == 2 ? random_between(1, 80)
+                              : random_between(1, 12);
     tdn_softmax_desc d = {.axis = (int32_t)random_between(0, rank - 1), .log = random_bits() % 2};
     tensor *in = new_tensor(s, TDN_F32, rank, dims, (layout)(random_bits() % 3), 0);
     const float reach = (float)RANDOM_OF(1, 10, 1000);
@@ -163,7 +168,8 @@ static void softmax_once(const tdn_family *family, const tdn_kernel *k)
     assert_true(make_step(&st, family, k, &g, s->arena));
     run_step(&st);
     for (tdn_walk w = tdn_walk_begin(rank, dims); w.more; tdn_walk_next(&w)) {
-        const int64_t stride = in->view.strides[d.axis], n = dims[d.axis], own = tdn_walk_offset(&w, &in->view);
+        const int64_t stride = in->view.strides[d.axis], n = dims[d.axis],
+                      own = tdn_walk_offset(&w, &in->view);
         const int64_t base = own - w.index[d.axis] * stride;
         double largest = -INFINITY, sum = 0;
         for (int64_t i = 0; i < n; i++)
@@ -183,7 +189,7 @@ static void softmax_once(const tdn_family *family, const tdn_kernel *k)
     end_scene(s);
 }
 
-/* ---- norm --------------------------------------------------------------------------------------------------- */
+/* ---- norm ------------------------------------------------------------------------------------ */
 
 static void norm_once(const tdn_family *family, const tdn_kernel *k)
 {
@@ -194,14 +200,17 @@ static void norm_once(const tdn_family *family, const tdn_kernel *k)
     uint32_t outer = 0;
     double n = 1;
     for (int i = 0; i < rank; i++) {
-        dims[i] = rank == 1 ? random_between(1, 400) : rank == 2 ? random_between(1, 60) : random_between(1, 9);
+        dims[i] = rank == 1   ? random_between(1, 400)
+                  : rank == 2 ? random_between(1, 60)
+                              : random_between(1, 9);
         row[i] = i < d.axis ? 1 : dims[i];
         outer |= i < d.axis ? 1u << i : 0;
         n *= (double)row[i];
     }
-    const tdn_view in[3] = {new_tensor(s, TDN_F32, rank, dims, (layout)(random_bits() % 3), 0)->view,
-                            new_tensor(s, TDN_F32, rank, dims, (layout)(random_bits() % 3), outer)->view,
-                            new_tensor(s, TDN_F32, rank, dims, (layout)(random_bits() % 3), outer)->view};
+    const tdn_view in[3] = {
+        new_tensor(s, TDN_F32, rank, dims, (layout)(random_bits() % 3), 0)->view,
+        new_tensor(s, TDN_F32, rank, dims, (layout)(random_bits() % 3), outer)->view,
+        new_tensor(s, TDN_F32, rank, dims, (layout)(random_bits() % 3), outer)->view};
     tensor *to = new_output(s, TDN_F32, rank, dims, (layout)(random_bits() % 3));
     const tdn_group g = {.desc = &d, .in = in, .n_in = 3, .out = &to->view, .n_out = 1};
     step st;
@@ -216,10 +225,12 @@ static void norm_once(const tdn_family *family, const tdn_kernel *k)
             mean += value(&in[0], base + tdn_walk_offset(&r, &in[0])) / n;
         for (tdn_walk r = tdn_walk_begin(rank, row); r.more; tdn_walk_next(&r))
             variance += pow(value(&in[0], base + tdn_walk_offset(&r, &in[0])) - mean, 2) / n;
-        const double z = (value(&in[0], tdn_walk_offset(&w, &in[0])) - mean) / sqrt(variance + d.epsilon);
+        const double z =
+            (value(&in[0], tdn_walk_offset(&w, &in[0])) - mean) / sqrt(variance + d.epsilon);
         const double scale = value(&in[1], tdn_walk_offset(&w, &in[1]));
         const double wanted = z * scale + value(&in[2], tdn_walk_offset(&w, &in[2]));
-        const double bound = (n + 16) * EPS * (1 + fabs(z)) * fabs(scale) / sqrt(variance + d.epsilon) + 2 * EPS;
+        const double bound =
+            (n + 16) * EPS * (1 + fabs(z)) * fabs(scale) / sqrt(variance + d.epsilon) + 2 * EPS;
         const int64_t at = tdn_walk_offset(&w, &to->view);
         expect_near(k, value(&to->view, at), wanted, bound, at);
     }

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Kernels map: each operation over its whole range against libm in double precision, in units of the last place; then
- * random expressions over random strides, dtypes and broadcasts against tdn_expr_eval.
+ * Kernels map: each operation over its whole range against libm in double precision, in units of
+ * the last place; then random expressions over random strides, dtypes and broadcasts against
+ * tdn_expr_eval.
  */
 #include "kernels.h"
 
-/* ---- Operations --------------------------------------------------------------------------------------------- */
+/* ---- Operations ------------------------------------------------------------------------------ */
 
 typedef struct op_case {
     tdn_expr_op op;
     double (*function)(double);
-    double low, high; /* sampled evenly over the bits of floats between, both signs where low is negative */
+    double low,
+        high; /* sampled evenly over the bits of floats between, both signs where low is negative */
     double ulp;
 } op_case;
 
@@ -55,11 +57,13 @@ static float from_bits(uint32_t u)
 /* A float of random bits within the range; zeros, infinities, NaN and the smallest among them. */
 static float sample(double low, double high)
 {
-    static const uint32_t special[] = {0, 0x80000000, 0x7f800000, 0xff800000, 0x7fc00000, 1, 0x80000001,
-                                       0x007fffff, 0x00800000, 0x7f7fffff, 0xff7fffff, 0x3f800000, 0xbf800000};
+    static const uint32_t special[] = {0,          0x80000000, 0x7f800000, 0xff800000, 0x7fc00000,
+                                       1,          0x80000001, 0x007fffff, 0x00800000, 0x7f7fffff,
+                                       0xff7fffff, 0x3f800000, 0xbf800000};
     for (;;) {
-        const float f = from_bits(random_bits() % 16 ? random_bits() ^ random_bits() << 16
-                                                     : special[random_bits() % (sizeof special / sizeof *special)]);
+        const float f = from_bits(
+            random_bits() % 16 ? random_bits() ^ random_bits() << 16
+                               : special[random_bits() % (sizeof special / sizeof *special)]);
         if (isnan(f) || (f >= low && f <= high))
             return f;
     }
@@ -83,7 +87,8 @@ static void run_unary(const tdn_kernel *k, tdn_expr_op op, const float *x, float
     scene *s = new_scene();
     tdn_expr e = {0};
     assert_true(tdn_expr_store(&e, tdn_expr_add(&e, op, tdn_expr_input(&e, 0), 0, 0), 0));
-    const tdn_view in = tdn_view_make((void *)(uintptr_t)x, TDN_F32, 1, &n), out = tdn_view_make(y, TDN_F32, 1, &n);
+    const tdn_view in = tdn_view_make((void *)(uintptr_t)x, TDN_F32, 1, &n),
+                   out = tdn_view_make(y, TDN_F32, 1, &n);
     const tdn_group g = {.in = &in, .n_in = 1, .out = &out, .n_out = 1, .expr = &e};
     step st;
     assert_true(make_step(&st, tdn_family_find("map"), k, &g, s->arena));
@@ -104,13 +109,15 @@ static void test_operations(void **state)
             for (int i = 0; i < N; i++) {
                 const double wanted = ops[c].function(x[i]);
                 if (!(ulps(y[i], wanted) <= ops[c].ulp))
-                    fail_msg("%s: %s(%.9g) is %.9g, not %.9g: %.1f ulp", k->name, tdn_expr_ops[ops[c].op].name,
-                             (double)x[i], (double)y[i], wanted, ulps(y[i], wanted));
+                    fail_msg("%s: %s(%.9g) is %.9g, not %.9g: %.1f ulp", k->name,
+                             tdn_expr_ops[ops[c].op].name, (double)x[i], (double)y[i], wanted,
+                             ulps(y[i], wanted));
             }
         }
 }
 
-/* Sine and cosine are held to an absolute error: near a multiple of pi the last place is of no use. */
+/* Sine and cosine are held to an absolute error: near a multiple of pi the last place is
+ * of no use. */
 static void test_sine_and_cosine(void **state)
 {
     (void)state;
@@ -127,13 +134,16 @@ static void test_sine_and_cosine(void **state)
         }
 }
 
-/* ---- Expressions -------------------------------------------------------------------------------------------- */
+/* ---- Expressions ----------------------------------------------------------------------------- */
 
-/* Operations on which a rounding has no great effect, and those that turn on it: they get exact registers only. */
-static const tdn_expr_op smooth_ops[] = {TDN_X_ADD, TDN_X_SUB, TDN_X_MUL, TDN_X_MIN,     TDN_X_MAX, TDN_X_FMA,
-                                         TDN_X_NEG, TDN_X_ABS, TDN_X_SELECT, TDN_X_SIGMOID, TDN_X_TANH};
-static const tdn_expr_op sharp_ops[] = {TDN_X_LT,  TDN_X_GE,  TDN_X_EQ,    TDN_X_LE,    TDN_X_GT, TDN_X_AND, TDN_X_OR,
-                                        TDN_X_XOR, TDN_X_NOT, TDN_X_FLOOR, TDN_X_ISNAN, TDN_X_MIN, TDN_X_MAX};
+/* Operations on which a rounding has no great effect, and those that turn on it: they get exact
+ * registers only. */
+static const tdn_expr_op smooth_ops[] = {TDN_X_ADD,    TDN_X_SUB,     TDN_X_MUL, TDN_X_MIN,
+                                         TDN_X_MAX,    TDN_X_FMA,     TDN_X_NEG, TDN_X_ABS,
+                                         TDN_X_SELECT, TDN_X_SIGMOID, TDN_X_TANH};
+static const tdn_expr_op sharp_ops[] = {TDN_X_LT,    TDN_X_GE,  TDN_X_EQ,  TDN_X_LE,  TDN_X_GT,
+                                        TDN_X_AND,   TDN_X_OR,  TDN_X_XOR, TDN_X_NOT, TDN_X_FLOOR,
+                                        TDN_X_ISNAN, TDN_X_MIN, TDN_X_MAX};
 
 typedef struct registers {
     int all[TDN_EXPR_MAX], exact[TDN_EXPR_MAX];
@@ -148,14 +158,8 @@ static void add_register(registers *r, int reg, bool is_exact)
         r->exact[r->n_exact++] = reg;
 }
 
-static int any_of(const registers *r)
-{
-    return r->all[random_bits() % r->n_all];
-}
-static int exact_of(const registers *r)
-{
-    return r->exact[random_bits() % r->n_exact];
-}
+static int any_of(const registers *r) { return r->all[random_bits() % r->n_all]; }
+static int exact_of(const registers *r) { return r->exact[random_bits() % r->n_exact]; }
 
 static void random_expression(tdn_expr *e, int n_in, const tdn_view *out, int n_out)
 {
@@ -166,28 +170,34 @@ static void random_expression(tdn_expr *e, int n_in, const tdn_view *out, int n_
         add_register(&r, tdn_expr_const(e, random_float()), true);
     for (int64_t i = random_between(1, 14); i > 0; i--) {
         const bool sharp = random_bits() % 3 == 0;
-        const tdn_expr_op op = sharp ? sharp_ops[random_bits() % (sizeof sharp_ops / sizeof *sharp_ops)]
-                                     : smooth_ops[random_bits() % (sizeof smooth_ops / sizeof *smooth_ops)];
+        const tdn_expr_op op =
+            sharp ? sharp_ops[random_bits() % (sizeof sharp_ops / sizeof *sharp_ops)]
+                  : smooth_ops[random_bits() % (sizeof smooth_ops / sizeof *smooth_ops)];
         const int a = sharp || op == TDN_X_SELECT ? exact_of(&r) : any_of(&r);
         const int b = sharp ? exact_of(&r) : any_of(&r), c = any_of(&r);
         add_register(&r, tdn_expr_add(e, op, a, b, c), sharp);
     }
     for (int i = 0; i < n_out; i++) {
         const int last = r.all[r.n_all - 1];
-        const int reg = out[i].dtype == TDN_BOOL ? exact_of(&r) : random_bits() % 3 ? last : any_of(&r);
+        const int reg = out[i].dtype == TDN_BOOL ? exact_of(&r)
+                        : random_bits() % 3      ? last
+                                                 : any_of(&r);
         assert_true(tdn_expr_store(e, reg, i));
     }
 }
 
-/* How far an output may be off: by what it moves when its inputs move a hundred roundings, where that is little;
- * an expression that cancels most of its digits is not compared. */
-static bool is_steady(const tdn_expr *e, const float *in, int n_in, const float *out, int n_out, double *bound)
+/* How far an output may be off: by what it moves when its inputs move a hundred roundings, where
+ * that is little; an expression that cancels most of its digits is not compared. */
+static bool is_steady(const tdn_expr *e, const float *in, int n_in, const float *out, int n_out,
+                      double *bound)
 {
     float moved[TDN_EXPR_MAX_IN], other[TDN_EXPR_MAX_OUT];
     bool steady = true;
     for (int turn = 0; turn < 4; turn++) {
         for (int i = 0; i < n_in; i++)
-            moved[i] = in[i] == 0 || in[i] == 1 ? in[i] : in[i] * (1 + (random_bits() % 2 ? 1e-5f : -1e-5f));
+            moved[i] = in[i] == 0 || in[i] == 1
+                           ? in[i]
+                           : in[i] * (1 + (random_bits() % 2 ? 1e-5f : -1e-5f));
         tdn_expr_eval(e, moved, other);
         for (int i = 0; i < n_out; i++)
             steady &= fabsf(other[i] - out[i]) <= 1e-3f * (1 + fabsf(out[i]));
@@ -210,7 +220,8 @@ static tensor *random_operand(scene *s, int rank, const int64_t *dims)
 static void map_once(const tdn_kernel *k)
 {
     scene *s = new_scene();
-    const int rank = (int)random_between(0, 5), n_in = (int)random_between(0, 4), n_out = (int)random_between(1, 3);
+    const int rank = (int)random_between(0, 5), n_in = (int)random_between(0, 4),
+              n_out = (int)random_between(1, 3);
     int64_t dims[TDN_MAX_RANK];
     for (int i = 0; i < rank; i++)
         dims[i] = rank == 1 ? random_between(1, 3000) : random_between(1, rank == 2 ? 90 : 12);
@@ -219,7 +230,8 @@ static void map_once(const tdn_kernel *k)
     for (int i = 0; i < n_in; i++)
         in[i] = random_operand(s, rank, dims)->view;
     for (int i = 0; i < n_out; i++) {
-        outs[i] = new_output(s, random_bits() % 4 ? TDN_F32 : TDN_BOOL, rank, dims, (layout)(random_bits() % 3));
+        outs[i] = new_output(s, random_bits() % 4 ? TDN_F32 : TDN_BOOL, rank, dims,
+                             (layout)(random_bits() % 3));
         out[i] = outs[i]->view;
     }
     tdn_expr e = {0};
@@ -240,7 +252,8 @@ static void map_once(const tdn_kernel *k)
         for (int i = 0; i < n_out; i++) {
             const int64_t at = tdn_walk_offset(&w, &out[i]);
             const double got = tdn_view_get(&out[i], at);
-            expect_near(k, got, out[i].dtype == TDN_BOOL ? wanted[i] != 0 : wanted[i], bound[i], at);
+            expect_near(k, got, out[i].dtype == TDN_BOOL ? wanted[i] != 0 : wanted[i], bound[i],
+                        at);
         }
     }
     for (int i = 0; i < n_out; i++)
@@ -287,7 +300,8 @@ static void test_in_place(void **state)
 int main(int argc, char **argv)
 {
     set_seed(argc, argv);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_operations), cmocka_unit_test(test_sine_and_cosine),
-                                       cmocka_unit_test(test_expressions), cmocka_unit_test(test_in_place)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_operations), cmocka_unit_test(test_sine_and_cosine),
+        cmocka_unit_test(test_expressions), cmocka_unit_test(test_in_place)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

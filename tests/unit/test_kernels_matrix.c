@@ -1,32 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Kernels conv and gemm: every row of their lists that this CPU runs, on random shapes, strides and epilogues, against
- * sums in double precision. An element may differ by (terms + 8) * eps * sum |a * b|.
+ * Kernels conv and gemm: every row of their lists that this CPU runs, on random shapes, strides and
+ * epilogues, against sums in double precision. An element may differ by (terms + 8) * eps * sum |a
+ * * b|.
  */
 #include "kernels.h"
 
 #define EPS 5.96e-8
 
-/* Epilogues: those compiled in, in several forms, and those that are interpreted. Input 0 is the sum. */
+/* Epilogues: those compiled in, in several forms, and those that are interpreted. Input 0 is the
+ * sum. */
 typedef struct epilogue_case {
     const char *name;
     int n_extra;
-    uint32_t broadcast[2]; /* axes of extra i that are broadcast, by position from the last axis: bit 0 the last */
+    uint32_t broadcast[2]; /* axes of extra i that are broadcast, by position from the last axis:
+                              bit 0 the last */
     void (*build)(tdn_expr *e);
 } epilogue_case;
 
-static int in(tdn_expr *e, int i)
-{
-    return tdn_expr_input(e, i);
-}
-static void end(tdn_expr *e, int reg)
-{
-    assert_true(tdn_expr_store(e, reg, 0));
-}
-static void build_bias(tdn_expr *e)
-{
-    end(e, tdn_expr_add(e, TDN_X_ADD, in(e, 1), in(e, 0), 0));
-}
+static int in(tdn_expr *e, int i) { return tdn_expr_input(e, i); }
+static void end(tdn_expr *e, int reg) { assert_true(tdn_expr_store(e, reg, 0)); }
+static void build_bias(tdn_expr *e) { end(e, tdn_expr_add(e, TDN_X_ADD, in(e, 1), in(e, 0), 0)); }
 static void build_relu(tdn_expr *e)
 {
     const int sum = tdn_expr_add(e, TDN_X_ADD, in(e, 0), in(e, 1), 0);
@@ -34,7 +28,8 @@ static void build_relu(tdn_expr *e)
 }
 static void build_residual_relu6(tdn_expr *e)
 {
-    const int sum = tdn_expr_add(e, TDN_X_ADD, tdn_expr_add(e, TDN_X_ADD, in(e, 0), in(e, 1), 0), in(e, 2), 0);
+    const int sum =
+        tdn_expr_add(e, TDN_X_ADD, tdn_expr_add(e, TDN_X_ADD, in(e, 0), in(e, 1), 0), in(e, 2), 0);
     const int low = tdn_expr_add(e, TDN_X_MAX, sum, tdn_expr_const(e, 0), 0);
     end(e, tdn_expr_add(e, TDN_X_MIN, tdn_expr_const(e, 6), low, 0));
 }
@@ -42,7 +37,8 @@ static void build_clamp_residual(tdn_expr *e)
 {
     const int high = tdn_expr_add(e, TDN_X_MIN, in(e, 0), tdn_expr_const(e, 0.5f), 0);
     const int low = tdn_expr_add(e, TDN_X_MAX, high, tdn_expr_const(e, -0.25f), 0);
-    end(e, tdn_expr_add(e, TDN_X_ADD, low, in(e, 1), 0)); /* not of the compiled form: the sum is after the clamp */
+    end(e, tdn_expr_add(e, TDN_X_ADD, low, in(e, 1),
+                        0)); /* not of the compiled form: the sum is after the clamp */
 }
 static void build_silu(tdn_expr *e)
 {
@@ -54,10 +50,7 @@ static void build_scale(tdn_expr *e)
     const int scaled = tdn_expr_add(e, TDN_X_MUL, in(e, 0), in(e, 1), 0);
     end(e, tdn_expr_add(e, TDN_X_SUB, scaled, in(e, 2), 0));
 }
-static void build_twice(tdn_expr *e)
-{
-    end(e, tdn_expr_add(e, TDN_X_ADD, in(e, 0), in(e, 0), 0));
-}
+static void build_twice(tdn_expr *e) { end(e, tdn_expr_add(e, TDN_X_ADD, in(e, 0), in(e, 0), 0)); }
 
 enum { VECTOR = 0xfe, FULL = 0, SCALAR = 0xff, COLUMN = 1 };
 
@@ -92,8 +85,9 @@ static void choose_epilogue(epilogue_set *set, scene *s, tdn_group *g)
         uint32_t broadcast = 0;
         for (int axis = 0; axis < out->rank; axis++)
             broadcast |= (set->c->broadcast[i] >> (out->rank - 1 - axis) & 1) << axis;
-        set->extra[i] = new_tensor(s, TDN_F32, out->rank, out->dims, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE,
-                                   broadcast)->view;
+        set->extra[i] = new_tensor(s, TDN_F32, out->rank, out->dims,
+                                   random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE, broadcast)
+                            ->view;
     }
     g->extra = set->extra;
     g->n_extra = set->c->n_extra;
@@ -104,7 +98,8 @@ static void choose_epilogue(epilogue_set *set, scene *s, tdn_group *g)
     }
 }
 
-/* The epilogue of one element, and what it makes of the sum's error. No epilogue here is steeper than 2. */
+/* The epilogue of one element, and what it makes of the sum's error. No epilogue here is steeper
+ * than 2. */
 static double finish(const epilogue_set *set, double sum, const tdn_walk *w, double *bound)
 {
     *bound = 2 * *bound + 4 * EPS * (fabs(sum) + 4);
@@ -117,7 +112,7 @@ static double finish(const epilogue_set *set, double sum, const tdn_walk *w, dou
     return result;
 }
 
-/* ---- conv ------------------------------------------------------------------------------------------------- */
+/* ---- conv ------------------------------------------------------------------------------------ */
 
 typedef struct conv_case {
     tdn_conv_desc desc;
@@ -135,14 +130,16 @@ static conv_case random_conv(void)
         c.desc.stride[i] = used ? (int)random_between(1, 3) : 1;
         c.desc.dilation[i] = used ? (int)RANDOM_OF(1, 1, 2, 3) : 1;
         c.desc.pad[i] = used ? (int)random_between(0, kernel + 1) : 0;
-        const int64_t span = (kernel - 1) * c.desc.dilation[i] + 1, pad_end = used ? random_between(0, kernel) : 0;
+        const int64_t span = (kernel - 1) * c.desc.dilation[i] + 1,
+                      pad_end = used ? random_between(0, kernel) : 0;
         c.x[i + 1] = used ? random_between(1, n_axes == 1 ? 70 : 11) : 1;
         if (c.x[i + 1] + c.desc.pad[i] + pad_end < span)
             c.x[i + 1] = span;
         c.w[i + 2] = kernel;
         c.out[i + 1] = (c.x[i + 1] + c.desc.pad[i] + pad_end - span) / c.desc.stride[i] + 1;
     }
-    int64_t in_group = RANDOM_OF(1, 2, 3, 5, 8, 16, 17, 33, 64, 130), out_group = RANDOM_OF(1, 2, 7, 8, 16, 31, 32, 33, 65);
+    int64_t in_group = RANDOM_OF(1, 2, 3, 5, 8, 16, 17, 33, 64, 130),
+            out_group = RANDOM_OF(1, 2, 7, 8, 16, 31, 32, 33, 65);
     if (random_bits() % 3 == 0) {
         c.desc.group = (int)RANDOM_OF(2, 3, 5, 16, 37);
         in_group = RANDOM_OF(1, 1, 3, 8);
@@ -156,31 +153,37 @@ static conv_case random_conv(void)
     return c;
 }
 
-static double conv_at(const conv_case *c, const tdn_view *x, const tdn_view *w, const tdn_walk *at, double *absolute)
+static double conv_at(const conv_case *c, const tdn_view *x, const tdn_view *w, const tdn_walk *at,
+                      double *absolute)
 {
     const tdn_conv_desc *d = &c->desc;
     const int64_t group = at->index[4] / (c->w[0] / d->group);
     double sum = 0;
     *absolute = 0;
     for (tdn_walk t = tdn_walk_begin(4, &c->w[1]); t.more; tdn_walk_next(&t)) {
-        int64_t offset = at->index[0] * x->strides[0] + (group * c->w[1] + t.index[0]) * x->strides[4];
+        int64_t offset =
+            at->index[0] * x->strides[0] + (group * c->w[1] + t.index[0]) * x->strides[4];
         bool inside = true;
         for (int i = 0; i < 3; i++) {
-            const int64_t p = at->index[i + 1] * d->stride[i] - d->pad[i] + t.index[i + 1] * d->dilation[i];
+            const int64_t p =
+                at->index[i + 1] * d->stride[i] - d->pad[i] + t.index[i + 1] * d->dilation[i];
             inside &= p >= 0 && p < c->x[i + 1];
             offset += p * x->strides[i + 1];
         }
         if (!inside)
             continue;
-        const int64_t tap = ((at->index[4] * c->w[1] + t.index[0]) * c->w[2] + t.index[1]) * c->w[3] + t.index[2];
-        const double product = (double)((float *)x->data)[offset] * ((float *)w->data)[tap * c->w[4] + t.index[3]];
+        const int64_t tap =
+            ((at->index[4] * c->w[1] + t.index[0]) * c->w[2] + t.index[1]) * c->w[3] + t.index[2];
+        const double product =
+            (double)((float *)x->data)[offset] * ((float *)w->data)[tap * c->w[4] + t.index[3]];
         sum += product;
         *absolute += fabs(product);
     }
     return sum;
 }
 
-static void compare_conv(const conv_case *c, const tdn_kernel *k, const tdn_group *g, const epilogue_set *set)
+static void compare_conv(const conv_case *c, const tdn_kernel *k, const tdn_group *g,
+                         const epilogue_set *set)
 {
     const double terms = (double)(c->w[1] * c->w[2] * c->w[3] * c->w[4]);
     int64_t number = 0;
@@ -189,7 +192,8 @@ static void compare_conv(const conv_case *c, const tdn_kernel *k, const tdn_grou
         const double sum = conv_at(c, &g->in[0], &g->in[1], &w, &absolute);
         double bound = (terms + 8) * EPS * absolute;
         const double wanted = finish(set, sum, &w, &bound);
-        expect_near(k, ((float *)g->out[0].data)[tdn_walk_offset(&w, &g->out[0])], wanted, bound, number);
+        expect_near(k, ((float *)g->out[0].data)[tdn_walk_offset(&w, &g->out[0])], wanted, bound,
+                    number);
     }
 }
 
@@ -217,7 +221,7 @@ static int conv_once(const tdn_family *family, const tdn_kernel *k)
     return made;
 }
 
-/* ---- gemm ------------------------------------------------------------------------------------------------- */
+/* ---- gemm ------------------------------------------------------------------------------------ */
 
 typedef struct gemm_case {
     int64_t a[4], b[4], out[4];
@@ -252,7 +256,9 @@ static tdn_view right_operand(scene *s, const gemm_case *c)
         dims[2] = c->b[3];
         dims[3] = c->b[2];
     }
-    tdn_view v = new_tensor(s, TDN_F32, 4, dims, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE, c->b_broadcast)->view;
+    tdn_view v = new_tensor(s, TDN_F32, 4, dims, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE,
+                            c->b_broadcast)
+                     ->view;
     if (c->turned) {
         const int64_t stride = v.strides[2];
         memcpy(v.dims, c->b, sizeof c->b);
@@ -262,16 +268,16 @@ static tdn_view right_operand(scene *s, const gemm_case *c)
     return v;
 }
 
-static void compare_gemm(const gemm_case *c, const tdn_kernel *kernel, const tdn_view *a, const tdn_view *b,
-                         const tdn_view *out, const epilogue_set *set)
+static void compare_gemm(const gemm_case *c, const tdn_kernel *kernel, const tdn_view *a,
+                         const tdn_view *b, const tdn_view *out, const epilogue_set *set)
 {
     int64_t number = 0;
     for (tdn_walk w = tdn_walk_begin(4, c->out); w.more; tdn_walk_next(&w), number++) {
         double sum = 0, absolute = 0;
-        const float *pa = (float *)a->data + w.index[0] * a->strides[0] + w.index[1] * a->strides[1] +
-                          w.index[2] * a->strides[2];
-        const float *pb = (float *)b->data + w.index[0] * b->strides[0] + w.index[1] * b->strides[1] +
-                          w.index[3] * b->strides[3];
+        const float *pa = (float *)a->data + w.index[0] * a->strides[0] +
+                          w.index[1] * a->strides[1] + w.index[2] * a->strides[2];
+        const float *pb = (float *)b->data + w.index[0] * b->strides[0] +
+                          w.index[1] * b->strides[1] + w.index[3] * b->strides[3];
         for (int64_t k = 0; k < c->a[3]; k++) {
             const double product = (double)pa[k * a->strides[3]] * pb[k * b->strides[2]];
             sum += product;
@@ -287,9 +293,11 @@ static int gemm_once(const tdn_family *family, const tdn_kernel *k)
 {
     scene *s = new_scene();
     const gemm_case c = random_gemm();
-    tdn_view operands[2] = {
-        new_tensor(s, TDN_F32, 4, c.a, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE, c.a_broadcast)->view,
-        right_operand(s, &c)};
+    tdn_view operands[2] = {new_tensor(s, TDN_F32, 4, c.a,
+                                       random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE,
+                                       c.a_broadcast)
+                                ->view,
+                            right_operand(s, &c)};
     const tdn_view right = operands[1];
     tensor *out = new_output(s, TDN_F32, 4, c.out, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE);
     tdn_group g = {.in = operands, .n_in = 2, .out = &out->view, .n_out = 1};
@@ -312,7 +320,7 @@ static int gemm_once(const tdn_family *family, const tdn_kernel *k)
     return made;
 }
 
-/* ---- Walks ------------------------------------------------------------------------------------------------ */
+/* ---- Walks ----------------------------------------------------------------------------------- */
 
 static void walk(const char *name, int (*once)(const tdn_family *, const tdn_kernel *), int n_runs)
 {

@@ -2,7 +2,7 @@
 /* Kernels copy and pad: random strides, also negative ones, all element sizes; exact. */
 #include "kernels.h"
 
-static const tdn_dtype dtypes[] = {TDN_F32, TDN_F16, TDN_BF16, TDN_F64, TDN_S8,  TDN_U8, TDN_S16,
+static const tdn_dtype dtypes[] = {TDN_F32, TDN_F16, TDN_BF16, TDN_F64, TDN_S8,  TDN_U8,  TDN_S16,
                                    TDN_U16, TDN_S32, TDN_U32,  TDN_S64, TDN_U64, TDN_BOOL};
 
 static const char *element(const tdn_view *v, const tdn_walk *w)
@@ -13,7 +13,8 @@ static const char *element(const tdn_view *v, const tdn_walk *w)
 /* Turns an axis around: its last element comes first. */
 static void reverse(tdn_view *v, int axis)
 {
-    v->data = (char *)v->data + v->strides[axis] * (v->dims[axis] - 1) * (int64_t)element_size(v->dtype);
+    v->data =
+        (char *)v->data + v->strides[axis] * (v->dims[axis] - 1) * (int64_t)element_size(v->dtype);
     v->strides[axis] = -v->strides[axis];
 }
 
@@ -27,8 +28,10 @@ static void copy_once(const tdn_family *family, const tdn_kernel *k)
         dims[i] = rank < 3 ? random_between(1, 150) : random_between(1, 20);
     if (rank && random_bits() % 30 == 0)
         dims[random_bits() % (unsigned)rank] = 0;
-    tdn_view in = new_tensor(s, dtype, rank, dims, (layout)(random_bits() % 3),
-                             rank && random_bits() % 4 == 0 ? 1u << random_bits() % (unsigned)rank : 0)->view;
+    tdn_view in =
+        new_tensor(s, dtype, rank, dims, (layout)(random_bits() % 3),
+                   rank && random_bits() % 4 == 0 ? 1u << random_bits() % (unsigned)rank : 0)
+            ->view;
     if (rank && random_bits() % 4 == 0 && tdn_view_count(&in) > 0)
         reverse(&in, (int)(random_bits() % (unsigned)rank));
     tensor *out = new_output(s, dtype, rank, dims, (layout)(random_bits() % 3));
@@ -71,7 +74,8 @@ static void pad_once(const tdn_family *family, const tdn_kernel *k)
             from += at * in.strides[i];
         }
         const int64_t to = tdn_walk_offset(&w, &out->view);
-        expect_near(k, ((float *)out->view.data)[to], inside ? ((float *)in.data)[from] : desc.value, 0, to);
+        expect_near(k, ((float *)out->view.data)[to],
+                    inside ? ((float *)in.data)[from] : desc.value, 0, to);
     }
     check_gaps(out, k->name);
     if (random_bits() % 8 == 0)
@@ -108,8 +112,10 @@ static void test_copy_refuses(void **state)
     tdn_work work;
     tdn_made made;
     tdn_arena *arena = tdn_arena_create(NULL);
-    const tdn_view a = tdn_view_make(NULL, TDN_F32, 2, (int64_t[]){4, 5}), b = tdn_view_make(NULL, TDN_S32, 2, a.dims);
-    const tdn_view c = tdn_view_make(NULL, TDN_F32, 2, (int64_t[]){5, 4}), d = tdn_view_make(NULL, TDN_S4, 2, a.dims);
+    const tdn_view a = tdn_view_make(NULL, TDN_F32, 2, (int64_t[]){4, 5}),
+                   b = tdn_view_make(NULL, TDN_S32, 2, a.dims);
+    const tdn_view c = tdn_view_make(NULL, TDN_F32, 2, (int64_t[]){5, 4}),
+                   d = tdn_view_make(NULL, TDN_S4, 2, a.dims);
     const tdn_view e = tdn_view_make(NULL, TDN_F32, 1, (int64_t[]){20});
     const tdn_view f = tdn_view_make(NULL, TDN_F32, 2, (int64_t[]){4, 6});
     const tdn_view *pairs[][2] = {{&a, &b}, {&a, &c}, {&d, &d}, {&a, &e}};
@@ -120,14 +126,19 @@ static void test_copy_refuses(void **state)
     }
     const tdn_group g = {.in = &a, .n_in = 1, .out = &a, .n_out = 1};
     assert_int_equal(family->make(&made, &g, TDN_ISA_X86, arena, &error), TDN_OK);
-    assert_int_equal(family->check(made.kernel, made.args, made.args_size, &a, 1, &a, 1, &work, &error), TDN_OK);
-    assert_int_not_equal(family->check(made.kernel, made.args, made.args_size, &a, 1, &c, 1, &work, &error), TDN_OK);
-    assert_int_not_equal(family->check(made.kernel, made.args, made.args_size, &f, 1, &f, 1, &work, &error), TDN_OK);
-    assert_int_not_equal(family->check(made.kernel, made.args, made.args_size, &a, 2, &a, 1, &work, &error), TDN_OK);
+    assert_int_equal(
+        family->check(made.kernel, made.args, made.args_size, &a, 1, &a, 1, &work, &error), TDN_OK);
+    assert_int_not_equal(
+        family->check(made.kernel, made.args, made.args_size, &a, 1, &c, 1, &work, &error), TDN_OK);
+    assert_int_not_equal(
+        family->check(made.kernel, made.args, made.args_size, &f, 1, &f, 1, &work, &error), TDN_OK);
+    assert_int_not_equal(
+        family->check(made.kernel, made.args, made.args_size, &a, 2, &a, 1, &work, &error), TDN_OK);
     tdn_view huge = a;
     huge.dims[0] = huge.dims[1] = INT64_MAX / 2;
-    assert_int_not_equal(family->check(made.kernel, made.args, made.args_size, &huge, 1, &huge, 1, &work, &error),
-                         TDN_OK);
+    assert_int_not_equal(
+        family->check(made.kernel, made.args, made.args_size, &huge, 1, &huge, 1, &work, &error),
+        TDN_OK);
     tdn_arena_free(arena);
 }
 

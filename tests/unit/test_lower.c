@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Lowering: places by arithmetic on strides, and the memory plan. The programs as a whole are tested through the
- * command, against the reference. */
+/* Lowering: places by arithmetic on strides, and the memory plan. The programs as a whole are
+ * tested through the command, against the reference. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -82,7 +82,8 @@ static void test_order_of(void **state)
     assert_int_equal(order[2], 3);
 }
 
-/* Storages alive at the same time never overlap, and the plan is no larger than all of them together. */
+/* Storages alive at the same time never overlap, and the plan is no larger than all of them
+ * together. */
 static void test_memory_plan(void **state)
 {
     (void)state;
@@ -93,7 +94,9 @@ static void test_memory_plan(void **state)
         size_t total = 0, largest_step = 0, step_size[64] = {0};
         for (int i = 0; i < N; i++) {
             int64_t first = rand_r(&seed) % 60;
-            s[i] = (tdn_storage){.cls = TDN_BUFFER_ARENA, .size = (size_t)(rand_r(&seed) % 5000), .first = first,
+            s[i] = (tdn_storage){.cls = TDN_BUFFER_ARENA,
+                                 .size = (size_t)(rand_r(&seed) % 5000),
+                                 .first = first,
                                  .last = first + rand_r(&seed) % 4};
             total += tdn_round_up(s[i].size, TDN_ALIGN);
             for (int64_t k = s[i].first; k <= s[i].last; k++)
@@ -111,7 +114,8 @@ static void test_memory_plan(void **state)
             assert_true(s[i].offset + s[i].size <= size);
             for (int k = 0; k < i; k++) {
                 bool together = s[i].first <= s[k].last && s[k].first <= s[i].last;
-                bool apart = s[i].offset + s[i].size <= s[k].offset || s[k].offset + s[k].size <= s[i].offset;
+                bool apart = s[i].offset + s[i].size <= s[k].offset ||
+                             s[k].offset + s[k].size <= s[i].offset;
                 assert_true(!together || apart || s[i].size == 0 || s[k].size == 0);
             }
         }

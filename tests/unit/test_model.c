@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The model part of build.h: loading from file and memory, what a model declares, its description, and the reference
- * evaluation with values by name, on any number of threads and with extents that only the data decides.
+ * The model part of build.h: loading from file and memory, what a model declares, its description,
+ * and the reference evaluation with values by name, on any number of threads and with extents that
+ * only the data decides.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -45,7 +46,7 @@ static tdn_tensor tensor(const float *data, int rank, const int64_t *dims)
     return tdn_tensor_make((void *)(uintptr_t)data, TDN_F32, rank, dims);
 }
 
-/* ---- Loading ---- */
+/* ---- Loading --------------------------------------------------------------------------------- */
 
 static void from_a_file(void **state)
 {
@@ -109,7 +110,7 @@ static void inputs_and_outputs(void **state)
     free(bytes.data);
 }
 
-/* ---- Description ---- */
+/* ---- Description ----------------------------------------------------------------------------- */
 
 static void a_description(void **state)
 {
@@ -159,10 +160,12 @@ static void more_issues_than_the_text_holds(void **state)
     tdn_model *model;
     tdn_reference *reference;
     tdn_error error;
-    assert_int_equal(tdn_model_load_memory(&model, bytes.data, bytes.n, NULL, &options, &error), TDN_OK);
+    assert_int_equal(tdn_model_load_memory(&model, bytes.data, bytes.n, NULL, &options, &error),
+                     TDN_OK);
     assert_int_equal(tdn_reference_create(&reference, model, NULL, 1, &error), TDN_E_UNSUPPORTED);
     assert_null(reference);
-    assert_int_equal(strncmp(error.text, "300 nodes of model not supported: Unknown 'y0' (", 48), 0);
+    assert_int_equal(strncmp(error.text, "300 nodes of model not supported: Unknown 'y0' (", 48),
+                     0);
     assert_non_null(strstr(error.text, " more"));
     assert_int_equal(n_lines, N);
     char *json;
@@ -173,7 +176,7 @@ static void more_issues_than_the_text_holds(void **state)
     free(bytes.data);
 }
 
-/* ---- Reference ---- */
+/* ---- Reference ------------------------------------------------------------------------------- */
 
 static const float *value(const tdn_reference *r, const char *name, tdn_tensor *t)
 {
@@ -309,7 +312,8 @@ static void extents_that_the_data_decides(void **state)
     free(bytes.data);
 }
 
-/* An index in the data that leads outside fails with the node's name, and the reference stays usable. */
+/* An index in the data that leads outside fails with the node's name, and the reference stays
+ * usable. */
 static void data_out_of_range(void **state)
 {
     (void)state;
@@ -337,7 +341,7 @@ static void data_out_of_range(void **state)
     free(bytes.data);
 }
 
-/* ---- Failing allocations ---- */
+/* ---- Failing allocations --------------------------------------------------------------------- */
 
 typedef struct faulty {
     int left, live; /* allocations until one fails; blocks that are out */

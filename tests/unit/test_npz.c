@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* numpy's files: what is written is read back, hand-made .npy headers of all kinds, and damage of every byte.
+/* numpy's files: what is written is read back, hand-made .npy headers of all kinds, and damage of
+ * every byte.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -50,9 +51,10 @@ static void reads_what_it_writes(void **state)
     int64_t y[2] = {INT64_MIN, 7};
     uint8_t z = 1;
     const char *names[] = {"x", "layer/y:0", "z", "none"};
-    const tdn_tensor tensors[] = {
-        tdn_tensor_make(x, TDN_F32, 2, (int64_t[]){2, 3}), tdn_tensor_make(y, TDN_S64, 1, (int64_t[]){2}),
-        tdn_tensor_make(&z, TDN_BOOL, 0, NULL), tdn_tensor_make(x, TDN_F16, 3, (int64_t[]){2, 0, 3})};
+    const tdn_tensor tensors[] = {tdn_tensor_make(x, TDN_F32, 2, (int64_t[]){2, 3}),
+                                  tdn_tensor_make(y, TDN_S64, 1, (int64_t[]){2}),
+                                  tdn_tensor_make(&z, TDN_BOOL, 0, NULL),
+                                  tdn_tensor_make(x, TDN_F16, 3, (int64_t[]){2, 0, 3})};
     const char *path = temporary("write.npz");
     tdn_error error;
     tdn_npz npz;
@@ -102,7 +104,12 @@ static void reads_headers(void **state)
         int rank;
         int64_t dims[3];
     } rows[] = {
-        {1, "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n", 24, TDN_F32, 2, {2, 3}},
+        {1,
+         "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n",
+         24,
+         TDN_F32,
+         2,
+         {2, 3}},
         {2, "{'shape': (3,), 'descr': '<i2', 'fortran_order': False}  \n", 6, TDN_S16, 1, {3}},
         {3, "{\"descr\": \"|b1\", \"fortran_order\": False, \"shape\": ()}", 1, TDN_BOOL, 0, {0}},
         {1, "{'descr':'<u8','fortran_order':True,'shape':(1L,2L)}", 16, TDN_U64, 2, {1, 2}},
@@ -120,7 +127,8 @@ static void reads_headers(void **state)
         assert_string_equal(npz.arrays[0].name, "");
         assert_int_equal(npz.arrays[0].tensor.dtype, rows[i].dtype);
         assert_int_equal(npz.arrays[0].tensor.rank, rows[i].rank);
-        assert_memory_equal(npz.arrays[0].tensor.dims, rows[i].dims, (size_t)rows[i].rank * sizeof(int64_t));
+        assert_memory_equal(npz.arrays[0].tensor.dims, rows[i].dims,
+                            (size_t)rows[i].rank * sizeof(int64_t));
         tdn_npz_free(&npz);
     }
 }
@@ -129,7 +137,8 @@ static void transposes_column_major(void **state)
 {
     (void)state;
     const int16_t columns[6] = {1, 4, 2, 5, 3, 6}, rows[6] = {1, 2, 3, 4, 5, 6};
-    npy f = make_npy(1, "{'descr': '<i2', 'fortran_order': True, 'shape': (2, 3)}", columns, sizeof columns);
+    npy f = make_npy(1, "{'descr': '<i2', 'fortran_order': True, 'shape': (2, 3)}", columns,
+                     sizeof columns);
     tdn_npz npz;
     assert_int_equal(tdn_npz_read_memory(&npz, f.bytes, f.size, NULL), TDN_OK);
     assert_memory_equal(npz.arrays[0].tensor.data, rows, sizeof rows);
@@ -140,7 +149,8 @@ static void truth_is_one_bit(void **state)
 {
     (void)state;
     const uint8_t given[3] = {0, 2, 255}, expected[3] = {0, 1, 1};
-    npy f = make_npy(1, "{'descr': '|b1', 'fortran_order': False, 'shape': (3,)}", given, sizeof given);
+    npy f =
+        make_npy(1, "{'descr': '|b1', 'fortran_order': False, 'shape': (3,)}", given, sizeof given);
     tdn_npz npz;
     assert_int_equal(tdn_npz_read_memory(&npz, f.bytes, f.size, NULL), TDN_OK);
     assert_memory_equal(npz.arrays[0].tensor.data, expected, sizeof expected);
@@ -229,7 +239,8 @@ static void truncation_is_an_error(void **state)
     const char *path = temporary("cut.npz");
     tdn_map map = make_archive(path);
     for (size_t size = 0; size < map.size; size++) {
-        uint8_t *copy = malloc(size + 1); /* its own block, so that a sanitizer sees reads beyond it */
+        uint8_t *copy =
+            malloc(size + 1); /* its own block, so that a sanitizer sees reads beyond it */
         memcpy(copy, map.data, size);
         tdn_npz npz;
         assert_int_equal(tdn_npz_read_memory(&npz, copy, size, NULL), TDN_E_FORMAT);
@@ -239,7 +250,8 @@ static void truncation_is_an_error(void **state)
     unlink(path);
 }
 
-/* A flipped bit is either an error or in a place that does not matter (a date); never other elements. */
+/* A flipped bit is either an error or in a place that does not matter (a date); never other
+ * elements. */
 static void flipped_bits_never_change_elements(void **state)
 {
     (void)state;

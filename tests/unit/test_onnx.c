@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * src/onnx on models written byte by byte: every encoding of a tensor, Constant in all its forms, functions, branches,
- * nodes in any order, external files; and the hostile ones, each of which is refused in words. No file is vouched
- * for, so a model cut off anywhere, and one whose allocations fail anywhere, must come to an end without harm.
+ * src/onnx on models written byte by byte: every encoding of a tensor, Constant in all its forms,
+ * functions, branches, nodes in any order, external files; and the hostile ones, each of which is
+ * refused in words. No file is vouched for, so a model cut off anywhere, and one whose allocations
+ * fail anywhere, must come to an end without harm.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -107,7 +108,7 @@ static const tdn_value *find(const fixture *f, const char *name)
     return v;
 }
 
-/* ---- What a model says ---- */
+/* ---- What a model says ----------------------------------------------------------------------- */
 
 static void a_small_model(void **state)
 {
@@ -195,8 +196,8 @@ static void unknown_fields_and_groups_are_skipped(void **state)
     pb g = add_graph();
     pb_text(&g, 999, "a field of tomorrow");
     pb_double(&g, 998, 1);
-    pb_int(&g, 10, 7);              /* doc_string, but as a number */
-    pb_varint(&g, 500u << 3 | 3);   /* a group with a group in it */
+    pb_int(&g, 10, 7);            /* doc_string, but as a number */
+    pb_varint(&g, 500u << 3 | 3); /* a group with a group in it */
     pb_varint(&g, 501u << 3 | 3);
     pb_text(&g, 1, "not a node");
     pb_varint(&g, 501u << 3 | 4);
@@ -205,7 +206,7 @@ static void unknown_fields_and_groups_are_skipped(void **state)
     assert_int_equal(f->g->n_nodes, 1);
 }
 
-/* ---- Tensors ---- */
+/* ---- Tensors --------------------------------------------------------------------------------- */
 
 static tdn_value *import_tensor(fixture *f, pb tensor, int type)
 {
@@ -244,7 +245,7 @@ typedef struct encoding {
     int64_t dim;
     int64_t entries[4]; /* varints */
     int n_entries;
-    uint64_t bytes;     /* of the dense elements, little-endian */
+    uint64_t bytes; /* of the dense elements, little-endian */
 } encoding;
 
 static const encoding encodings[] = {
@@ -313,7 +314,8 @@ static void empty_and_scalar_tensors(void **state)
 {
     fixture *f = *state;
     const float x = 3;
-    const tdn_value *w = import_tensor(f, onnx_raw_tensor("w", FLOAT, 0, NULL, &x, sizeof x), FLOAT);
+    const tdn_value *w =
+        import_tensor(f, onnx_raw_tensor("w", FLOAT, 0, NULL, &x, sizeof x), FLOAT);
     assert_int_equal(w->shape.rank, 0);
     assert_memory_equal(w->data, &x, sizeof x);
     w = import_tensor(f, onnx_tensor("w", FLOAT, 2, (int64_t[]){3, 0}), FLOAT);
@@ -393,7 +395,8 @@ static void sparse_initializers_become_dense(void **state)
 {
     fixture *f = *state;
     const float want[] = {0, 1, 0, 0, 0, 2};
-    const int64_t flat[] = {1, 5}, places[] = {0, 1, 1, 2}, outside[] = {1, 6}, negative[] = {0, 1, 0, -1};
+    const int64_t flat[] = {1, 5}, places[] = {0, 1, 1, 2}, outside[] = {1, 6},
+                  negative[] = {0, 1, 0, -1};
     import(f, with_sparse(sparse(flat, 1, dims_2)));
     assert_memory_equal(find(f, "w")->data, want, sizeof want);
     import(f, with_sparse(sparse(places, 2, (int64_t[]){2, 2})));
@@ -402,7 +405,7 @@ static void sparse_initializers_become_dense(void **state)
     assert_refused(f, with_sparse(sparse(negative, 2, (int64_t[]){2, 2})), "out of range");
 }
 
-/* ---- Constant nodes ---- */
+/* ---- Constant nodes -------------------------------------------------------------------------- */
 
 static const tdn_value *import_constant(fixture *f, pb attr)
 {
@@ -448,7 +451,7 @@ static void constants_of_every_kind(void **state)
     assert_int_equal(f->issues.n, 1);
 }
 
-/* ---- Order ---- */
+/* ---- Order ----------------------------------------------------------------------------------- */
 
 static void nodes_in_any_order(void **state)
 {
@@ -528,7 +531,7 @@ static void names_that_nobody_makes(void **state)
     assert_words(f, "'z' is made by no node");
 }
 
-/* ---- What is not supported ---- */
+/* ---- What is not supported ------------------------------------------------------------------- */
 
 static void all_issues_at_once(void **state)
 {
@@ -565,7 +568,7 @@ static void shapes_that_depend_on_data(void **state)
     assert_non_null(strstr(f->issues.items[0].reason, "'s' must be a constant"));
 }
 
-/* ---- Functions and branches ---- */
+/* ---- Functions and branches ------------------------------------------------------------------ */
 
 static pb attr_ref(const char *name, const char *ref, int type)
 {
@@ -581,7 +584,8 @@ static pb int_attr(const char *name, int64_t i)
     return a;
 }
 
-/* f(p, q; axis) = Softmax(p + q, axis), in two nodes of the wrong order. axis is -1 unless given. */
+/* f(p, q; axis) = Softmax(p + q, axis), in two nodes of the wrong order. axis is
+ * -1 unless given. */
 static pb function(const char *name, const char *inner_op)
 {
     pb fn = {0}, softmax = onnx_node(inner_op, "sm", "sum", "r");
@@ -601,7 +605,8 @@ static pb function(const char *name, const char *inner_op)
 static void functions_are_written_out(void **state)
 {
     fixture *f = *state;
-    pb g = {0}, call = onnx_node("F", "first", "x x", "a"), last = onnx_node("F", "last", "a x", "y");
+    pb g = {0}, call = onnx_node("F", "first", "x x", "a"),
+       last = onnx_node("F", "last", "a x", "y");
     const int64_t dims[] = {2, 3};
     pb_text(&call, 7, "mine");
     pb_text(&last, 7, "mine");
@@ -612,7 +617,9 @@ static void functions_are_written_out(void **state)
     pb_message(&g, 12, onnx_io("y", FLOAT, 2, dims));
     f->bytes = onnx_model(g);
     pb_message(&f->bytes, 25, function("F", "Softmax"));
-    assert_int_equal(tdn_onnx_parse(&f->model, f->bytes.data, f->bytes.n, "m.onnx", NULL, NULL, &f->error), TDN_OK);
+    assert_int_equal(
+        tdn_onnx_parse(&f->model, f->bytes.data, f->bytes.n, "m.onnx", NULL, NULL, &f->error),
+        TDN_OK);
     if (build(f, NULL, 0) != TDN_OK)
         fail_msg("%s", f->error.text);
     assert_int_equal(f->g->n_nodes, 4);
@@ -637,7 +644,9 @@ static void a_function_that_calls_itself(void **state)
     pb_message(&g, 12, io_2("y"));
     f->bytes = onnx_model(g);
     pb_message(&f->bytes, 25, fn);
-    assert_int_equal(tdn_onnx_parse(&f->model, f->bytes.data, f->bytes.n, "m.onnx", NULL, NULL, &f->error), TDN_OK);
+    assert_int_equal(
+        tdn_onnx_parse(&f->model, f->bytes.data, f->bytes.n, "m.onnx", NULL, NULL, &f->error),
+        TDN_OK);
     assert_int_equal(build(f, NULL, 0), TDN_E_MODEL);
     assert_words(f, "does it call itself?");
     assert_words(f, "importing node 0 'c' (F) of m.onnx");
@@ -681,11 +690,12 @@ static void an_if_with_a_constant_condition_is_its_branch(void **state)
     assert_string_equal(f->issues.items[0].op, "If");
 }
 
-/* ---- Hostile bytes ---- */
+/* ---- Hostile bytes --------------------------------------------------------------------------- */
 
 static pb rich_graph(void)
 {
-    pb g = if_graph("yes"), constant = onnx_node("Constant", "", "", "k"), value = onnx_attr("value", 4);
+    pb g = if_graph("yes"), constant = onnx_node("Constant", "", "", "k"),
+       value = onnx_attr("value", 4);
     pb_message(&value, 5, onnx_raw_tensor("", FLOAT, 1, dims_2, one_two, sizeof one_two));
     pb_message(&constant, 5, value);
     pb_message(&g, 1, constant);
@@ -722,7 +732,8 @@ static void every_bit_flipped(void **state)
     for (size_t bit = 0; bit < 8 * whole.n; bit++) {
         whole.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
         tdn_onnx *model;
-        tdn_status status = tdn_onnx_parse(&model, whole.data, whole.n, "m.onnx", NULL, NULL, &f->error);
+        tdn_status status =
+            tdn_onnx_parse(&model, whole.data, whole.n, "m.onnx", NULL, NULL, &f->error);
         if (status == TDN_OK) {
             tdn_arena *arena = tdn_arena_create(NULL);
             status = tdn_onnx_graph(&f->g, model, arena, NULL, 0, &f->issues, &f->error);
@@ -762,15 +773,20 @@ static void what_is_no_model(void **state)
 {
     fixture *f = *state;
     static const uint8_t jpeg[] = {0xff, 0xd8, 0xff, 0xe0, 0, 0x10, 'J', 'F', 'I', 'F'};
-    assert_int_equal(tdn_onnx_parse(&f->model, NULL, 0, "m.onnx", NULL, NULL, &f->error), TDN_E_MODEL);
+    assert_int_equal(tdn_onnx_parse(&f->model, NULL, 0, "m.onnx", NULL, NULL, &f->error),
+                     TDN_E_MODEL);
     assert_words(f, "the file is empty; while reading m.onnx");
     assert_null(f->model);
-    assert_int_equal(tdn_onnx_parse(&f->model, jpeg, sizeof jpeg, "m.onnx", NULL, NULL, &f->error), TDN_E_MODEL);
+    assert_int_equal(tdn_onnx_parse(&f->model, jpeg, sizeof jpeg, "m.onnx", NULL, NULL, &f->error),
+                     TDN_E_MODEL);
     assert_words(f, "damaged or cut off at byte 0");
-    assert_int_equal(tdn_onnx_parse(&f->model, jpeg, 0, "m.onnx", NULL, NULL, NULL), TDN_E_MODEL); /* no text wanted */
+    assert_int_equal(tdn_onnx_parse(&f->model, jpeg, 0, "m.onnx", NULL, NULL, NULL),
+                     TDN_E_MODEL); /* no text wanted */
     pb other = {0};
     pb_text(&other, 200, "a message of another kind");
-    assert_int_equal(tdn_onnx_parse(&f->model, other.data, other.n, "m.onnx", NULL, NULL, &f->error), TDN_E_MODEL);
+    assert_int_equal(
+        tdn_onnx_parse(&f->model, other.data, other.n, "m.onnx", NULL, NULL, &f->error),
+        TDN_E_MODEL);
     assert_words(f, "is it an ONNX model?");
     free(other.data);
 }
@@ -788,12 +804,13 @@ static void names_with_nuls_and_missing_opsets(void **state)
     tdn_onnx_free(f->model);
     free(f->bytes.data);
     f->bytes = bare;
-    assert_int_equal(tdn_onnx_parse(&f->model, bare.data, bare.n, "m.onnx", NULL, NULL, &f->error), TDN_OK);
+    assert_int_equal(tdn_onnx_parse(&f->model, bare.data, bare.n, "m.onnx", NULL, NULL, &f->error),
+                     TDN_OK);
     assert_int_equal(build(f, NULL, 0), TDN_E_MODEL);
     assert_words(f, "does not say which opset");
 }
 
-/* ---- Failing allocations ---- */
+/* ---- Failing allocations --------------------------------------------------------------------- */
 
 typedef struct faulty {
     int left, live; /* allocations until one fails; blocks that are out */
@@ -828,7 +845,8 @@ static void every_allocation_may_fail(void **state)
         status = tdn_onnx_parse(&model, whole.data, whole.n, "m.onnx", NULL, &allocator, &f->error);
         tdn_arena *arena = status == TDN_OK ? tdn_arena_create(&allocator) : NULL;
         if (status == TDN_OK)
-            status = arena ? tdn_onnx_graph(&f->g, model, arena, NULL, 0, &f->issues, &f->error) : TDN_E_NOMEM;
+            status = arena ? tdn_onnx_graph(&f->g, model, arena, NULL, 0, &f->issues, &f->error)
+                           : TDN_E_NOMEM;
         assert_true(status == TDN_OK || status == TDN_E_NOMEM);
         tdn_arena_free(arena);
         tdn_onnx_free(model);
@@ -838,7 +856,7 @@ static void every_allocation_may_fail(void **state)
     free(whole.data);
 }
 
-/* ---- External data ---- */
+/* ---- External data --------------------------------------------------------------------------- */
 
 static char folder[256];
 
@@ -872,7 +890,8 @@ static int setup_folder(void **state)
 
 static int teardown_folder(void **state)
 {
-    static const char *const names[] = {"model/data.bin", "secret.bin", "model/link.bin", "model/inner.bin", "model", ""};
+    static const char *const names[] = {"model/data.bin",  "secret.bin", "model/link.bin",
+                                        "model/inner.bin", "model",      ""};
     char path[300];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
@@ -889,7 +908,8 @@ static void put_entry(pb *t, const char *key, const char *value)
     pb_message(t, 13, entry);
 }
 
-/* Parses and builds a model whose tensor of two floats lies elsewhere. NULL: the entry is not there. */
+/* Parses and builds a model whose tensor of two floats lies elsewhere. NULL: the entry is not
+ * there. */
 static tdn_status external(fixture *f, const char *location, const char *offset, const char *length)
 {
     char path[300];
@@ -906,7 +926,8 @@ static tdn_status external(fixture *f, const char *location, const char *offset,
     tdn_onnx_free(f->model);
     free(f->bytes.data);
     f->bytes = onnx_model(with_tensor(t));
-    tdn_status status = tdn_onnx_parse(&f->model, f->bytes.data, f->bytes.n, "m.onnx", path, NULL, &f->error);
+    tdn_status status =
+        tdn_onnx_parse(&f->model, f->bytes.data, f->bytes.n, "m.onnx", path, NULL, &f->error);
     return status == TDN_OK ? build(f, NULL, 0) : status;
 }
 
@@ -934,7 +955,8 @@ static void external_data_that_is_not_there(void **state)
     assert_int_equal(external(f, NULL, NULL, NULL), TDN_E_MODEL);
     assert_words(f, "without a location");
     assert_int_equal(external(f, ".", NULL, NULL), TDN_E_MODEL);
-    static const char *const offsets[] = {"-4", "5", "12", "18446744073709551615", "18446744073709551616", "4x", "", " 4"};
+    static const char *const offsets[] = {
+        "-4", "5", "12", "18446744073709551615", "18446744073709551616", "4x", "", " 4"};
     for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++)
         assert_int_equal(external(f, "data.bin", offsets[i], NULL), TDN_E_MODEL);
     static const char *const lengths[] = {"-8", "7", "9", "99999999999999999999"};
@@ -947,7 +969,8 @@ static void external_data_stays_in_the_folder(void **state)
     fixture *f = *state;
     char absolute[300];
     snprintf(absolute, sizeof absolute, "%s/model/data.bin", folder);
-    const char *const locations[] = {"../secret.bin", "x/../../secret.bin", "..", "", "/etc/passwd", absolute, "link.bin"};
+    const char *const locations[] = {
+        "../secret.bin", "x/../../secret.bin", "..", "", "/etc/passwd", absolute, "link.bin"};
     for (size_t i = 0; i < sizeof locations / sizeof *locations; i++) {
         assert_int_equal(external(f, locations[i], NULL, NULL), TDN_E_MODEL);
         assert_words(f, "leaves the model's folder");

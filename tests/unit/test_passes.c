@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Passes, by the text of the graph before and after. Graphs are built by hand from core operators. */
+/* Passes, by the text of the graph before and after. Graphs are built by hand
+ * from core operators. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -63,14 +64,15 @@ static tdn_value *input(fixture *f, const char *name, int rank, const int64_t *d
     return tdn_graph_add_input(f->g, name, TDN_F32, &s);
 }
 
-static tdn_value *constant(fixture *f, const char *name, int rank, const int64_t *dims, const float *data)
+static tdn_value *constant(fixture *f, const char *name, int rank, const int64_t *dims,
+                           const float *data)
 {
     tdn_shape s = tdn_shape_make(rank, dims);
     return tdn_graph_const(f->g, name, TDN_F32, &s, data);
 }
 
-static tdn_value *node(fixture *f, const char *domain, const char *op, const char *out, tdn_value **in, int n_in,
-                       const tdn_expr *expr, const tdn_shape *shape)
+static tdn_value *node(fixture *f, const char *domain, const char *op, const char *out,
+                       tdn_value **in, int n_in, const tdn_expr *expr, const tdn_shape *shape)
 {
     tdn_value *v = tdn_graph_value(f->g, out);
     tdn_node *n = tdn_graph_node(f->g, NULL, tdn_op_find(domain, op, 17), out, in, n_in, &v, 1);
@@ -231,7 +233,8 @@ static void test_merge_equal(void **state)
     static const float one[] = {1, 2}, same[] = {1, 2}, other[] = {1, 3};
     tdn_value *x = input(f, "x", 1, (int64_t[]){2});
     tdn_expr add = binary(TDN_X_ADD);
-    tdn_value *c[3] = {constant(f, "c0", 1, (int64_t[]){2}, one), constant(f, "c1", 1, (int64_t[]){2}, same),
+    tdn_value *c[3] = {constant(f, "c0", 1, (int64_t[]){2}, one),
+                       constant(f, "c1", 1, (int64_t[]){2}, same),
                        constant(f, "c2", 1, (int64_t[]){2}, other)};
     tdn_value *y[3];
     for (int i = 0; i < 3; i++)
@@ -252,7 +255,8 @@ static void test_map_constants(void **state)
     static const float two[] = {2};
     tdn_value *x = input(f, "x", 1, (int64_t[]){3}), *c = constant(f, "c", 0, NULL, two);
     tdn_expr mul = binary(TDN_X_MUL);
-    tdn_graph_set_output(f->g, node(f, "tendon", "Map", "y", (tdn_value *[]){x, c}, 2, &mul, &x->shape));
+    tdn_graph_set_output(f->g,
+                         node(f, "tendon", "Map", "y", (tdn_value *[]){x, c}, 2, &mul, &x->shape));
     run(f, tdn_pass_map_constants);
     assert_int_equal(f->g->first->n_in, 1);
     float in = 21, out;
@@ -283,8 +287,10 @@ static void test_narrow_conv(void **state)
 {
     fixture *f = *state;
     static const float w[3];
-    tdn_value *x = input(f, "x", 3, (int64_t[]){1, 1, 8}), *vw = constant(f, "w", 3, (int64_t[]){1, 1, 3}, w);
-    tdn_shape wide = tdn_shape_make(3, (int64_t[]){1, 1, 10}), narrow = tdn_shape_make(3, (int64_t[]){1, 1, 8});
+    tdn_value *x = input(f, "x", 3, (int64_t[]){1, 1, 8}),
+              *vw = constant(f, "w", 3, (int64_t[]){1, 1, 3}, w);
+    tdn_shape wide = tdn_shape_make(3, (int64_t[]){1, 1, 10}),
+              narrow = tdn_shape_make(3, (int64_t[]){1, 1, 8});
     tdn_value *c = node(f, "tendon", "Conv", "c", (tdn_value *[]){x, vw}, 2, NULL, &wide);
     tdn_node *conv = f->g->last;
     tdn_node_set_ints(f->g, conv, "strides", (int64_t[]){1}, 1);
@@ -306,7 +312,8 @@ static void test_batch_axes(void **state)
 {
     fixture *f = *state;
     static const float w[] = {1, 2, 3, 4};
-    tdn_value *x = input(f, "x", 2, (int64_t[]){5, 2}), *vw = constant(f, "w", 2, (int64_t[]){2, 2}, w);
+    tdn_value *x = input(f, "x", 2, (int64_t[]){5, 2}),
+              *vw = constant(f, "w", 2, (int64_t[]){2, 2}, w);
     tdn_value *m = node(f, "", "MatMul", "m", (tdn_value *[]){x, vw}, 2, NULL, &x->shape);
     tdn_graph_set_output(f->g, m);
     int32_t axes[64];

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The plan format: what is written is read again, byte for byte; and no bytes, whatever they are, get further
- * than an error in words. Damage comes in three kinds: as it happens to files (any cut, any flipped byte: the
- * checksums find all), the same with checksums made to match (nothing is out of range in what the reader lets
- * pass), and field by field with the words that the reader must say.
+ * The plan format: what is written is read again, byte for byte; and no bytes, whatever they are,
+ * get further than an error in words. Damage comes in three kinds: as it happens to files (any cut,
+ * any flipped byte: the checksums find all), the same with checksums made to match (nothing is out
+ * of range in what the reader lets pass), and field by field with the words that the reader must
+ * say.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -35,8 +36,7 @@ static tdn_status read_copy(const void *bytes, size_t size, tdn_error *error)
     return status;
 }
 
-/* ---- Writing and reading ---------------------------------------------------------------------------------
- */
+/* ---- Writing and reading --------------------------------------------------------------------- */
 
 static void same_after_round_trip(plan_maker *m)
 {
@@ -156,8 +156,7 @@ static void test_a_name_beyond_measure_is_cut(void **state)
     free(name);
 }
 
-/* ---- Damage that checksums find --------------------------------------------------------------------------
- */
+/* ---- Damage that checksums find -------------------------------------------------------------- */
 
 static void test_every_cut(void **state)
 {
@@ -172,7 +171,8 @@ static void test_every_cut(void **state)
     tdn_free(NULL, bytes);
 }
 
-/* Blobs are the engine's to check, all others the reader's; every byte of the file belongs to one of them. */
+/* Blobs are the engine's to check, all others the reader's; every byte of the file belongs to one
+ * of them. */
 static tdn_status read_all(void *bytes, size_t size)
 {
     tdn_arena *arena = tdn_arena_create(NULL);
@@ -199,10 +199,10 @@ static void test_every_flipped_byte(void **state)
     tdn_free(NULL, bytes);
 }
 
-/* ---- Damage with checksums that match ---------------------------------------------------------------------
- */
+/* ---- Damage with checksums that match -------------------------------------------------------- */
 
-/* What the reader lets pass is as the contract says: the loop below would leave memory where it is not. */
+/* What the reader lets pass is as the contract says: the loop below would leave memory where it is
+ * not. */
 static void touch(const tdn_plan *plan)
 {
     volatile uint64_t sum = 0;
@@ -216,7 +216,8 @@ static void touch(const tdn_plan *plan)
         for (int32_t k = 0; k < s->attrs.n; k++)
             sum += strlen(s->attrs.items[k].name);
         for (uint32_t k = 0; k < s->n_in + s->n_out; k++)
-            assert_true(s->operands[k].buffer == UINT32_MAX || s->operands[k].buffer < p->n_buffers);
+            assert_true(s->operands[k].buffer == UINT32_MAX ||
+                        s->operands[k].buffer < p->n_buffers);
         if (s->args_size)
             sum += ((const uint8_t *)s->args)[s->args_size - 1];
     }
@@ -246,14 +247,15 @@ static void test_every_byte_with_a_right_checksum(void **state)
             *(status == TDN_OK ? &n_good : &n_bad) += 1;
             tdn_arena_free(arena);
         }
-    assert_true(n_bad > n_good); /* names, weights and offsets of no consequence may change; most must not */
+    assert_true(
+        n_bad >
+        n_good); /* names, weights and offsets of no consequence may change; most must not */
     assert_true(n_good > 0);
     tdn_free(NULL, copy);
     tdn_free(NULL, bytes);
 }
 
-/* ---- Field by field --------------------------------------------------------------------------------------
- */
+/* ---- Field by field -------------------------------------------------------------------------- */
 
 typedef struct tables {
     tdn_format_header *h;
@@ -293,15 +295,23 @@ static tables tables_of(void *bytes)
 #undef AT
 }
 
-/* Of plan_everything: buffers 0..2 inputs, 3..6 outputs, 7 w, 8 s, 9 t, 10 u; operands in the order of steps:
- * 0..2 the map (x, w, t), 3..5 s + t, 6 the condition, 7..10 the branch's arms, 11..13 the loop. */
-enum { W = 7, S = 8, T = 9, OUT_T = 2, CONDITION = 6, TRIPS = 11, WHILE = 12, STEP_LOOP = 5, STEP_IF = 2 };
+/* Of plan_everything: buffers 0..2 inputs, 3..6 outputs, 7 w, 8 s, 9 t, 10 u; operands in the order
+ * of steps: 0..2 the map (x, w, t), 3..5 s + t, 6 the condition, 7..10 the branch's arms, 11..13
+ * the loop. */
+enum {
+    W = 7,
+    S = 8,
+    T = 9,
+    OUT_T = 2,
+    CONDITION = 6,
+    TRIPS = 11,
+    WHILE = 12,
+    STEP_LOOP = 5,
+    STEP_IF = 2
+};
 
-#define DAMAGE(name, change)          \
-    static void name(const tables *p) \
-    {                                 \
-        change;                       \
-    }
+#define DAMAGE(name, change)                                                                       \
+    static void name(const tables *p) { change; }
 DAMAGE(no_magic, p->h->magic[3] = 'x')
 DAMAGE(newer, p->h->version = 7)
 DAMAGE(other_order, p->h->order = 0x04030201)
@@ -400,9 +410,9 @@ static const struct {
     void (*damage)(const tables *);
     const char *words;
 } damages[] = {
-#define ROW(name, words)   \
-    {                      \
-#name, name, words \
+#define ROW(name, words)                                                                           \
+    {                                                                                              \
+#name, name, words                                                                         \
     }
     ROW(no_magic, "not a tendon plan"),
     ROW(newer, "plan format 7 (built by tendon "),
@@ -514,8 +524,8 @@ static void test_each_field(void **state)
         const tdn_status status = read_copy(copy, size, &error);
         if (status == TDN_E_FORMAT && strstr(error.text, damages[i].words))
             continue;
-        print_error("%s: %s, '%s', not '%s'\n", damages[i].name, tdn_status_name(status), error.text,
-                    damages[i].words);
+        print_error("%s: %s, '%s', not '%s'\n", damages[i].name, tdn_status_name(status),
+                    error.text, damages[i].words);
         n_failed++;
     }
     assert_int_equal(n_failed, 0);
@@ -574,8 +584,7 @@ static void test_unaligned_bytes(void **state)
     tdn_arena_free(arena);
 }
 
-/* ---- Memory that runs out --------------------------------------------------------------------------------
- */
+/* ---- Memory that runs out -------------------------------------------------------------------- */
 
 typedef struct rationed {
     int left, live;
@@ -632,8 +641,7 @@ static void test_failing_allocations(void **state)
     free(m);
 }
 
-/* ---- Description -----------------------------------------------------------------------------------------
- */
+/* ---- Description ----------------------------------------------------------------------------- */
 
 static const char *plan_path(void)
 {
@@ -680,7 +688,8 @@ static void test_description(void **state)
     assert_int_equal(describe(bytes, size, &json, &error), TDN_E_FORMAT);
     assert_null(json);
     assert_non_null(strstr(error.text, "plan format 2 (built by tendon "));
-    assert_non_null(strstr(error.text, "build the plan again with this version, or update the run time"));
+    assert_non_null(
+        strstr(error.text, "build the plan again with this version, or update the run time"));
     tdn_free(NULL, bytes);
 }
 

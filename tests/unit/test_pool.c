@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The thread pool: every tile exactly once, whatever the number of threads and however the loops follow each other;
- * scratch that no two threads share; pools side by side; contention for one pool; failures at creation.
+ * The thread pool: every tile exactly once, whatever the number of threads and however the loops
+ * follow each other; scratch that no two threads share; pools side by side; contention for one
+ * pool; failures at creation.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,7 +25,8 @@
 #define MAX_TILES 200
 #define MAX_POOL 4
 
-/* What a loop counts. `scratch_busy` is not atomic: the thread sanitizer sees it when a number is given twice. */
+/* What a loop counts. `scratch_busy` is not atomic: the thread sanitizer sees it when a number is
+ * given twice. */
 typedef struct counts {
     atomic_int tiles[MAX_TILES];
     int scratch_busy[MAX_POOL];
@@ -35,7 +37,8 @@ typedef struct counts {
 static void count_tile(void *user, size_t tile, int thread)
 {
     counts *c = user;
-    if (tile >= MAX_TILES || thread < 0 || thread >= c->n_threads || c->scratch_busy[thread]++ != 0) {
+    if (tile >= MAX_TILES || thread < 0 || thread >= c->n_threads ||
+        c->scratch_busy[thread]++ != 0) {
         atomic_fetch_add(&c->bad, 1);
         return;
     }
@@ -104,7 +107,8 @@ static void wait_for_another(void *user, size_t tile, int thread)
     (void)tile;
     atomic_uint *threads = user;
     atomic_fetch_or(threads, 1u << thread);
-    /* Tile 0 goes on only when some other thread has a tile too: a sleeping pool that is not woken hangs here. */
+    /* Tile 0 goes on only when some other thread has a tile too: a sleeping pool that is not woken
+     * hangs here. */
     while (__builtin_popcount(atomic_load(threads)) < 2)
         sched_yield();
 }
@@ -160,7 +164,7 @@ static void without_a_pool_this_thread_does_all(void **state)
     tdn_pool_free(NULL);
 }
 
-/* ---- Several threads ----------------------------------------------------------------------------------------- */
+/* ---- Several threads ------------------------------------------------------------------------- */
 
 /* A thread that takes the pool where it can and works alone where it cannot, as a context does. */
 typedef struct runner {
@@ -227,7 +231,7 @@ static void one_pool_wanted_by_many(void **state)
     tdn_pool_free(pool);
 }
 
-/* ---- Creation ------------------------------------------------------------------------------------------------ */
+/* ---- Creation -------------------------------------------------------------------------------- */
 
 static void options_are_checked(void **state)
 {
@@ -250,7 +254,8 @@ static void options_are_checked(void **state)
     tdn_pool_free(pool);
 }
 
-/* A caller built against an older header: fields beyond its struct_size are not there to be read. */
+/* A caller built against an older header: fields beyond its struct_size are not there
+ * to be read. */
 static void older_options_are_taken(void **state)
 {
     (void)state;

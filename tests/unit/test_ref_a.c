@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * References of element-wise, reducing, casting and quantised operators on cases worked out by hand or by plain loops,
- * over strided views and in any number of parts; and decompositions: every operator's reference against the reference
- * of the core operator that it becomes.
+ * References of element-wise, reducing, casting and quantised operators on cases worked out by hand
+ * or by plain loops, over strided views and in any number of parts; and decompositions: every
+ * operator's reference against the reference of the core operator that it becomes.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -20,8 +20,10 @@
 #define DIMS(...) (sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), ((int64_t[]){__VA_ARGS__})
 #define INT(name_, value) ((tdn_attr){.name = name_, .kind = TDN_ATTR_INT, .i = value})
 #define FLOAT(name_, value) ((tdn_attr){.name = name_, .kind = TDN_ATTR_FLOAT, .f = value})
-#define INTS(name_, ...)                                                                                               \
-    ((tdn_attr){.name = name_, .kind = TDN_ATTR_INTS, .n = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),  \
+#define INTS(name_, ...)                                                                           \
+    ((tdn_attr){.name = name_,                                                                     \
+                .kind = TDN_ATTR_INTS,                                                             \
+                .n = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                    \
                 .ints = (int64_t[]){__VA_ARGS__}})
 
 static tdn_view view(void *data, tdn_dtype dtype, size_t rank, const int64_t *dims)
@@ -32,13 +34,19 @@ static tdn_view view(void *data, tdn_dtype dtype, size_t rank, const int64_t *di
 static tdn_view scalar(void *data, tdn_dtype dtype) { return tdn_view_make(data, dtype, 0, NULL); }
 
 /* Runs a reference in n_parts parts, or in as many as it wants (0). */
-static tdn_status run_ref(const char *name, const tdn_expr *expr, const tdn_attr *attrs, int n_attrs, tdn_view *in,
-                          int n_in, tdn_view *out, int n_out, int n_parts, tdn_error *error)
+static tdn_status run_ref(const char *name, const tdn_expr *expr, const tdn_attr *attrs,
+                          int n_attrs, tdn_view *in, int n_in, tdn_view *out, int n_out,
+                          int n_parts, tdn_error *error)
 {
     const tdn_ref_def *ref = tdn_ref_find(name);
     const tdn_attrs list = {attrs, n_attrs};
-    tdn_ref_call call = {
-        .in = in, .n_in = n_in, .out = out, .n_out = n_out, .attrs = &list, .expr = expr, .error = error};
+    tdn_ref_call call = {.in = in,
+                         .n_in = n_in,
+                         .out = out,
+                         .n_out = n_out,
+                         .attrs = &list,
+                         .expr = expr,
+                         .error = error};
     if (!ref)
         fail_msg("there is no reference '%s'", name);
     call.n_parts = n_parts ? n_parts : ref->n_parts ? ref->n_parts(&call) : 1;
@@ -53,7 +61,8 @@ static tdn_status run_ref(const char *name, const tdn_expr *expr, const tdn_attr
     return status;
 }
 
-static void ref(const char *name, const tdn_attr *attrs, int n_attrs, tdn_view *in, int n_in, tdn_view *out, int n_out)
+static void ref(const char *name, const tdn_attr *attrs, int n_attrs, tdn_view *in, int n_in,
+                tdn_view *out, int n_out)
 {
     tdn_error error = {""};
     if (run_ref(name, NULL, attrs, n_attrs, in, n_in, out, n_out, 0, &error) != TDN_OK)
@@ -81,7 +90,7 @@ static double random_in(double low, double high)
     return low + (high - low) * (double)(random_state >> 8) / (double)(1 << 24);
 }
 
-/* ---- Decompositions ---------------------------------------------------------------------------------------------------- */
+/* ---- Decompositions -------------------------------------------------------------------------- */
 
 /* What an operator's case needs beyond the usual: two attributes, and a range of inputs. */
 typedef struct special {
@@ -109,11 +118,15 @@ static const special specials[] = {
     {"Celu", {{.name = "alpha", .kind = TDN_ATTR_FLOAT, .f = 0.5f}}, -4, 4},
     {"Swish", {{.name = "alpha", .kind = TDN_ATTR_FLOAT, .f = 1.7f}}, -4, 4},
     {"HardSigmoid",
-     {{.name = "alpha", .kind = TDN_ATTR_FLOAT, .f = 0.3f}, {.name = "beta", .kind = TDN_ATTR_FLOAT, .f = 0.6f}},
-     -4, 4},
+     {{.name = "alpha", .kind = TDN_ATTR_FLOAT, .f = 0.3f},
+      {.name = "beta", .kind = TDN_ATTR_FLOAT, .f = 0.6f}},
+     -4,
+     4},
     {"Shrink",
-     {{.name = "lambd", .kind = TDN_ATTR_FLOAT, .f = 1.5f}, {.name = "bias", .kind = TDN_ATTR_FLOAT, .f = 0.4f}},
-     -4, 4},
+     {{.name = "lambd", .kind = TDN_ATTR_FLOAT, .f = 1.5f},
+      {.name = "bias", .kind = TDN_ATTR_FLOAT, .f = 0.4f}},
+     -4,
+     4},
     {"IsInf", {{.name = "detect_positive", .kind = TDN_ATTR_INT, .i = 0}}, -4, 4},
     {"IsInf", {{.name = "detect_negative", .kind = TDN_ATTR_INT, .i = 0}}, -4, 4},
 };
@@ -127,7 +140,8 @@ typedef struct one_node {
 
 static bool is_logic(const char *name)
 {
-    return !strcmp(name, "And") || !strcmp(name, "Or") || !strcmp(name, "Xor") || !strcmp(name, "Not");
+    return !strcmp(name, "And") || !strcmp(name, "Or") || !strcmp(name, "Xor") ||
+           !strcmp(name, "Not");
 }
 
 static tdn_value *random_input(one_node *t, int i, bool is_bool, const special *s)
@@ -175,14 +189,16 @@ static void make_node(one_node *t, const tdn_op_def *op, int n_in, const special
     t->out = tdn_view_make(y, out->dtype, out->shape.rank, out->shape.dims);
 }
 
-/* The operator's reference against that of the single node that it becomes. False where it declines. */
+/* The operator's reference against that of the single node that it becomes. False where it
+ * declines. */
 static bool check_decomposition(const tdn_op_def *op, int n_in, const special *s, double tolerance)
 {
     one_node t;
     tdn_error error = {""};
     make_node(&t, op, n_in, s);
     tdn_view in[3], got = t.out;
-    if (run_ref(op->name, NULL, t.node->attrs.items, t.node->attrs.n, t.in, n_in, &t.out, 1, 0, &error) != TDN_OK)
+    if (run_ref(op->name, NULL, t.node->attrs.items, t.node->attrs.n, t.in, n_in, &t.out, 1, 0,
+                &error) != TDN_OK)
         fail_msg("%s: %s", op->name, error.text);
     tdn_infer io = {t.g, t.node, t.g->opset, &error};
     if (op->decompose(&io) != TDN_OK)
@@ -200,7 +216,8 @@ static bool check_decomposition(const tdn_op_def *op, int n_in, const special *s
                 if (core->in[i] == t.g->inputs[k])
                     in[i] = t.in[k];
         got.data = tdn_arena_alloc_data(t.arena, 4 * (size_t)tdn_view_count(&got));
-        if (run_ref(core->op->name, core->expr, core->attrs.items, core->attrs.n, in, core->n_in, &got, 1, 0, &error))
+        if (run_ref(core->op->name, core->expr, core->attrs.items, core->attrs.n, in, core->n_in,
+                    &got, 1, 0, &error))
             fail_msg("%s: %s", op->name, error.text);
         for (int64_t i = 0; i < tdn_view_count(&got); i++)
             assert_near(op->name, tdn_view_get(&got, i), tdn_view_get(&t.out, i), tolerance);
@@ -239,17 +256,19 @@ static void elementwise_decompositions(void **state)
 static void reduce_decompositions(void **state)
 {
     (void)state;
-    static const char *const names[] = {"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1",
-                                        "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp",
-                                        "GlobalAveragePool", "GlobalMaxPool"};
+    static const char *const names[] = {"ReduceSum",       "ReduceMean",        "ReduceMax",
+                                        "ReduceMin",       "ReduceProd",        "ReduceL1",
+                                        "ReduceL2",        "ReduceSumSquare",   "ReduceLogSum",
+                                        "ReduceLogSumExp", "GlobalAveragePool", "GlobalMaxPool"};
     for (int i = 0; i < COUNT(names); i++)
         for (int keep = 0; keep < 2; keep++) {
-            const special s = {.low = 0.1, .high = 2, .attrs = {INTS("axes", -1, 0), INT("keepdims", keep)}};
+            const special s = {
+                .low = 0.1, .high = 2, .attrs = {INTS("axes", -1, 0), INT("keepdims", keep)}};
             assert_true(check_decomposition(tdn_op_find("", names[i], 13), 1, &s, 1e-12));
         }
 }
 
-/* ---- Element-wise ---------------------------------------------------------------------------------------------------------- */
+/* ---- Element-wise ---------------------------------------------------------------------------- */
 
 static void strides_and_broadcast(void **state)
 {
@@ -323,14 +342,35 @@ static void integers(void **state)
         {"BitwiseAnd", {0}, TDN_U8, 12, 10, 8},
         {"BitwiseOr", {0}, TDN_S16, 12, -16, -4},
         {"BitwiseXor", {0}, TDN_U32, 12, 10, 6},
-        {"BitShift", {.name = "direction", .kind = TDN_ATTR_STRING, .n = 4, .s = "LEFT"}, TDN_U8, 129, 1, 2},
-        {"BitShift", {.name = "direction", .kind = TDN_ATTR_STRING, .n = 5, .s = "RIGHT"}, TDN_U64, -1, 63, 1},
-        {"BitShift", {.name = "direction", .kind = TDN_ATTR_STRING, .n = 5, .s = "RIGHT"}, TDN_S8, -128, 99, -1},
-        {"BitShift", {.name = "direction", .kind = TDN_ATTR_STRING, .n = 5, .s = "RIGHT"}, TDN_U8, 255, 8, 0},
+        {"BitShift",
+         {.name = "direction", .kind = TDN_ATTR_STRING, .n = 4, .s = "LEFT"},
+         TDN_U8,
+         129,
+         1,
+         2},
+        {"BitShift",
+         {.name = "direction", .kind = TDN_ATTR_STRING, .n = 5, .s = "RIGHT"},
+         TDN_U64,
+         -1,
+         63,
+         1},
+        {"BitShift",
+         {.name = "direction", .kind = TDN_ATTR_STRING, .n = 5, .s = "RIGHT"},
+         TDN_S8,
+         -128,
+         99,
+         -1},
+        {"BitShift",
+         {.name = "direction", .kind = TDN_ATTR_STRING, .n = 5, .s = "RIGHT"},
+         TDN_U8,
+         255,
+         8,
+         0},
     };
     for (int i = 0; i < COUNT(rows); i++) {
         int64_t x = rows[i].x, y = rows[i].y, z = 0;
-        tdn_view in[2] = {scalar(&x, rows[i].dtype), scalar(&y, rows[i].dtype)}, out = scalar(&z, rows[i].dtype);
+        tdn_view in[2] = {scalar(&x, rows[i].dtype), scalar(&y, rows[i].dtype)},
+                 out = scalar(&z, rows[i].dtype);
         ref(rows[i].name, &rows[i].attr, rows[i].attr.name != NULL, in, 2, &out, 1);
         if (tdn_view_get_int(&out, 0) != rows[i].expected)
             fail_msg("row %d, %s: %lld", i, rows[i].name, (long long)tdn_view_get_int(&out, 0));
@@ -345,9 +385,13 @@ static void comparisons(void **state)
     static const struct {
         const char *name;
         uint8_t expected[4];
-    } rows[] = {{"Less", {1, 0, 0, 0}},        {"LessOrEqual", {1, 1, 0, 0}},    {"Greater", {0, 0, 0, 0}},
-                {"GreaterOrEqual", {0, 1, 0, 0}}, {"Equal", {0, 1, 0, 0}}};
-    tdn_view in[2] = {view(x, TDN_F32, DIMS(4)), view(y, TDN_F32, DIMS(4))}, out = view(z, TDN_BOOL, DIMS(4));
+    } rows[] = {{"Less", {1, 0, 0, 0}},
+                {"LessOrEqual", {1, 1, 0, 0}},
+                {"Greater", {0, 0, 0, 0}},
+                {"GreaterOrEqual", {0, 1, 0, 0}},
+                {"Equal", {0, 1, 0, 0}}};
+    tdn_view in[2] = {view(x, TDN_F32, DIMS(4)), view(y, TDN_F32, DIMS(4))},
+             out = view(z, TDN_BOOL, DIMS(4));
     for (int i = 0; i < COUNT(rows); i++) {
         ref(rows[i].name, NULL, 0, in, 2, &out, 1);
         assert_memory_equal(z, rows[i].expected, 4);
@@ -375,7 +419,8 @@ static void clips(void **state)
     ref("Clip", attrs, 2, in, 1, &out, 1);
     assert_floats(y, (float[]){0, 0.5f, 1, NAN}, 4);
     int8_t i8[] = {-100, 3, 100}, lo8 = -2, o8[3];
-    tdn_view in8[2] = {view(i8, TDN_S8, DIMS(3)), scalar(&lo8, TDN_S8)}, out8 = view(o8, TDN_S8, DIMS(3));
+    tdn_view in8[2] = {view(i8, TDN_S8, DIMS(3)), scalar(&lo8, TDN_S8)},
+             out8 = view(o8, TDN_S8, DIMS(3));
     ref("Clip", NULL, 0, in8, 2, &out8, 1);
     assert_memory_equal(o8, ((int8_t[]){-2, 3, 100}), 3);
 }
@@ -384,7 +429,8 @@ static void variadic(void **state)
 {
     (void)state;
     float a[] = {1, 5}, b[] = {3}, c[] = {2, 9}, y[2];
-    tdn_view in[3] = {view(a, TDN_F32, DIMS(2)), view(b, TDN_F32, DIMS(1)), view(c, TDN_F32, DIMS(2))};
+    tdn_view in[3] = {view(a, TDN_F32, DIMS(2)), view(b, TDN_F32, DIMS(1)),
+                      view(c, TDN_F32, DIMS(2))};
     tdn_view out = view(y, TDN_F32, DIMS(2));
     ref("Max", NULL, 0, in, 3, &out, 1);
     assert_floats(y, (float[]){3, 9}, 2);
@@ -397,10 +443,12 @@ static void variadic(void **state)
 static void batch_normalization(void **state)
 {
     (void)state;
-    float x[] = {1, 2, 3, 4, 5, 6, 7, 8}, scale[] = {1, 2}, bias[] = {0, 1}, mean[] = {1, 2}, variance[] = {1, 4};
+    float x[] = {1, 2, 3, 4, 5, 6, 7, 8}, scale[] = {1, 2}, bias[] = {0, 1}, mean[] = {1, 2},
+          variance[] = {1, 4};
     float y[8], expected[8];
-    tdn_view in[5] = {view(x, TDN_F32, DIMS(2, 2, 2)), view(scale, TDN_F32, DIMS(2)), view(bias, TDN_F32, DIMS(2)),
-                      view(mean, TDN_F32, DIMS(2)), view(variance, TDN_F32, DIMS(2))};
+    tdn_view in[5] = {view(x, TDN_F32, DIMS(2, 2, 2)), view(scale, TDN_F32, DIMS(2)),
+                      view(bias, TDN_F32, DIMS(2)), view(mean, TDN_F32, DIMS(2)),
+                      view(variance, TDN_F32, DIMS(2))};
     tdn_view out[3] = {view(y, TDN_F32, DIMS(2, 2, 2))};
     for (int i = 0; i < 8; i++) {
         const int c = i / 2 % 2;
@@ -428,16 +476,20 @@ static void batch_normalization_decomposition(void **state)
     tdn_arena *arena = tdn_arena_create(NULL);
     tdn_graph *g = tdn_graph_create(arena, "norm");
     g->opset = 15;
-    const tdn_shape shape = tdn_shape_make(3, (int64_t[]){2, 3, 2}), c = tdn_shape_make(1, (int64_t[]){3});
-    tdn_value *in[5] = {tdn_graph_add_input(g, "x", TDN_F32, &shape)}, *out = tdn_graph_value(g, "y");
-    tdn_view views[5] = {view(x, TDN_F32, DIMS(2, 3, 2))}, result = view(expected, TDN_F32, DIMS(2, 3, 2));
+    const tdn_shape shape = tdn_shape_make(3, (int64_t[]){2, 3, 2}),
+                    c = tdn_shape_make(1, (int64_t[]){3});
+    tdn_value *in[5] = {tdn_graph_add_input(g, "x", TDN_F32, &shape)},
+              *out = tdn_graph_value(g, "y");
+    tdn_view views[5] = {view(x, TDN_F32, DIMS(2, 3, 2))},
+             result = view(expected, TDN_F32, DIMS(2, 3, 2));
     for (int i = 0; i < 4; i++) {
         in[1 + i] = tdn_graph_const(g, NULL, TDN_F32, &c, params[i]);
         views[1 + i] = tdn_value_view(in[1 + i]);
     }
     for (int i = 0; i < 12; i++)
         x[i] = (float)random_in(-3, 3);
-    tdn_node *node = tdn_graph_node(g, NULL, tdn_op_find("", "BatchNormalization", 15), "bn", in, 5, &out, 1);
+    tdn_node *node =
+        tdn_graph_node(g, NULL, tdn_op_find("", "BatchNormalization", 15), "bn", in, 5, &out, 1);
     assert_true(tdn_graph_set_output(g, out));
     assert_int_equal(tdn_graph_infer(g, &error), TDN_OK);
     ref("BatchNormalization", NULL, 0, views, 5, &result, 1);
@@ -460,7 +512,8 @@ static void misfits_fail(void **state)
     (void)state;
     float x[6] = {0}, y[6] = {0}, z[6] = {0};
     tdn_error error;
-    tdn_view in[2] = {view(x, TDN_F32, DIMS(3)), view(y, TDN_F32, DIMS(2))}, out = view(z, TDN_F32, DIMS(3));
+    tdn_view in[2] = {view(x, TDN_F32, DIMS(3)), view(y, TDN_F32, DIMS(2))},
+             out = view(z, TDN_F32, DIMS(3));
     assert_int_equal(run_ref("Add", NULL, NULL, 0, in, 2, &out, 1, 1, &error), TDN_E_MODEL);
     in[1] = view(y, TDN_F32, DIMS(6)); /* wider than the output */
     in[0] = view(x, TDN_F32, DIMS(1));
@@ -476,13 +529,15 @@ static void misfits_fail(void **state)
 static void absent_outputs(void **state)
 {
     (void)state;
-    static const char *const names[] = {"Add", "Neg", "Clip", "Cast", "ReduceSum", "ArgMax", "CumSum", "QuantizeLinear"};
+    static const char *const names[] = {"Add",       "Neg",    "Clip",   "Cast",
+                                        "ReduceSum", "ArgMax", "CumSum", "QuantizeLinear"};
     static const int n_in[] = {2, 1, 1, 1, 1, 1, 2, 2};
     float x[3] = {1, 2, 3};
     int32_t axis = 0;
     for (int i = 0; i < COUNT(names); i++) {
         tdn_error error = {""};
-        tdn_view in[2] = {view(x, TDN_F32, DIMS(3)), scalar(x, TDN_F32)}, out = {.dtype = TDN_DTYPE_NONE};
+        tdn_view in[2] = {view(x, TDN_F32, DIMS(3)), scalar(x, TDN_F32)},
+                 out = {.dtype = TDN_DTYPE_NONE};
         if (!strcmp(names[i], "CumSum"))
             in[1] = scalar(&axis, TDN_S32);
         if (run_ref(names[i], NULL, NULL, 0, in, n_in[i], &out, 1, 0, &error) != TDN_OK)
@@ -490,14 +545,15 @@ static void absent_outputs(void **state)
     }
 }
 
-/* ---- Reductions ------------------------------------------------------------------------------------------------------------- */
+/* ---- Reductions ------------------------------------------------------------------------------ */
 
 static void reductions(void **state)
 {
     (void)state;
     float x[] = {1, 2, 3, 4, 5, 6}, y[3];
     int64_t axes[] = {-2};
-    tdn_view in[2] = {view(x, TDN_F32, DIMS(2, 3)), view(axes, TDN_S64, DIMS(1))}, out = view(y, TDN_F32, DIMS(1, 3));
+    tdn_view in[2] = {view(x, TDN_F32, DIMS(2, 3)), view(axes, TDN_S64, DIMS(1))},
+             out = view(y, TDN_F32, DIMS(1, 3));
     ref("ReduceSum", NULL, 0, in, 2, &out, 1);
     assert_floats(y, (float[]){5, 7, 9}, 3);
     const tdn_attr drop = INT("keepdims", 0);
@@ -573,7 +629,7 @@ static void arg_and_cumulative(void **state)
     assert_int_equal(run_ref("CumSum", NULL, NULL, 0, in, 2, &running, 1, 1, &error), TDN_E_MODEL);
 }
 
-/* ---- Casts ------------------------------------------------------------------------------------------------------------------- */
+/* ---- Casts ----------------------------------------------------------------------------------- */
 
 static void casts_between_all_dtypes(void **state)
 {
@@ -586,7 +642,8 @@ static void casts_between_all_dtypes(void **state)
                 tdn_view_set_int(&in, i, i);
             ref("Cast", NULL, 0, &in, 1, &out, 1);
             for (int i = 0; i < 7; i++)
-                assert_int_equal(tdn_view_get_int(&out, i), from == TDN_BOOL || to == TDN_BOOL ? i != 0 : i);
+                assert_int_equal(tdn_view_get_int(&out, i),
+                                 from == TDN_BOOL || to == TDN_BOOL ? i != 0 : i);
         }
 }
 
@@ -597,12 +654,22 @@ static void casts_of_odd_values(void **state)
         tdn_dtype from, to;
         double x, expected;
     } rows[] = {
-        {TDN_S16, TDN_S8, 200, -56},       {TDN_S32, TDN_U8, -1, 255},     {TDN_F32, TDN_U8, 300.7, 44},
-        {TDN_F32, TDN_S32, -2.9, -2},      {TDN_F32, TDN_S32, NAN, 0},
-        {TDN_F32, TDN_S32, 3e9, INT32_MAX}, {TDN_F32, TDN_S4, -9, 7},     {TDN_F32, TDN_BOOL, NAN, 1},
-        {TDN_F32, TDN_BOOL, 0.5, 1},       {TDN_F64, TDN_F32, 1e300, INFINITY}, {TDN_F32, TDN_F16, 70000, INFINITY},
-        {TDN_F64, TDN_F16, 1.00048828125000001, 1.0}, {TDN_F64, TDN_F16, 1.000488281250001, 1.0009765625},
-        {TDN_F32, TDN_BF16, 1.00390625, 1}, {TDN_S32, TDN_S4, 9, -7},       {TDN_S32, TDN_U4, 17, 1},
+        {TDN_S16, TDN_S8, 200, -56},
+        {TDN_S32, TDN_U8, -1, 255},
+        {TDN_F32, TDN_U8, 300.7, 44},
+        {TDN_F32, TDN_S32, -2.9, -2},
+        {TDN_F32, TDN_S32, NAN, 0},
+        {TDN_F32, TDN_S32, 3e9, INT32_MAX},
+        {TDN_F32, TDN_S4, -9, 7},
+        {TDN_F32, TDN_BOOL, NAN, 1},
+        {TDN_F32, TDN_BOOL, 0.5, 1},
+        {TDN_F64, TDN_F32, 1e300, INFINITY},
+        {TDN_F32, TDN_F16, 70000, INFINITY},
+        {TDN_F64, TDN_F16, 1.00048828125000001, 1.0},
+        {TDN_F64, TDN_F16, 1.000488281250001, 1.0009765625},
+        {TDN_F32, TDN_BF16, 1.00390625, 1},
+        {TDN_S32, TDN_S4, 9, -7},
+        {TDN_S32, TDN_U4, 17, 1},
         {TDN_S64, TDN_BOOL, 256, 1},
     };
     for (int i = 0; i < COUNT(rows); i++) {
@@ -627,7 +694,7 @@ static void casts_of_odd_values(void **state)
     assert_int_equal(bits, 0xbfc00000u);
 }
 
-/* ---- Quantisation -------------------------------------------------------------------------------------------------------------- */
+/* ---- Quantisation ---------------------------------------------------------------------------- */
 
 static void quantise(void **state)
 {
@@ -688,8 +755,8 @@ static void integer_products(void **state)
         b[i] = (int8_t)random_in(-128, 128);
     for (int i = 0; i < N; i++)
         b_zero[i] = (int8_t)random_in(-9, 9);
-    tdn_view in[4] = {view(a, TDN_U8, DIMS(B, M, K)), view(b, TDN_S8, DIMS(K, N)), scalar(&a_zero, TDN_U8),
-                      view(b_zero, TDN_S8, DIMS(N))};
+    tdn_view in[4] = {view(a, TDN_U8, DIMS(B, M, K)), view(b, TDN_S8, DIMS(K, N)),
+                      scalar(&a_zero, TDN_U8), view(b_zero, TDN_S8, DIMS(N))};
     tdn_view out = view(y, TDN_S32, DIMS(B, M, N));
     ref("MatMulInteger", NULL, 0, in, 4, &out, 1);
     for (int i = 0; i < B * M; i++)
@@ -701,8 +768,14 @@ static void integer_products(void **state)
         }
     int8_t q[B * M * N], y_zero = 3;
     float a_scale = 0.01f, b_scale = 0.02f, y_scale = 0.5f;
-    tdn_view qin[8] = {in[0], scalar(&a_scale, TDN_F32), in[2], in[1], scalar(&b_scale, TDN_F32), in[3],
-                       scalar(&y_scale, TDN_F32), scalar(&y_zero, TDN_S8)};
+    tdn_view qin[8] = {in[0],
+                       scalar(&a_scale, TDN_F32),
+                       in[2],
+                       in[1],
+                       scalar(&b_scale, TDN_F32),
+                       in[3],
+                       scalar(&y_scale, TDN_F32),
+                       scalar(&y_zero, TDN_S8)};
     tdn_view qout = view(q, TDN_S8, DIMS(B, M, N));
     ref("QLinearMatMul", NULL, 0, qin, 8, &qout, 1);
     for (int i = 0; i < COUNT(q); i++) {
@@ -714,7 +787,19 @@ static void integer_products(void **state)
 static void integer_convolutions(void **state)
 {
     (void)state;
-    enum { C = 4, H = 5, W = 300, M = 10, KH = 2, KW = 3, G = 2, SH = 2, D = 2, OH = 3, OW = W + 2 - 4 };
+    enum {
+        C = 4,
+        H = 5,
+        W = 300,
+        M = 10,
+        KH = 2,
+        KW = 3,
+        G = 2,
+        SH = 2,
+        D = 2,
+        OH = 3,
+        OW = W + 2 - 4
+    };
     static uint8_t x[C * H * W];
     static int8_t w[M * C / G * KH * KW];
     static int32_t y[M * OH * OW];
@@ -726,7 +811,8 @@ static void integer_convolutions(void **state)
         w[i] = (int8_t)random_in(-128, 128);
     for (int i = 0; i < M; i++)
         w_zero[i] = (int8_t)i;
-    const tdn_attr attrs[] = {INT("group", G), INTS("strides", SH, 1), INTS("dilations", 1, D), INTS("pads", 1, 1, 0, 1)};
+    const tdn_attr attrs[] = {INT("group", G), INTS("strides", SH, 1), INTS("dilations", 1, D),
+                              INTS("pads", 1, 1, 0, 1)};
     tdn_view in[4] = {view(x, TDN_U8, DIMS(1, C, H, W)), view(w, TDN_S8, DIMS(M, C / G, KH, KW)),
                       scalar(&x_zero, TDN_U8), view(w_zero, TDN_S8, DIMS(M))};
     tdn_view out = view(y, TDN_S32, DIMS(1, M, OH, OW));
@@ -739,7 +825,8 @@ static void integer_convolutions(void **state)
                     const int c = m / (M / G) * (C / G) + i / (KH * KW);
                     const int iy = oy * SH - 1 + i / KW % KH, ix = ox - 1 + i % KW * D;
                     if (iy >= 0 && iy < H && ix >= 0 && ix < W)
-                        sum += (x[(c * H + iy) * W + ix] - x_zero) * (w[m * (C / G * KH * KW) + i] - w_zero[m]);
+                        sum += (x[(c * H + iy) * W + ix] - x_zero) *
+                               (w[m * (C / G * KH * KW) + i] - w_zero[m]);
                 }
                 assert_int_equal(y[(m * OH + oy) * OW + ox], sum);
             }
@@ -751,13 +838,21 @@ static void integer_convolutions(void **state)
         w_scale[i] = 0.1f + 0.02f * (float)i;
         bias[i] = 1000 * i;
     }
-    tdn_view qin[9] = {in[0], scalar(&x_scale, TDN_F32), in[2], in[1], view(w_scale, TDN_F32, DIMS(M)), in[3],
-                       scalar(&y_scale, TDN_F32), scalar(&y_zero, TDN_U8), view(bias, TDN_S32, DIMS(M))};
+    tdn_view qin[9] = {in[0],
+                       scalar(&x_scale, TDN_F32),
+                       in[2],
+                       in[1],
+                       view(w_scale, TDN_F32, DIMS(M)),
+                       in[3],
+                       scalar(&y_scale, TDN_F32),
+                       scalar(&y_zero, TDN_U8),
+                       view(bias, TDN_S32, DIMS(M))};
     tdn_view qout = view(q, TDN_U8, DIMS(1, M, OH, OW));
     ref("QLinearConv", attrs, 4, qin, 9, &qout, 1);
     for (int i = 0; i < COUNT(q); i++) {
         const int m = i / (OH * OW);
-        const double wanted = nearbyint((double)((float)(y[i] + bias[m]) * (x_scale * w_scale[m] / y_scale))) + 9;
+        const double wanted =
+            nearbyint((double)((float)(y[i] + bias[m]) * (x_scale * w_scale[m] / y_scale))) + 9;
         assert_int_equal(q[i], wanted > 255 ? 255 : wanted < 0 ? 0 : (int)wanted);
     }
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * References of convolutions, pools, contractions, norms, moves, indexed reads and writes, sorts, resizes,
- * recurrent networks and detection: against plain loops and cases worked out by hand, over strided views and
- * in any number of parts. And decompositions: a graph of one node, evaluated by the node's reference, before
- * and after its rewrite.
+ * References of convolutions, pools, contractions, norms, moves, indexed reads and writes, sorts,
+ * resizes, recurrent networks and detection: against plain loops and cases worked out by hand, over
+ * strided views and in any number of parts. And decompositions: a graph of one node, evaluated by
+ * the node's reference, before and after its rewrite.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -19,8 +19,10 @@
 #include "passes/passes.h"
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
-#define LIST(...) ((int64_t[]){__VA_ARGS__}), ((int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)))
-#define FLOATS(...) ((float[]){__VA_ARGS__}), ((int)(sizeof((float[]){__VA_ARGS__}) / sizeof(float)))
+#define LIST(...)                                                                                  \
+    ((int64_t[]){__VA_ARGS__}), ((int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)))
+#define FLOATS(...)                                                                                \
+    ((float[]){__VA_ARGS__}), ((int)(sizeof((float[]){__VA_ARGS__}) / sizeof(float)))
 
 static uint32_t random_state = 20240607;
 static uint32_t random_bits(void)
@@ -28,17 +30,13 @@ static uint32_t random_bits(void)
     random_state = random_state * 1664525u + 1013904223u;
     return random_state >> 8;
 }
-static float random_float(void)
-{
-    return (float)random_bits() / (float)(1 << 24) * 4 - 2;
-}
+static float random_float(void) { return (float)random_bits() / (float)(1 << 24) * 4 - 2; }
 static int64_t random_between(int64_t low, int64_t high)
 {
     return low + random_bits() % (high - low + 1);
 }
 
-/* ---- One reference on arrays
- * ---------------------------------------------------------------------------------- */
+/* ---- One reference on arrays ----------------------------------------------------------------- */
 
 enum { MAX_OPERANDS = 8, MAX_ATTRS = 12 };
 
@@ -70,7 +68,8 @@ static void add_ints(maker *m, const char *name, const int64_t *ints, int n)
 }
 static void add_string(maker *m, const char *name, const char *s)
 {
-    m->attrs[m->n_attrs++] = (tdn_attr){.name = name, .kind = TDN_ATTR_STRING, .n = (int)strlen(s), .s = s};
+    m->attrs[m->n_attrs++] =
+        (tdn_attr){.name = name, .kind = TDN_ATTR_STRING, .n = (int)strlen(s), .s = s};
 }
 
 /* Runs in n_parts parts, last part first; 0: in as many as the reference wants. */
@@ -123,11 +122,11 @@ static void assert_ints(const char *what, const int64_t *a, const int64_t *b, in
 {
     for (int i = 0; i < n; i++)
         if (a[i] != b[i])
-            fail_msg("%s: element %d is %lld, expected %lld", what, i, (long long)a[i], (long long)b[i]);
+            fail_msg("%s: element %d is %lld, expected %lld", what, i, (long long)a[i],
+                     (long long)b[i]);
 }
 
-/* ---- Convolution against a plain loop
- * ------------------------------------------------------------------------- */
+/* ---- Convolution against a plain loop -------------------------------------------------------- */
 
 typedef struct conv_case {
     int64_t n, c, m, group, in[3], kernel[3], stride[3], dilation[3], before[3], after[3], out[3];
@@ -147,8 +146,9 @@ static conv_case random_conv(int spatial)
         k.before[i] = used ? random_between(0, 2) : 0;
         k.after[i] = used ? random_between(0, 2) : 0;
         k.in[i] = used ? (k.kernel[i] - 1) * k.dilation[i] + random_between(1, 6) : 1;
-        k.out[i] =
-            (k.in[i] + k.before[i] + k.after[i] - (k.kernel[i] - 1) * k.dilation[i] - 1) / k.stride[i] + 1;
+        k.out[i] = (k.in[i] + k.before[i] + k.after[i] - (k.kernel[i] - 1) * k.dilation[i] - 1) /
+                       k.stride[i] +
+                   1;
     }
     return k;
 }
@@ -184,8 +184,8 @@ static float *random_array(int64_t n)
 }
 
 /* Makes the call for a case; attributes point into `lists`. */
-static void make_conv(maker *m, const conv_case *k, const float *x, const float *w, const float *b, float *y,
-                      int64_t lists[4][6])
+static void make_conv(maker *m, const conv_case *k, const float *x, const float *w, const float *b,
+                      float *y, int64_t lists[4][6])
 {
     const int s = k->spatial, at = 3 - s;
     int64_t xd[5] = {k->n, k->c}, wd[5] = {k->m, k->c / k->group}, yd[5] = {k->n, k->m};
@@ -225,7 +225,8 @@ static void conv_is_a_plain_sum(void **state)
             for (tdn_walk o = tdn_walk_begin(3, k.out); o.more; tdn_walk_next(&o)) {
                 const int64_t at =
                     ((i * k.out[0] + o.index[0]) * k.out[1] + o.index[1]) * k.out[2] + o.index[2];
-                const double sum = conv_at(&k, x, w, i / k.m, i % k.m, o.index) + (double)b[i % k.m];
+                const double sum =
+                    conv_at(&k, x, w, i / k.m, i % k.m, o.index) + (double)b[i % k.m];
                 assert_near("conv", (double)y[at], sum);
             }
         free(x);
@@ -235,16 +236,19 @@ static void conv_is_a_plain_sum(void **state)
     }
 }
 
-/* A transposed convolution is the adjoint of a convolution: <conv(x), y> = <x, conv_transpose(y)>. */
+/* A transposed convolution is the adjoint of a convolution: <conv(x), y>
+ * = <x, conv_transpose(y)>. */
 static void conv_transpose_is_adjoint(void **state)
 {
     (void)state;
     for (int round = 0; round < 60; round++) {
         conv_case k = random_conv(1 + round % 3);
         int64_t lists[4][6], extra[3] = {0};
-        for (int i = 0; i < 3; i++) /* what the convolution's last window leaves over is output_padding */
+        for (int i = 0; i < 3;
+             i++) /* what the convolution's last window leaves over is output_padding */
             extra[i] =
-                (k.in[i] + k.before[i] + k.after[i] - (k.kernel[i] - 1) * k.dilation[i] - 1) % k.stride[i];
+                (k.in[i] + k.before[i] + k.after[i] - (k.kernel[i] - 1) * k.dilation[i] - 1) %
+                k.stride[i];
         const int64_t n_x = k.n * k.c * k.in[0] * k.in[1] * k.in[2],
                       n_y = k.n * k.m * k.out[0] * k.out[1] * k.out[2];
         float *x = random_array(n_x), *back = random_array(n_x), *y = random_array(n_y),
@@ -280,8 +284,7 @@ static void conv_transpose_is_adjoint(void **state)
     }
 }
 
-/* ---- By hand
- * -------------------------------------------------------------------------------------------------- */
+/* ---- By hand --------------------------------------------------------------------------------- */
 
 static void pools_by_hand(void **state)
 {
@@ -301,8 +304,8 @@ static void pools_by_hand(void **state)
     add_int(&m, "storage_order", 1);
     run(&m);
     assert_ints("column-major index", indices, (int64_t[]){4, 7, 5, 8}, 4);
-    /* average of 1..4 by 2, padded by 1 before, overhanging by 1 behind: the padding counts, the overhang
-     * does not */
+    /* average of 1..4 by 2, padded by 1 before, overhanging by 1 behind: the padding counts, the
+     * overhang does not */
     for (int include = 0; include < 2; include++) {
         maker a = {.name = "AveragePool"};
         add_in(&a, TDN_F32, x, LIST(1, 1, 4));
@@ -351,9 +354,12 @@ static void pads_by_hand(void **state)
         int64_t before, after, n;
         float want[9];
     } cases[] = {
-        {"constant", 2, 1, 6, {-1, -1, 1, 2, 3, -1}}, {"reflect", 2, 2, 7, {3, 2, 1, 2, 3, 2, 1}},
-        {"edge", 1, 2, 6, {1, 1, 2, 3, 3, 3}},        {"wrap", 2, 4, 9, {2, 3, 1, 2, 3, 1, 2, 3, 1}},
-        {"constant", -1, 2, 4, {2, 3, -1, -1}},       {"reflect", 3, 0, 6, {2, 3, 2, 1, 2, 3}},
+        {"constant", 2, 1, 6, {-1, -1, 1, 2, 3, -1}},
+        {"reflect", 2, 2, 7, {3, 2, 1, 2, 3, 2, 1}},
+        {"edge", 1, 2, 6, {1, 1, 2, 3, 3, 3}},
+        {"wrap", 2, 4, 9, {2, 3, 1, 2, 3, 1, 2, 3, 1}},
+        {"constant", -1, 2, 4, {2, 3, -1, -1}},
+        {"reflect", 3, 0, 6, {2, 3, 2, 1, 2, 3}},
     };
     const float x[3] = {1, 2, 3}, value = -1;
     for (int i = 0; i < COUNT(cases); i++) {
@@ -461,7 +467,8 @@ static void sorts_by_hand(void **state)
         add_int(&u, "sorted", sorted);
         run(&u);
         assert_int_equal(u.out[0].dims[0], 4);
-        assert_ints("unique", y, sorted ? (int64_t[]){-7, 3, big, big + 1} : (int64_t[]){3, big, big + 1, -7},
+        assert_ints("unique", y,
+                    sorted ? (int64_t[]){-7, 3, big, big + 1} : (int64_t[]){3, big, big + 1, -7},
                     4);
         assert_ints("first", first, sorted ? (int64_t[]){4, 0, 1, 3} : (int64_t[]){0, 1, 3, 4}, 4);
         assert_ints("inverse", inverse,
@@ -509,7 +516,10 @@ static void resizes_by_hand(void **state)
         {"linear", "align_corners", 7, {1, 1.5f, 2, 2.5f, 3, 3.5f, 4}},
         {"linear", "asymmetric", 8, {1, 1.5f, 2, 2.5f, 3, 3.5f, 4, 4}},
         {"nearest", "half_pixel", 8, {1, 1, 2, 2, 3, 3, 4, 4}},
-        {"nearest", "half_pixel", 3, {1, 2, 4}}, /* positions 0.17, 1.5 and 2.83; the tie goes down */
+        {"nearest",
+         "half_pixel",
+         3,
+         {1, 2, 4}}, /* positions 0.17, 1.5 and 2.83; the tie goes down */
     };
     const float x[4] = {1, 2, 3, 4};
     for (int i = 0; i < COUNT(cases); i++) {
@@ -560,11 +570,13 @@ static void rnn_by_hand(void **state)
     }
 }
 
-/* With all weights 0 a gate is sigmoid(bias): the cell follows c' = f c + i tanh(g), h = o tanh(c'). */
+/* With all weights 0 a gate is sigmoid(bias): the cell follows c' = f c + i tanh(g), h = o
+ * tanh(c'). */
 static void lstm_by_hand(void **state)
 {
     (void)state;
-    const float x[2] = {0, 0}, zero[4] = {0}, bias[8] = {0.5f, -0.5f, 1, 2}, c0 = 3; /* gates i, o, f, c */
+    const float x[2] = {0, 0}, zero[4] = {0}, bias[8] = {0.5f, -0.5f, 1, 2},
+                c0 = 3; /* gates i, o, f, c */
     float h, c;
     maker m = {.name = "LSTM"};
     add_in(&m, TDN_F32, x, LIST(2, 1, 1));
@@ -585,8 +597,7 @@ static void lstm_by_hand(void **state)
     assert_near("h", (double)h, tanh(want) / (1 + exp(0.5)));
 }
 
-/* ---- Decompositions
- * ------------------------------------------------------------------------------------------- */
+/* ---- Decompositions -------------------------------------------------------------------------- */
 
 typedef struct bench {
     tdn_arena *arena;
@@ -613,10 +624,7 @@ static void input(bench *b, const int64_t *dims, int rank)
     const tdn_shape shape = tdn_shape_make(rank, dims);
     b->in[b->n_in++] = tdn_graph_add_input(b->g, NULL, TDN_F32, &shape);
 }
-static void absent(bench *b)
-{
-    b->in[b->n_in++] = NULL;
-}
+static void absent(bench *b) { b->in[b->n_in++] = NULL; }
 static void ints(bench *b, const int64_t *v, int n)
 {
     b->in[b->n_in++] = tdn_graph_const_ints(b->g, v, n);
@@ -638,7 +646,8 @@ static void attr_float(bench *b, const char *name, float f)
 }
 static void attr_string(bench *b, const char *name, const char *s)
 {
-    b->attrs[b->n_attrs++] = (tdn_attr){.name = name, .kind = TDN_ATTR_STRING, .n = (int)strlen(s), .s = s};
+    b->attrs[b->n_attrs++] =
+        (tdn_attr){.name = name, .kind = TDN_ATTR_STRING, .n = (int)strlen(s), .s = s};
 }
 static void attr_ints(bench *b, const char *name, const int64_t *v, int n)
 {
@@ -650,7 +659,8 @@ static void attr_floats(bench *b, const char *name, const float *v, int n)
 {
     float *copy = tdn_arena_alloc(b->arena, (size_t)n + 1, sizeof *v);
     memcpy(copy, v, (size_t)n * sizeof *v);
-    b->attrs[b->n_attrs++] = (tdn_attr){.name = name, .kind = TDN_ATTR_FLOATS, .n = n, .floats = copy};
+    b->attrs[b->n_attrs++] =
+        (tdn_attr){.name = name, .kind = TDN_ATTR_FLOATS, .n = n, .floats = copy};
 }
 
 /* Evaluates all nodes by their references; views by value id. */
@@ -988,8 +998,7 @@ static void resizes_rewritten(void **state)
     }
 }
 
-/* ---- All rows
- * ------------------------------------------------------------------------------------------------- */
+/* ---- All rows -------------------------------------------------------------------------------- */
 
 /* Every operator can be evaluated, or says why not; core operators have a reference. */
 static void every_row_has_a_way(void **state)
@@ -1007,16 +1016,26 @@ static void every_row_has_a_way(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(conv_is_a_plain_sum),    cmocka_unit_test(conv_transpose_is_adjoint),
-        cmocka_unit_test(pools_by_hand),          cmocka_unit_test(slices_by_hand),
-        cmocka_unit_test(pads_by_hand),           cmocka_unit_test(nibbles_move),
-        cmocka_unit_test(gathers_by_hand),        cmocka_unit_test(scatters_by_hand),
-        cmocka_unit_test(sorts_by_hand),          cmocka_unit_test(bounded_outputs_say_their_extent),
-        cmocka_unit_test(resizes_by_hand),        cmocka_unit_test(rnn_by_hand),
-        cmocka_unit_test(lstm_by_hand),           cmocka_unit_test(moves_rewritten),
-        cmocka_unit_test(gathers_rewritten),      cmocka_unit_test(convs_and_pools_rewritten),
-        cmocka_unit_test(contractions_rewritten), cmocka_unit_test(norms_rewritten),
-        cmocka_unit_test(resizes_rewritten),      cmocka_unit_test(every_row_has_a_way),
+        cmocka_unit_test(conv_is_a_plain_sum),
+        cmocka_unit_test(conv_transpose_is_adjoint),
+        cmocka_unit_test(pools_by_hand),
+        cmocka_unit_test(slices_by_hand),
+        cmocka_unit_test(pads_by_hand),
+        cmocka_unit_test(nibbles_move),
+        cmocka_unit_test(gathers_by_hand),
+        cmocka_unit_test(scatters_by_hand),
+        cmocka_unit_test(sorts_by_hand),
+        cmocka_unit_test(bounded_outputs_say_their_extent),
+        cmocka_unit_test(resizes_by_hand),
+        cmocka_unit_test(rnn_by_hand),
+        cmocka_unit_test(lstm_by_hand),
+        cmocka_unit_test(moves_rewritten),
+        cmocka_unit_test(gathers_rewritten),
+        cmocka_unit_test(convs_and_pools_rewritten),
+        cmocka_unit_test(contractions_rewritten),
+        cmocka_unit_test(norms_rewritten),
+        cmocka_unit_test(resizes_rewritten),
+        cmocka_unit_test(every_row_has_a_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

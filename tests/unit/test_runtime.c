@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The run time over plans made by hand: choice of section and program, binding in place and through the staging area,
- * states, branches and loops, extents known only after a run, taps, profile; contexts in several threads over one
- * engine and one pool; failures that leave the context usable, and those that leave nothing behind.
+ * The run time over plans made by hand: choice of section and program, binding in place and through
+ * the staging area, states, branches and loops, extents known only after a run, taps, profile;
+ * contexts in several threads over one engine and one pool; failures that leave the context usable,
+ * and those that leave nothing behind.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -60,7 +61,8 @@ static tdn_pool *pool_of(int n_threads)
     return pool;
 }
 
-static tdn_status bind(tdn_context *c, const char *name, tdn_dtype dtype, void *data, int rank, const int64_t *dims)
+static tdn_status bind(tdn_context *c, const char *name, tdn_dtype dtype, void *data, int rank,
+                       const int64_t *dims)
 {
     const tdn_tensor t = tdn_tensor_make(data, dtype, rank, dims);
     return tdn_context_bind(c, name, &t);
@@ -72,7 +74,7 @@ static void run(tdn_context *c)
         fail_msg("%s", tdn_context_error(c));
 }
 
-/* ---- Control flow, states, open extents -------------------------------------------------------------------- */
+/* ---- Control flow, states, open extents ------------------------------------------------------ */
 
 /* What plan_everything computes, said once more in plain words. */
 typedef struct everything {
@@ -136,9 +138,11 @@ static void test_control_flow_and_states(void **state)
     everything got = {.count = -7}, want;
     bind_everything(r.context, &got);
     for (int round = 0; round < 2; round++) {
-        memcpy(want.s, (float[]){1, 2, 3, 4}, sizeof want.s); /* the states' first value, and again after a reset */
+        memcpy(want.s, (float[]){1, 2, 3, 4},
+               sizeof want.s); /* the states' first value, and again after a reset */
         for (int i = 0; i < 12; i++) {
-            memcpy(got.x, (float[]){-1 + (float)i, 0.5f * (float)i, -2, (float)(i * i)}, sizeof got.x);
+            memcpy(got.x, (float[]){-1 + (float)i, 0.5f * (float)i, -2, (float)(i * i)},
+                   sizeof got.x);
             got.flag = i % 3 == 1;
             got.trips = i % 5 - 1;
             memcpy(want.x, got.x, sizeof got.x);
@@ -193,7 +197,8 @@ static void test_a_loop_that_does_not_end(void **state)
     rig_free(&r);
 }
 
-/* Two programs with the same state: what one leaves the other finds. With other names they have one each. */
+/* Two programs with the same state: what one leaves the other finds. With other names they have one
+ * each. */
 static void test_programs_share_states(void **state)
 {
     (void)state;
@@ -205,7 +210,8 @@ static void test_programs_share_states(void **state)
             const tdn_plan_operand x = mk_io(m, true, "x", TDN_F32, 1, (int64_t[]){1 + i}, -1);
             const tdn_plan_operand y = mk_io(m, false, "y", TDN_F32, 1, (int64_t[]){1}, -1);
             const tdn_plan_operand s = mk_dense(
-                mk_buffer(m, TDN_BUFFER_STATE, UINT32_MAX, 4, shared || i == 0 ? "s" : "other"), TDN_F32, 1, (int64_t[]){1});
+                mk_buffer(m, TDN_BUFFER_STATE, UINT32_MAX, 4, shared || i == 0 ? "s" : "other"),
+                TDN_F32, 1, (int64_t[]){1});
             tdn_plan_operand first = x;
             first.dims[0] = 1;
             MK_STEP(m, TDN_STEP_REFERENCE, "Add", "add", 2, 1, s, first, s);
@@ -225,7 +231,7 @@ static void test_programs_share_states(void **state)
     }
 }
 
-/* ---- Programs and bindings --------------------------------------------------------------------------------- */
+/* ---- Programs and bindings ------------------------------------------------------------------- */
 
 static float affine(float x, int column)
 {
@@ -356,7 +362,7 @@ static void test_tensors_need_no_more_than_their_own_alignment(void **state)
     rig_free(&r);
 }
 
-/* ---- Threads ----------------------------------------------------------------------------------------------- */
+/* ---- Threads --------------------------------------------------------------------------------- */
 
 enum { BIG = 1500, N_WORKERS = 3 };
 
@@ -438,7 +444,8 @@ static void test_same_bits_for_any_number_of_threads(void **state)
         tdn_pool *pool = pool_of(n_threads);
         rig r = rig_new(plan_sums(), pool);
         assert_int_equal(bind(r.context, "x", TDN_F32, x, 2, dims), TDN_OK);
-        assert_int_equal(bind(r.context, "y", TDN_F32, n_threads == 1 ? first : y, 2, dims), TDN_OK);
+        assert_int_equal(bind(r.context, "y", TDN_F32, n_threads == 1 ? first : y, 2, dims),
+                         TDN_OK);
         tdn_step_info info = {.struct_size = sizeof info};
         assert_int_equal(tdn_context_step(r.context, 0, 0, &info), TDN_OK);
         assert_true(info.n_tiles > 1); /* or threads would have nothing to share */
@@ -468,7 +475,7 @@ static void test_busy_pool(void **state)
     tdn_pool_free(pool);
 }
 
-/* ---- Failures of a step -------------------------------------------------------------------------------------- */
+/* ---- Failures of a step ---------------------------------------------------------------------- */
 
 static plan_maker *plan_gather(void)
 {
@@ -518,7 +525,7 @@ static void test_a_misfit(void **state)
     rig_free(&r);
 }
 
-/* ---- Taps and profile ---------------------------------------------------------------------------------------- */
+/* ---- Taps and profile ------------------------------------------------------------------------ */
 
 typedef struct tapped {
     char names[256];
@@ -610,7 +617,7 @@ static void test_a_context_without_profile(void **state)
     rig_free(&r);
 }
 
-/* ---- Engine ------------------------------------------------------------------------------------------------ */
+/* ---- Engine ---------------------------------------------------------------------------------- */
 
 static void test_engine_tells_its_programs(void **state)
 {
@@ -640,7 +647,8 @@ static void test_engine_tells_its_programs(void **state)
     rig_free(&r);
 }
 
-static tdn_status load(tdn_engine **engine, plan_maker *m, const char *max_target, tdn_error *error, void **bytes)
+static tdn_status load(tdn_engine **engine, plan_maker *m, const char *max_target, tdn_error *error,
+                       void **bytes)
 {
     size_t size;
     *bytes = plan_bytes(m, &size);
@@ -694,7 +702,8 @@ static void test_steps_that_this_build_lacks(void **state)
     m->steps[0][0].kernel = "Telepathy";
     assert_int_equal(load(&engine, m, NULL, &error, &bytes), TDN_E_FORMAT);
     assert_non_null(strstr(error.text, "no reference 'Telepathy'"));
-    assert_non_null(strstr(error.text, "while preparing step 0 'scale'; while preparing program 0"));
+    assert_non_null(
+        strstr(error.text, "while preparing step 0 'scale'; while preparing program 0"));
     tdn_free(NULL, bytes);
     m = plan_affine((int64_t[]){1}, 1, 0);
     m->steps[0][0].kind = TDN_STEP_KERNEL;
@@ -793,7 +802,7 @@ static void test_log_and_options(void **state)
     tdn_free(NULL, bytes);
 }
 
-/* ---- Memory that runs out ---------------------------------------------------------------------------------- */
+/* ---- Memory that runs out -------------------------------------------------------------------- */
 
 typedef struct rationed {
     int left, live;

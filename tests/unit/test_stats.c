@@ -46,14 +46,16 @@ static void near_enough(void **state)
     tdn_difference d = compare(a, b, 5);
     assert_int_equal(d.n_outside, 0);
     assert_true(d.max == 9 && fabs(tdn_difference_mean(&d) - (0.2 + 0.005 + 9) / 5) < 1e-6);
-    /* Nearest to its limit: 0.005 of 0.01 allowed, while 9 of 10.91 and 0.2 of 0.23 are farther away. */
+    /* Nearest to its limit: 0.005 of 0.01 allowed, while 9 of 10.91 and 0.2 of 0.23 are farther
+     * away. */
     assert_int_equal(d.worst, 3);
     const float c[] = {1, 2, -3, 0.012f, 100};
     d = compare(c, b, 5);
     assert_int_equal(d.n_outside, 1);
     assert_true(d.worst == 3 && d.worst_a == (double)c[3] && d.worst_b == 0);
     d = compare(a, a, 5);
-    assert_true(d.max == 0 && isinf(tdn_difference_sqnr(&d)) && fabs(tdn_difference_cosine(&d) - 1) < 1e-15);
+    assert_true(d.max == 0 && isinf(tdn_difference_sqnr(&d)) &&
+                fabs(tdn_difference_cosine(&d) - 1) < 1e-15);
 }
 
 static void sqnr_and_cosine(void **state)

@@ -39,9 +39,10 @@ static void layout(void **state)
     tdn_json_bool(&t, "yes", true);
     tdn_json_string(&t, "nothing", NULL);
     tdn_json_end(&t, '}');
-    assert_text(&t, "{\n  \"name\": \"a\",\n  \"empty\": [],\n  \"list\": [\n    -9223372036854775808,\n"
-                    "    18446744073709551615,\n    {}\n  ],\n  \"dims\": [1, -2],\n  \"scalar\": [],\n"
-                    "  \"yes\": true,\n  \"nothing\": null\n}\n");
+    assert_text(
+        &t, "{\n  \"name\": \"a\",\n  \"empty\": [],\n  \"list\": [\n    -9223372036854775808,\n"
+            "    18446744073709551615,\n    {}\n  ],\n  \"dims\": [1, -2],\n  \"scalar\": [],\n"
+            "  \"yes\": true,\n  \"nothing\": null\n}\n");
 }
 
 static void numbers(void **state)
@@ -64,11 +65,11 @@ static void escapes(void **state)
         {"a\"b\\c", "\"a\\\"b\\\\c\""},
         {"\n\t\x01\x7f", "\"\\u000a\\u0009\\u0001\\u007f\""},
         {"\xc2\xb5 \xe2\x82\xac \xf0\x9f\x98\x80", "\"\xc2\xb5 \xe2\x82\xac \xf0\x9f\x98\x80\""},
-        {"\xff", "\"\\ufffd\""},                           /* no start of a sequence */
-        {"\xc2", "\"\\ufffd\""},                           /* cut off */
-        {"\xe2\x82", "\"\\ufffd\\ufffd\""},                /* cut off */
-        {"\xc0\xaf", "\"\\ufffd\\ufffd\""},                /* too long a form */
-        {"\xed\xa0\x80", "\"\\ufffd\\ufffd\\ufffd\""},     /* half of a surrogate pair */
+        {"\xff", "\"\\ufffd\""},                                  /* no start of a sequence */
+        {"\xc2", "\"\\ufffd\""},                                  /* cut off */
+        {"\xe2\x82", "\"\\ufffd\\ufffd\""},                       /* cut off */
+        {"\xc0\xaf", "\"\\ufffd\\ufffd\""},                       /* too long a form */
+        {"\xed\xa0\x80", "\"\\ufffd\\ufffd\\ufffd\""},            /* half of a surrogate pair */
         {"\xf4\x90\x80\x80", "\"\\ufffd\\ufffd\\ufffd\\ufffd\""}, /* beyond Unicode */
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -103,8 +104,8 @@ static void too_deep(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(layout),  cmocka_unit_test(numbers),  cmocka_unit_test(escapes),
-        cmocka_unit_test(growth),  cmocka_unit_test(too_deep),
+        cmocka_unit_test(layout), cmocka_unit_test(numbers),  cmocka_unit_test(escapes),
+        cmocka_unit_test(growth), cmocka_unit_test(too_deep),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

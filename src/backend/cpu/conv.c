@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Family conv, channels last: a matrix product whose rows are output pixels. No im2col: for every tap a row is a
- * pointer to c contiguous channels of the input, or to zeros for padding. Where c is small (an image's first layer),
- * the taps along w, contiguous in memory, are one longer tap.
+ * Family conv, channels last: a matrix product whose rows are output pixels. No im2col: for every
+ * tap a row is a pointer to c contiguous channels of the input, or to zeros for padding. Where c is
+ * small (an image's first layer), the taps along w, contiguous in memory, are one longer tap.
  * Depthwise convolutions (group == c == m) have a kernel of their own.
  *
  * Packed weights: [group][panel][tap][k][nr], then k zeros. Depthwise: [tap][c].
@@ -11,27 +11,35 @@
 
 #include "backend/cpu/matrix.h"
 
-enum { MERGE_CHANNELS = 16, MAX_PARAMETER = 1 << 20, MAX_BORDER_FLOATS = 1 << 18, DEPTHWISE_TILE_FLOPS = 1 << 17 };
+enum {
+    MERGE_CHANNELS = 16,
+    MAX_PARAMETER = 1 << 20,
+    MAX_BORDER_FLOATS = 1 << 18,
+    DEPTHWISE_TILE_FLOPS = 1 << 17
+};
 
 static bool is_depthwise(const tdn_conv_desc *d, const tdn_view *x, const tdn_view *out)
 {
     return d->group == x->dims[4] && d->group == out->dims[4] && d->group > 1;
 }
 
-static tdn_status check_desc(const tdn_conv_desc *d, const int32_t kernel[3], const tdn_view *x, const tdn_view *out,
-                             tdn_error *error)
+static tdn_status check_desc(const tdn_conv_desc *d, const int32_t kernel[3], const tdn_view *x,
+                             const tdn_view *out, tdn_error *error)
 {
     TDN_TRY(tdn_cpu_check_view(x, 5, TDN_F32, "the input of a convolution", error));
     TDN_TRY(tdn_cpu_check_view(out, 5, TDN_F32, "the output of a convolution", error));
     if ((x->strides[4] != 1 && x->dims[4] != 1) || (out->strides[4] != 1 && out->dims[4] != 1))
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution over channels that are not contiguous");
+        return tdn_fail(error, TDN_E_UNSUPPORTED,
+                        "a convolution over channels that are not contiguous");
     if (x->dims[0] != out->dims[0] || x->dims[4] < 1 || d->group < 1 || x->dims[4] % d->group ||
         out->dims[4] % d->group)
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution whose dims do not fit");
     for (int i = 0; i < 3; i++)
-        if (kernel[i] < 1 || kernel[i] > MAX_PARAMETER || d->stride[i] < 1 || d->stride[i] > MAX_PARAMETER ||
-            d->dilation[i] < 1 || d->dilation[i] > MAX_PARAMETER || d->pad[i] < 0 || d->pad[i] > MAX_PARAMETER)
-            return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution's kernel, stride, dilation or pad is out of range");
+        if (kernel[i] < 1 || kernel[i] > MAX_PARAMETER || d->stride[i] < 1 ||
+            d->stride[i] > MAX_PARAMETER || d->dilation[i] < 1 || d->dilation[i] > MAX_PARAMETER ||
+            d->pad[i] < 0 || d->pad[i] > MAX_PARAMETER)
+            return tdn_fail(error, TDN_E_UNSUPPORTED,
+                            "a convolution's kernel, stride, dilation or pad is out of range");
     return TDN_OK;
 }
 
@@ -45,26 +53,30 @@ static int64_t border_width(const tdn_conv_args *a, const tdn_view *x, const tdn
     return left + width - tdn_cpu_max(left, right_from);
 }
 
-static bool try_tiling(tdn_conv_args *a, const tdn_kernel *kernel, const tdn_view *x, const tdn_view *out)
+static bool try_tiling(tdn_conv_args *a, const tdn_kernel *kernel, const tdn_view *x,
+                       const tdn_view *out)
 {
     const int64_t group = a->desc.group, c = x->dims[4] / group;
     const int64_t n_outer_taps = (int64_t)a->kernel[0] * a->kernel[1], kw = a->kernel[2];
     int64_t rows;
     if (!tdn_dims_count(out->dims, 4, &rows) || n_outer_taps > MAX_PARAMETER)
         return false;
-    return a->merged ? tdn_tiling_make(&a->tiling, group, rows, out->dims[4] / group, n_outer_taps, kw * c, kernel)
-                     : tdn_tiling_make(&a->tiling, group, rows, out->dims[4] / group, n_outer_taps * kw, c, kernel);
+    return a->merged ? tdn_tiling_make(&a->tiling, group, rows, out->dims[4] / group, n_outer_taps,
+                                       kw * c, kernel)
+                     : tdn_tiling_make(&a->tiling, group, rows, out->dims[4] / group,
+                                       n_outer_taps * kw, c, kernel);
 }
 
 /* Derives all that follows from desc, kernel and operands. */
-static tdn_status plan(tdn_conv_args *a, const tdn_kernel *kernel, const tdn_view *x, const tdn_view *out,
-                       tdn_error *error)
+static tdn_status plan(tdn_conv_args *a, const tdn_kernel *kernel, const tdn_view *x,
+                       const tdn_view *out, tdn_error *error)
 {
-    a->merged = a->desc.group == 1 && a->desc.dilation[2] == 1 && a->kernel[2] > 1 && x->dims[4] <= MERGE_CHANNELS &&
-                x->strides[3] == x->dims[4];
+    a->merged = a->desc.group == 1 && a->desc.dilation[2] == 1 && a->kernel[2] > 1 &&
+                x->dims[4] <= MERGE_CHANNELS && x->strides[3] == x->dims[4];
     a->n_border = 0;
     if (a->merged && try_tiling(a, kernel, x, out) && a->tiling.outer > 0) {
-        const int64_t max_rows = a->tiling.max_rows, lines = (max_rows + out->dims[3] - 2) / out->dims[3] + 1;
+        const int64_t max_rows = a->tiling.max_rows,
+                      lines = (max_rows + out->dims[3] - 2) / out->dims[3] + 1;
         const int64_t n = tdn_cpu_min(max_rows, lines * border_width(a, x, out));
         a->merged = n * a->tiling.n_taps * a->tiling.k <= MAX_BORDER_FLOATS;
         a->n_border = a->merged ? (int32_t)n : 0;
@@ -94,8 +106,8 @@ static size_t packed_size(const tdn_conv_args *a)
     return (size_t)(a->desc.group * tdn_tiling_packed(&a->tiling)) * sizeof(float) + zeros;
 }
 
-static tdn_status pack(tdn_made *made, const tdn_conv_args *a, const tdn_view *weights, tdn_arena *arena,
-                       tdn_error *error)
+static tdn_status pack(tdn_made *made, const tdn_conv_args *a, const tdn_view *weights,
+                       tdn_arena *arena, tdn_error *error)
 {
     made->packed_size = packed_size(a);
     made->packed = tdn_arena_alloc_data(arena, made->packed_size);
@@ -107,14 +119,16 @@ static tdn_status pack(tdn_made *made, const tdn_conv_args *a, const tdn_view *w
     const int64_t dims[4] = {w[2], w[3], w[4], w[1]}, strides[4] = {area, w[4], 1, volume};
     for (int64_t g = 0; g < a->desc.group; g++)
         tdn_pack_panels((float *)made->packed + g * tdn_tiling_packed(&a->tiling),
-                        (const float *)weights->data + g * cols * w[1] * volume, cols, w[1] * volume, dims, strides,
-                        a->tiling.nr);
+                        (const float *)weights->data + g * cols * w[1] * volume, cols,
+                        w[1] * volume, dims, strides, a->tiling.nr);
     return TDN_OK;
 }
 
-static tdn_status pack_depthwise(tdn_made *made, const tdn_view *weights, tdn_arena *arena, tdn_error *error)
+static tdn_status pack_depthwise(tdn_made *made, const tdn_view *weights, tdn_arena *arena,
+                                 tdn_error *error)
 {
-    const int64_t c = weights->dims[0], taps = weights->dims[2] * weights->dims[3] * weights->dims[4];
+    const int64_t c = weights->dims[0],
+                  taps = weights->dims[2] * weights->dims[3] * weights->dims[4];
     made->packed_size = (size_t)(c * taps) * sizeof(float);
     made->packed = tdn_arena_alloc_data(arena, made->packed_size);
     if (!made->packed)
@@ -136,9 +150,10 @@ static tdn_status check_weights(const tdn_group *g, tdn_error *error)
     TDN_TRY(tdn_cpu_check_view(w, 5, TDN_F32, "the weights of a convolution", error));
     if (!w->data || !tdn_view_is_dense(w))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution whose weights are not constant");
-    if (g->in[0].rank != 5 || g->out[0].rank != 5 || d->group < 1 || w->dims[0] != g->out[0].dims[4] ||
-        w->dims[1] * d->group != g->in[0].dims[4])
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution's weights do not fit its operands");
+    if (g->in[0].rank != 5 || g->out[0].rank != 5 || d->group < 1 ||
+        w->dims[0] != g->out[0].dims[4] || w->dims[1] * d->group != g->in[0].dims[4])
+        return tdn_fail(error, TDN_E_UNSUPPORTED,
+                        "a convolution's weights do not fit its operands");
     for (int i = 2; i < 5; i++)
         if (w->dims[i] < 1 || w->dims[i] > MAX_PARAMETER)
             return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution's kernel is out of range");
@@ -146,8 +161,8 @@ static tdn_status check_weights(const tdn_group *g, tdn_error *error)
 }
 
 /* The fixed part and the program behind it. */
-static tdn_status store_args(tdn_made *made, const void *fixed, size_t fixed_size, const tdn_map_program *program,
-                             tdn_arena *arena, tdn_error *error)
+static tdn_status store_args(tdn_made *made, const void *fixed, size_t fixed_size,
+                             const tdn_map_program *program, tdn_arena *arena, tdn_error *error)
 {
     const size_t size = program ? tdn_map_program_size(program) : 0;
     made->args_size = fixed_size + size;
@@ -160,14 +175,16 @@ static tdn_status store_args(tdn_made *made, const void *fixed, size_t fixed_siz
     return TDN_OK;
 }
 
-static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena, tdn_error *error)
+static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
+                       tdn_error *error)
 {
     TDN_TRY(check_weights(g, error));
     const tdn_view *x = &g->in[0], *w = &g->in[1], *out = &g->out[0];
     const bool depthwise = is_depthwise(g->desc, x, out);
     memset(made, 0, sizeof *made);
     made->packed_input = 1;
-    made->kernel = tdn_cpu_kernel(tdn_family_conv.kernels, depthwise ? "dwconv_f32" : "conv_f32", isa);
+    made->kernel =
+        tdn_cpu_kernel(tdn_family_conv.kernels, depthwise ? "dwconv_f32" : "conv_f32", isa);
     if (!made->kernel)
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution for no such CPU");
     tdn_conv_args a = {.desc = *(const tdn_conv_desc *)g->desc};
@@ -188,8 +205,9 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     return store_args(made, &a, sizeof a, program, arena, error);
 }
 
-static tdn_status check_dense(const tdn_kernel *kernel, const tdn_conv_args *args, const tdn_view *in,
-                              const tdn_view *out, tdn_work *work, tdn_error *error)
+static tdn_status check_dense(const tdn_kernel *kernel, const tdn_conv_args *args,
+                              const tdn_view *in, const tdn_view *out, tdn_work *work,
+                              tdn_error *error)
 {
     tdn_conv_args wanted = *args;
     TDN_TRY(plan(&wanted, kernel, &in[0], &out[0], error));
@@ -198,13 +216,14 @@ static tdn_status check_dense(const tdn_kernel *kernel, const tdn_conv_args *arg
     TDN_TRY(tdn_cpu_check_blob(&in[1], packed_size(args), error));
     const tdn_tiling *t = &args->tiling;
     work->n_tiles = (size_t)tdn_tiling_n_tiles(t);
-    work->scratch_size = tdn_matrix_scratch_set(NULL, NULL, t, args->n_border * t->n_taps * t->k + t->n_taps * 2);
+    work->scratch_size =
+        tdn_matrix_scratch_set(NULL, NULL, t, args->n_border * t->n_taps * t->k + t->n_taps * 2);
     work->flops = 2 * t->outer * t->rows * t->cols * t->n_taps * t->k;
     return TDN_OK;
 }
 
-static tdn_status check_depthwise(const tdn_dwconv_args *args, const tdn_view *in, const tdn_view *out, tdn_work *work,
-                                  tdn_error *error)
+static tdn_status check_depthwise(const tdn_dwconv_args *args, const tdn_view *in,
+                                  const tdn_view *out, tdn_work *work, tdn_error *error)
 {
     tdn_dwconv_args wanted = *args;
     if (!is_depthwise(&args->desc, &in[0], out))
@@ -223,21 +242,25 @@ static tdn_status check_depthwise(const tdn_dwconv_args *args, const tdn_view *i
     return TDN_OK;
 }
 
-static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size, const tdn_view *in, int n_in,
-                        const tdn_view *out, int n_out, tdn_work *work, tdn_error *error)
+static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size,
+                        const tdn_view *in, int n_in, const tdn_view *out, int n_out,
+                        tdn_work *work, tdn_error *error)
 {
     const bool depthwise = tdn_cpu_kernel_is(kernel, "dwconv_f32");
     const size_t fixed = depthwise ? sizeof(tdn_dwconv_args) : sizeof(tdn_conv_args);
     if (args_size < fixed || n_in < 2 || n_out != 1)
-        return tdn_fail(error, TDN_E_FORMAT, "a convolution of %d inputs and %zu bytes of arguments", n_in, args_size);
+        return tdn_fail(error, TDN_E_FORMAT,
+                        "a convolution of %d inputs and %zu bytes of arguments", n_in, args_size);
     const tdn_conv_args *a = args;
     const tdn_dwconv_args *dw = args;
     const tdn_epilogue *epilogue = depthwise ? &dw->epilogue : &a->epilogue;
     TDN_TRY(check_desc(&a->desc, a->kernel, &in[0], &out[0], error));
     if (epilogue->first != 2)
         return tdn_fail(error, TDN_E_FORMAT, "a damaged epilogue");
-    TDN_TRY(tdn_epilogue_check(epilogue, (const char *)args + fixed, args_size - fixed, in, n_in, out, error));
-    TDN_TRY(depthwise ? check_depthwise(dw, in, out, work, error) : check_dense(kernel, a, in, out, work, error));
+    TDN_TRY(tdn_epilogue_check(epilogue, (const char *)args + fixed, args_size - fixed, in, n_in,
+                               out, error));
+    TDN_TRY(depthwise ? check_depthwise(dw, in, out, work, error)
+                      : check_dense(kernel, a, in, out, work, error));
     if (epilogue->has_program)
         work->scratch_size += tdn_map_scratch_size(tdn_epilogue_program(epilogue));
     return TDN_OK;
@@ -249,4 +272,5 @@ static const tdn_kernel kernels[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-const tdn_family tdn_family_conv = {.name = "conv", .kernels = kernels, .make = make, .check = check};
+const tdn_family tdn_family_conv = {
+    .name = "conv", .kernels = kernels, .make = make, .check = check};

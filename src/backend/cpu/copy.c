@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Family copy: elements from one strided view to another, by size, whatever their type. Rows that are contiguous on
- * both sides are memcpy; where the two sides have different axes contiguous, it is a transpose, done in squares so
- * that both sides move whole cache lines. Limited by memory, so it is built once, without levels.
+ * Family copy: elements from one strided view to another, by size, whatever their type. Rows that
+ * are contiguous on both sides are memcpy; where the two sides have different axes contiguous, it
+ * is a transpose, done in squares so that both sides move whole cache lines. Limited by memory, so
+ * it is built once, without levels.
  */
 #include <string.h>
 
@@ -18,9 +19,10 @@ typedef struct copy_args {
 
 enum { TILE_BYTES = 1 << 17, TILES_WANTED = 32, SQUARE = 16, COLUMNS_A_TILE = 4096 };
 
-/* ---- Making ------------------------------------------------------------------------------------------------- */
+/* ---- Making ---------------------------------------------------------------------------------- */
 
-/* The source's contiguous axis becomes the second last, so that a square of the two can be turned. */
+/* The source's contiguous axis becomes the second last, so that a square of the two
+ * can be turned. */
 static void pair_axes(copy_args *a)
 {
     const int last = a->rank - 1;
@@ -41,7 +43,8 @@ static void pair_axes(copy_args *a)
         }
 }
 
-static tdn_status plan(copy_args *a, const tdn_view *in, int n_in, const tdn_view *out, int n_out, tdn_error *error)
+static tdn_status plan(copy_args *a, const tdn_view *in, int n_in, const tdn_view *out, int n_out,
+                       tdn_error *error)
 {
     TDN_TRY(tdn_cpu_check_counts(n_in, 1, n_out, 1, error));
     TDN_TRY(tdn_cpu_check_view(in, out->rank, out->dtype, "the source of a copy", error));
@@ -49,12 +52,14 @@ static tdn_status plan(copy_args *a, const tdn_view *in, int n_in, const tdn_vie
     if (!tdn_view_same_dims(in, out))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a copy between different dims");
     const size_t size = tdn_dtype_size(in->dtype, 1);
-    if (tdn_dtype_size(in->dtype, 8) != 8 * size || (size != 1 && size != 2 && size != 4 && size != 8))
+    if (tdn_dtype_size(in->dtype, 8) != 8 * size ||
+        (size != 1 && size != 2 && size != 4 && size != 8))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a copy of %s", tdn_dtype_name(in->dtype));
     tdn_layout l;
     tdn_layout_collapse(&l, (const tdn_view *const[]){in, out}, 2, 1, 0, out->rank);
     const int64_t n_rows = tdn_layout_rows(&l), cols = l.dims[l.rank - 1];
-    const int64_t wanted = tdn_cpu_min(TILES_WANTED, n_rows * cols * (int64_t)size / TILE_BYTES + 1);
+    const int64_t wanted =
+        tdn_cpu_min(TILES_WANTED, n_rows * cols * (int64_t)size / TILE_BYTES + 1);
     const int64_t by_rows = tdn_cpu_max(1, tdn_cpu_min(n_rows, wanted));
     memset(a, 0, sizeof *a);
     a->rank = l.rank;
@@ -69,7 +74,8 @@ static tdn_status plan(copy_args *a, const tdn_view *in, int n_in, const tdn_vie
     return TDN_OK;
 }
 
-static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena, tdn_error *error)
+static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
+                       tdn_error *error)
 {
     memset(made, 0, sizeof *made);
     made->packed_input = -1;
@@ -86,8 +92,9 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     return TDN_OK;
 }
 
-static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size, const tdn_view *in, int n_in,
-                        const tdn_view *out, int n_out, tdn_work *work, tdn_error *error)
+static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size,
+                        const tdn_view *in, int n_in, const tdn_view *out, int n_out,
+                        tdn_work *work, tdn_error *error)
 {
     (void)kernel;
     copy_args wanted;
@@ -98,7 +105,7 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
     return TDN_OK;
 }
 
-/* ---- Running ------------------------------------------------------------------------------------------------ */
+/* ---- Running --------------------------------------------------------------------------------- */
 
 /* A rectangle; strides in elements. */
 typedef struct patch {
@@ -108,19 +115,19 @@ typedef struct patch {
     int64_t from_row, from_col, to_row, to_col;
 } patch;
 
-#define STRIDED(name, type)                                                                                            \
-    static void name(const patch *p)                                                                                   \
-    {                                                                                                                  \
-        for (int64_t i = 0; i < p->rows; i++) {                                                                        \
-            const type *from = (const type *)(const void *)p->from + i * p->from_row;                                  \
-            type *to = (type *)(void *)p->to + i * p->to_row;                                                          \
-            if (p->to_col == 1)                                                                                        \
-                for (int64_t j = 0; j < p->cols; j++)                                                                  \
-                    to[j] = from[j * p->from_col];                                                                     \
-            else                                                                                                       \
-                for (int64_t j = 0; j < p->cols; j++)                                                                  \
-                    to[j * p->to_col] = from[j * p->from_col];                                                         \
-        }                                                                                                              \
+#define STRIDED(name, type)                                                                        \
+    static void name(const patch *p)                                                               \
+    {                                                                                              \
+        for (int64_t i = 0; i < p->rows; i++) {                                                    \
+            const type *from = (const type *)(const void *)p->from + i * p->from_row;              \
+            type *to = (type *)(void *)p->to + i * p->to_row;                                      \
+            if (p->to_col == 1)                                                                    \
+                for (int64_t j = 0; j < p->cols; j++)                                              \
+                    to[j] = from[j * p->from_col];                                                 \
+            else                                                                                   \
+                for (int64_t j = 0; j < p->cols; j++)                                              \
+                    to[j * p->to_col] = from[j * p->from_col];                                     \
+        }                                                                                          \
     }
 STRIDED(strided_1, uint8_t)
 STRIDED(strided_2, uint16_t)
@@ -142,18 +149,22 @@ typedef uint32_t quad __attribute__((vector_size(16), aligned(4), may_alias));
 /* 4 x 4 elements of 4 bytes: rows of `from` are columns of `to`. */
 static inline void turn_4x4(char *to, int64_t to_step, const char *from, int64_t from_step)
 {
-    const quad r0 = *(const quad *)(const void *)from, r1 = *(const quad *)(const void *)(from + from_step);
+    const quad r0 = *(const quad *)(const void *)from,
+               r1 = *(const quad *)(const void *)(from + from_step);
     const quad r2 = *(const quad *)(const void *)(from + 2 * from_step);
     const quad r3 = *(const quad *)(const void *)(from + 3 * from_step);
-    const quad a = __builtin_shufflevector(r0, r1, 0, 4, 1, 5), b = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
-    const quad c = __builtin_shufflevector(r0, r1, 2, 6, 3, 7), d = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
+    const quad a = __builtin_shufflevector(r0, r1, 0, 4, 1, 5),
+               b = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
+    const quad c = __builtin_shufflevector(r0, r1, 2, 6, 3, 7),
+               d = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
     *(quad *)(void *)to = __builtin_shufflevector(a, b, 0, 1, 4, 5);
     *(quad *)(void *)(to + to_step) = __builtin_shufflevector(a, b, 2, 3, 6, 7);
     *(quad *)(void *)(to + 2 * to_step) = __builtin_shufflevector(c, d, 0, 1, 4, 5);
     *(quad *)(void *)(to + 3 * to_step) = __builtin_shufflevector(c, d, 2, 3, 6, 7);
 }
 
-/* from_row and to_col are 1: squares of whole cache lines. What is left over at the edges moves one by one. */
+/* from_row and to_col are 1: squares of whole cache lines. What is left over at the edges moves one
+ * by one. */
 static void transpose(const patch *p, int element_size)
 {
     const int64_t from_step = p->from_col * element_size, to_step = p->to_row * element_size;
@@ -170,7 +181,8 @@ static void transpose(const patch *p, int element_size)
             }
             for (int y = 0; y < SQUARE; y += 4)
                 for (int x = 0; x < SQUARE; x += 4)
-                    turn_4x4(s.to + y * to_step + x * 4, to_step, s.from + y * 4 + x * from_step, from_step);
+                    turn_4x4(s.to + y * to_step + x * 4, to_step, s.from + y * 4 + x * from_step,
+                             from_step);
         }
 }
 
@@ -221,4 +233,5 @@ static const tdn_kernel kernels[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-const tdn_family tdn_family_copy = {.name = "copy", .kernels = kernels, .make = make, .check = check};
+const tdn_family tdn_family_copy = {
+    .name = "copy", .kernels = kernels, .make = make, .check = check};

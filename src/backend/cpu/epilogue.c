@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The epilogue of conv and gemm. clamp(x + bias + residual) is compiled into their kernels; it is recognised here, in
- * any order of its additions. Anything else becomes a program.
+ * The epilogue of conv and gemm. clamp(x + bias + residual) is compiled into their kernels; it is
+ * recognised here, in any order of its additions. Anything else becomes a program.
  */
 #include <math.h>
 #include <string.h>
@@ -28,7 +28,8 @@ static tdn_status check_extra(const tdn_view *v, const tdn_view *out, tdn_error 
 {
     TDN_TRY(tdn_cpu_check_view(v, out->rank, TDN_DTYPE_NONE, "an operand of an epilogue", error));
     if ((v->dtype != TDN_F32 && v->dtype != TDN_BOOL) || !tdn_view_same_dims(v, out))
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "an operand of an epilogue that is not like its result");
+        return tdn_fail(error, TDN_E_UNSUPPORTED,
+                        "an operand of an epilogue that is not like its result");
     return TDN_OK;
 }
 
@@ -100,12 +101,16 @@ static bool is_compiled_in(tdn_epilogue *ep, const tdn_group *g)
 
 static tdn_epilogue nothing(int first, int n_extra)
 {
-    return (tdn_epilogue){
-        .first = first, .n_extra = n_extra, .bias = -1, .residual = -1, .lo = -INFINITY, .hi = INFINITY};
+    return (tdn_epilogue){.first = first,
+                          .n_extra = n_extra,
+                          .bias = -1,
+                          .residual = -1,
+                          .lo = -INFINITY,
+                          .hi = INFINITY};
 }
 
-tdn_status tdn_epilogue_make(tdn_epilogue *ep, tdn_map_program **program, const tdn_group *g, int first,
-                             tdn_arena *arena, tdn_error *error)
+tdn_status tdn_epilogue_make(tdn_epilogue *ep, tdn_map_program **program, const tdn_group *g,
+                             int first, tdn_arena *arena, tdn_error *error)
 {
     *program = NULL;
     *ep = nothing(first, g->n_extra);
@@ -132,20 +137,22 @@ static bool is_index(int32_t i, const tdn_epilogue *ep)
     return i == -1 || (i >= ep->first && i < ep->first + ep->n_extra);
 }
 
-tdn_status tdn_epilogue_check(const tdn_epilogue *ep, const void *rest, size_t rest_size, const tdn_view *in, int n_in,
-                              const tdn_view *out, tdn_error *error)
+tdn_status tdn_epilogue_check(const tdn_epilogue *ep, const void *rest, size_t rest_size,
+                              const tdn_view *in, int n_in, const tdn_view *out, tdn_error *error)
 {
-    if (ep->first < 0 || ep->n_extra < 0 || ep->n_extra >= TDN_EXPR_MAX_IN || ep->n_extra != n_in - ep->first ||
-        !is_index(ep->bias, ep) || !is_index(ep->residual, ep))
+    if (ep->first < 0 || ep->n_extra < 0 || ep->n_extra >= TDN_EXPR_MAX_IN ||
+        ep->n_extra != n_in - ep->first || !is_index(ep->bias, ep) || !is_index(ep->residual, ep))
         return tdn_fail(error, TDN_E_FORMAT, "a damaged epilogue");
     for (int i = ep->first; i < n_in; i++)
         TDN_TRY(check_extra(&in[i], out, error));
     if (ep->bias >= 0 && (in[ep->bias].dtype != TDN_F32 || !is_bias(&in[ep->bias], out)))
         return tdn_fail(error, TDN_E_FORMAT, "the bias of an epilogue is none");
-    if (ep->residual >= 0 && (in[ep->residual].dtype != TDN_F32 || !is_residual(&in[ep->residual], out)))
+    if (ep->residual >= 0 &&
+        (in[ep->residual].dtype != TDN_F32 || !is_residual(&in[ep->residual], out)))
         return tdn_fail(error, TDN_E_FORMAT, "the residual of an epilogue is none");
     if (!ep->has_program)
-        return rest_size == 0 ? TDN_OK : tdn_fail(error, TDN_E_FORMAT, "arguments of the wrong size");
+        return rest_size == 0 ? TDN_OK
+                              : tdn_fail(error, TDN_E_FORMAT, "arguments of the wrong size");
     TDN_TRY(tdn_map_program_check(rest, rest_size, error));
     const tdn_map_program *p = rest;
     if (p->n_in != ep->n_extra + 1 || p->n_out != 1)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Family gemm: batched matrix products. A constant right operand is packed at build; any other is packed tile by
- * tile, one block of the sum at a time, which costs little beside the product. Where all batches share the right
- * operand, their rows are one long list.
+ * Family gemm: batched matrix products. A constant right operand is packed at build; any other is
+ * packed tile by tile, one block of the sum at a time, which costs little beside the product. Where
+ * all batches share the right operand, their rows are one long list.
  */
 #include <string.h>
 
@@ -20,7 +20,8 @@ static tdn_status check_views(const tdn_view *a, const tdn_view *out, tdn_error 
     return TDN_OK;
 }
 
-static tdn_status check_right(const tdn_view *b, const tdn_view *a, const tdn_view *out, tdn_error *error)
+static tdn_status check_right(const tdn_view *b, const tdn_view *a, const tdn_view *out,
+                              tdn_error *error)
 {
     TDN_TRY(tdn_cpu_check_view(b, 4, TDN_F32, "the right operand of a product", error));
     if (b->dims[0] != out->dims[0] || b->dims[1] != out->dims[1] || b->dims[2] != a->dims[3] ||
@@ -37,8 +38,8 @@ static void right_dims(tdn_gemm_args *args, const tdn_view *b)
 }
 
 /* Derives all that follows from packed, b_dims and operands. */
-static tdn_status plan(tdn_gemm_args *args, const tdn_kernel *kernel, const tdn_view *a, const tdn_view *out,
-                       tdn_error *error)
+static tdn_status plan(tdn_gemm_args *args, const tdn_kernel *kernel, const tdn_view *a,
+                       const tdn_view *out, tdn_error *error)
 {
     int64_t n_batches, rows;
     for (int i = 0; i < 2; i++)
@@ -47,15 +48,16 @@ static tdn_status plan(tdn_gemm_args *args, const tdn_kernel *kernel, const tdn_
     if (!tdn_dims_count(out->dims, 2, &n_batches) || !tdn_dims_count(out->dims, 3, &rows))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a product that is too large");
     args->shared = args->b_dims[0] == 1 && args->b_dims[1] == 1;
-    if (!tdn_tiling_make(&args->tiling, args->shared ? 1 : n_batches, args->shared ? rows : out->dims[2],
-                         out->dims[3], 1, a->dims[3], kernel))
+    if (!tdn_tiling_make(&args->tiling, args->shared ? 1 : n_batches,
+                         args->shared ? rows : out->dims[2], out->dims[3], 1, a->dims[3], kernel))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a product that is too large, or over nothing");
     return TDN_OK;
 }
 
 static bool packed_size(const tdn_gemm_args *args, size_t *size)
 {
-    const int64_t dims[] = {args->b_dims[0], args->b_dims[1], tdn_tiling_packed(&args->tiling), sizeof(float)};
+    const int64_t dims[] = {args->b_dims[0], args->b_dims[1], tdn_tiling_packed(&args->tiling),
+                            sizeof(float)};
     int64_t n;
     if (!tdn_dims_count(dims, 4, &n) || n > TDN_CPU_MAX_COUNT * 8)
         return false;
@@ -63,8 +65,8 @@ static bool packed_size(const tdn_gemm_args *args, size_t *size)
     return true;
 }
 
-static tdn_status pack(tdn_made *made, const tdn_gemm_args *args, const tdn_view *b, tdn_arena *arena,
-                       tdn_error *error)
+static tdn_status pack(tdn_made *made, const tdn_gemm_args *args, const tdn_view *b,
+                       tdn_arena *arena, tdn_error *error)
 {
     if (!packed_size(args, &made->packed_size))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a product that is too large");
@@ -76,24 +78,27 @@ static tdn_status pack(tdn_made *made, const tdn_gemm_args *args, const tdn_view
     float *to = made->packed;
     for (int64_t i = 0; i < args->b_dims[0]; i++)
         for (int64_t j = 0; j < args->b_dims[1]; j++, to += tdn_tiling_packed(&args->tiling))
-            tdn_pack_panels(to, (const float *)b->data + i * b->strides[0] + j * b->strides[1], b->dims[3],
-                            b->strides[3], dims, strides, args->tiling.nr);
+            tdn_pack_panels(to, (const float *)b->data + i * b->strides[0] + j * b->strides[1],
+                            b->dims[3], b->strides[3], dims, strides, args->tiling.nr);
     return TDN_OK;
 }
 
-static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena, tdn_error *error)
+static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
+                       tdn_error *error)
 {
     memset(made, 0, sizeof *made);
     made->packed_input = -1;
     made->kernel = tdn_kernel_best(tdn_family_gemm.kernels, isa);
     if (g->n_in != 2 || g->n_out != 1 || !made->kernel)
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "a product of %d operands, or for no such CPU", g->n_in);
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "a product of %d operands, or for no such CPU",
+                        g->n_in);
     const tdn_view *a = &g->in[0], *b = &g->in[1], *out = &g->out[0];
     TDN_TRY(check_views(a, out, error));
     TDN_TRY(check_right(b, a, out, error));
     tdn_gemm_args args = {.packed = b->data != NULL};
     if (!args.packed && b->strides[2] != 1 && b->strides[3] != 1)
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "a product whose right operand has no contiguous axis");
+        return tdn_fail(error, TDN_E_UNSUPPORTED,
+                        "a product whose right operand has no contiguous axis");
     right_dims(&args, b);
     TDN_TRY(plan(&args, made->kernel, a, out, error));
     tdn_map_program *program;
@@ -111,8 +116,8 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     return TDN_OK;
 }
 
-static tdn_status check_operands(const tdn_kernel *kernel, const tdn_gemm_args *args, const tdn_view *in,
-                                 const tdn_view *out, tdn_error *error)
+static tdn_status check_operands(const tdn_kernel *kernel, const tdn_gemm_args *args,
+                                 const tdn_view *in, const tdn_view *out, tdn_error *error)
 {
     TDN_TRY(check_views(&in[0], out, error));
     tdn_gemm_args wanted = *args;
@@ -120,7 +125,8 @@ static tdn_status check_operands(const tdn_kernel *kernel, const tdn_gemm_args *
     if (!wanted.packed) {
         TDN_TRY(check_right(&in[1], &in[0], out, error));
         if (in[1].strides[2] != 1 && in[1].strides[3] != 1)
-            return tdn_fail(error, TDN_E_FORMAT, "a product whose right operand has no contiguous axis");
+            return tdn_fail(error, TDN_E_FORMAT,
+                            "a product whose right operand has no contiguous axis");
         right_dims(&wanted, &in[1]);
     }
     TDN_TRY(plan(&wanted, kernel, &in[0], out, error));
@@ -132,12 +138,14 @@ static tdn_status check_operands(const tdn_kernel *kernel, const tdn_gemm_args *
     return args->packed ? tdn_cpu_check_blob(&in[1], size, error) : TDN_OK;
 }
 
-static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size, const tdn_view *in, int n_in,
-                        const tdn_view *out, int n_out, tdn_work *work, tdn_error *error)
+static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size,
+                        const tdn_view *in, int n_in, const tdn_view *out, int n_out,
+                        tdn_work *work, tdn_error *error)
 {
     const tdn_gemm_args *a = args;
     if (args_size < sizeof *a || n_in < 2 || n_out != 1 || a->epilogue.first != 2)
-        return tdn_fail(error, TDN_E_FORMAT, "a product of %d inputs and %zu bytes of arguments", n_in, args_size);
+        return tdn_fail(error, TDN_E_FORMAT, "a product of %d inputs and %zu bytes of arguments",
+                        n_in, args_size);
     TDN_TRY(check_operands(kernel, a, in, out, error));
     TDN_TRY(tdn_epilogue_check(&a->epilogue, a + 1, args_size - sizeof *a, in, n_in, out, error));
     const tdn_tiling *t = &a->tiling;
@@ -155,4 +163,5 @@ static const tdn_kernel kernels[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-const tdn_family tdn_family_gemm = {.name = "gemm", .kernels = kernels, .make = make, .check = check};
+const tdn_family tdn_family_gemm = {
+    .name = "gemm", .kernels = kernels, .make = make, .check = check};

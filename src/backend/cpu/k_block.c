@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The matrix kernel of gemm and conv: a register tile of rows x 2 vectors, rows given by pointers, columns packed in
- * panels. Every count of rows up to the tile's has an instance of its own, so that a remainder wastes nothing; one
- * vector of columns has too. Few rows sum several terms of k side by side: one chain of additions would wait for
- * itself.
+ * The matrix kernel of gemm and conv: a register tile of rows x 2 vectors, rows given by pointers,
+ * columns packed in panels. Every count of rows up to the tile's has an instance of its own, so
+ * that a remainder wastes nothing; one vector of columns has too. Few rows sum several terms of k
+ * side by side: one chain of additions would wait for itself.
  *
- * The inner loop counts up to zero with the row pointers moved to the end of the block: that saves the register which
- * 12 row pointers, the index and the panel leave none of.
+ * The inner loop counts up to zero with the row pointers moved to the end of the block: that saves
+ * the register which 12 row pointers, the index and the panel leave none of.
  */
 #include <math.h>
 
@@ -56,9 +56,9 @@ TDN_INLINE void finish(const micro *m, vf acc[TDN_MR_MAX][2], const int rows, co
 /* rows <= TDN_MR, vectors 1 or 2, terms of k `wide` side by side: constants. */
 TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, const int wide)
 {
-    vf acc[TDN_MR_MAX][2], more[TDN_MR_MAX][2]; /* `more`: the chains beside the first of few rows */
-    TDN_UNROLL for (int i = 0; i < TDN_MR_MAX; i++)
-        EACH_VECTOR acc[i][j] = more[i][j] = (vf){0};
+    vf acc[TDN_MR_MAX][2],
+        more[TDN_MR_MAX][2]; /* `more`: the chains beside the first of few rows */
+    TDN_UNROLL for (int i = 0; i < TDN_MR_MAX; i++) EACH_VECTOR acc[i][j] = more[i][j] = (vf){0};
     const float **list = m->a, *b = m->b;
     const int64_t end = m->k0 + m->k;
     for (int64_t tap = 0; tap < m->n_taps; tap++, list += rows) {
@@ -66,12 +66,11 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
         EACH_ROW a[i] = list[i] + end;
         int64_t k = -m->k;
         for (; wide > 1 && k + wide <= 0; k += wide) {
-            TDN_UNROLL for (int w = 0; w < wide; w++, b += TDN_NR)
-                EACH_ROW EACH_VECTOR
-                {
-                    vf *sum = w ? &more[i * (wide - 1) + w - 1][j] : &acc[i][j];
-                    *sum += vf_set(a[i][k + w]) * vf_load(b + j * TDN_LANES);
-                }
+            TDN_UNROLL for (int w = 0; w < wide; w++, b += TDN_NR) EACH_ROW EACH_VECTOR
+            {
+                vf *sum = w ? &more[i * (wide - 1) + w - 1][j] : &acc[i][j];
+                *sum += vf_set(a[i][k + w]) * vf_load(b + j * TDN_LANES);
+            }
         }
         for (; k != 0; k++, b += TDN_NR) {
             vf bv[2];
@@ -83,13 +82,13 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
             }
         }
     }
-    EACH_ROW TDN_UNROLL for (int w = 0; w < wide - 1; w++)
-        EACH_VECTOR acc[i][j] += more[i * (wide - 1) + w][j];
+    EACH_ROW TDN_UNROLL for (int w = 0; w < wide - 1; w++) EACH_VECTOR acc[i][j] +=
+        more[i * (wide - 1) + w][j];
     finish(m, acc, rows, vectors);
 }
 
-#define INSTANCE(rows, wide)                                                                                           \
-    static void multiply_##rows##x1(const micro *m) { multiply(m, rows, 1, wide); }                                    \
+#define INSTANCE(rows, wide)                                                                       \
+    static void multiply_##rows##x1(const micro *m) { multiply(m, rows, 1, wide); }                \
     static void multiply_##rows##x2(const micro *m) { multiply(m, rows, 2, wide); }
 
 INSTANCE(1, 4)
@@ -112,8 +111,8 @@ INSTANCE(12, 1)
 #endif
 
 static micro_fn *const instances[TDN_MR][2] = {
-    {multiply_1x1, multiply_1x2},   {multiply_2x1, multiply_2x2},   {multiply_3x1, multiply_3x2},
-    {multiply_4x1, multiply_4x2},
+    {multiply_1x1, multiply_1x2},   {multiply_2x1, multiply_2x2},
+    {multiply_3x1, multiply_3x2},   {multiply_4x1, multiply_4x2},
 #if TDN_MR > 4
     {multiply_5x1, multiply_5x2},   {multiply_6x1, multiply_6x2},
 #endif
@@ -121,13 +120,13 @@ static micro_fn *const instances[TDN_MR][2] = {
     {multiply_7x1, multiply_7x2},   {multiply_8x1, multiply_8x2},
 #endif
 #if TDN_MR > 8
-    {multiply_9x1, multiply_9x2},   {multiply_10x1, multiply_10x2}, {multiply_11x1, multiply_11x2},
-    {multiply_12x1, multiply_12x2},
+    {multiply_9x1, multiply_9x2},   {multiply_10x1, multiply_10x2},
+    {multiply_11x1, multiply_11x2}, {multiply_12x1, multiply_12x2},
 #endif
 };
 
-/* Columns that do not fill their vectors: the sums go through spare memory, so that nothing beyond the last column is
- * read or written. */
+/* Columns that do not fill their vectors: the sums go through spare memory, so that nothing beyond
+ * the last column is read or written. */
 static void multiply_narrow(const micro *m, int64_t rows, int n_cols, float *spare)
 {
     const int vectors = n_cols > TDN_LANES ? 2 : 1;
@@ -158,11 +157,13 @@ static void multiply_narrow(const micro *m, int64_t rows, int n_cols, float *spa
         }
 }
 
-void TDN_KERNEL(tdn_block_f32)(const tdn_block *t, int64_t tap0, int64_t n_taps, int64_t k0, int64_t k, bool first,
-                               bool last)
+void TDN_KERNEL(tdn_block_f32)(const tdn_block *t, int64_t tap0, int64_t n_taps, int64_t k0,
+                               int64_t k, bool first, bool last)
 {
-    micro m = {.n_taps = n_taps, .k0 = k0, .k = k, .lo = t->lo, .hi = t->hi, .first = first, .last = last};
-    const int64_t each = t->rows / t->n_blocks, rest = t->rows % t->n_blocks; /* the share of tdn_cpu_share */
+    micro m = {
+        .n_taps = n_taps, .k0 = k0, .k = k, .lo = t->lo, .hi = t->hi, .first = first, .last = last};
+    const int64_t each = t->rows / t->n_blocks,
+                  rest = t->rows % t->n_blocks; /* the share of tdn_cpu_share */
     for (int64_t panel = 0, col = 0; col < t->cols; panel++, col += TDN_NR) {
         const int n_cols = (int)tdn_cpu_min(TDN_NR, t->cols - col);
         m.b = t->b + panel * t->b_panel;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A tile of a convolution: a list of pointers, for every row (output pixel) and tap, to the channels it reads, or to
- * zeros. Then it is a matrix product. Where the taps along w are merged into one, a pixel at the border has its taps
- * copied together with the zeros beside them.
+ * A tile of a convolution: a list of pointers, for every row (output pixel) and tap, to the
+ * channels it reads, or to zeros. Then it is a matrix product. Where the taps along w are merged
+ * into one, a pixel at the border has its taps copied together with the zeros beside them.
  */
 #include "backend/cpu/matrix.h"
 #include "backend/cpu/vec.h"
@@ -52,7 +52,8 @@ static bool is_inside(const window *w, const int64_t first[3])
 {
     for (int i = 0; i < 3; i++)
         if (first[i] < 0 ||
-            first[i] + (int64_t)(w->args->kernel[i] - 1) * w->args->desc.dilation[i] >= w->x->dims[i + 1])
+            first[i] + (int64_t)(w->args->kernel[i] - 1) * w->args->desc.dilation[i] >=
+                w->x->dims[i + 1])
             return false;
     return true;
 }
@@ -73,7 +74,8 @@ static const float *pad_line(window *w, const float *line, int64_t w0)
 }
 
 /* The taps of a pixel that touches the padding, `step` pointers apart. */
-static void set_border_row(window *w, const float **to, int64_t step, const float *image, const int64_t first[3])
+static void set_border_row(window *w, const float **to, int64_t step, const float *image,
+                           const int64_t first[3])
 {
     const tdn_conv_args *a = w->args;
     const int64_t *s = w->x->strides, *dims = w->x->dims;
@@ -85,8 +87,9 @@ static void set_border_row(window *w, const float **to, int64_t step, const floa
             const float *line = inside ? image + z * s[1] + y * s[2] : NULL;
             if (a->merged) {
                 *to = !inside ? w->zeros
-                      : first[2] >= 0 && first[2] + a->kernel[2] <= dims[3] ? line + first[2] * s[3]
-                                                                             : pad_line(w, line, first[2]);
+                      : first[2] >= 0 && first[2] + a->kernel[2] <= dims[3]
+                          ? line + first[2] * s[3]
+                          : pad_line(w, line, first[2]);
                 to += step;
                 continue;
             }
@@ -113,7 +116,8 @@ static void set_row(window *w, const float **to, int64_t step, const int64_t at[
         to[tap * step] = p + w->offsets[tap];
 }
 
-static void set_rows(window *w, const tdn_call *call, const tdn_tile *tile, const tdn_matrix_scratch *s)
+static void set_rows(window *w, const tdn_call *call, const tdn_tile *tile,
+                     const tdn_matrix_scratch *s)
 {
     const int residual = w->args->epilogue.residual;
     const int64_t n_rows = tile->row1 - tile->row0, n_taps = w->args->tiling.n_taps;
@@ -127,8 +131,8 @@ static void set_rows(window *w, const tdn_call *call, const tdn_tile *tile, cons
             set_row(w, s->a + row0 * n_taps + (row - row0), row1 - row0, at);
             s->c[row] = (float *)w->out->data + tdn_matrix_offset(w->out, at, col);
             if (residual >= 0)
-                s->residual[row] =
-                    (const float *)call->in[residual].data + tdn_matrix_offset(&call->in[residual], at, col);
+                s->residual[row] = (const float *)call->in[residual].data +
+                                   tdn_matrix_offset(&call->in[residual], at, col);
         }
     }
 }
@@ -156,7 +160,8 @@ static void run_blocks(const tdn_tiling *t, tdn_block *block, const float *panel
         for (int64_t k0 = 0; k0 < t->k; k0 += t->k_block) {
             const int64_t k = tdn_cpu_min(t->k_block, t->k - k0);
             block->b = panels + (tap * t->k + k0) * TDN_NR;
-            TDN_KERNEL(tdn_block_f32)(block, tap, taps, k0, k, tap + k0 == 0, tap + taps == t->n_taps && k0 + k == t->k);
+            TDN_KERNEL(tdn_block_f32)
+            (block, tap, taps, k0, k, tap + k0 == 0, tap + taps == t->n_taps && k0 + k == t->k);
         }
     }
 }
@@ -173,7 +178,8 @@ void TDN_KERNEL(tdn_conv_f32)(const tdn_call *call, size_t number)
     window w = {.args = args,
                 .x = &call->in[0],
                 .out = &call->out[0],
-                .data = (const float *)call->in[0].data + tile.outer * t->k * (args->merged ? 0 : 1),
+                .data =
+                    (const float *)call->in[0].data + tile.outer * t->k * (args->merged ? 0 : 1),
                 .zeros = packed + args->desc.group * tdn_tiling_packed(t),
                 .offsets = (int64_t *)(void *)s.extra,
                 .border = s.extra + t->n_taps * 2};

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A tile of a batched matrix product: pointers to its rows, then block by block of the sum the panels of the right
- * operand, packed here where they were not at build.
+ * A tile of a batched matrix product: pointers to its rows, then block by block of the sum the
+ * panels of the right operand, packed here where they were not at build.
  */
 #include "backend/cpu/matrix.h"
 #include "backend/cpu/vec.h"
 
 /* Batch indices and row of row number `row`. */
-static void locate(const tdn_gemm_args *args, const tdn_view *out, int64_t outer, int64_t row, int64_t at[3])
+static void locate(const tdn_gemm_args *args, const tdn_view *out, int64_t outer, int64_t row,
+                   int64_t at[3])
 {
     const int64_t batch = args->shared ? row / out->dims[2] : outer;
     at[0] = batch / out->dims[1];
@@ -37,8 +38,8 @@ static void set_rows(const tdn_call *call, const tdn_tile *tile, const tdn_matri
         s->a[i] = (const float *)call->in[0].data + tdn_matrix_offset(&call->in[0], at, 0);
         s->c[i] = (float *)out->data + tdn_matrix_offset(out, at, tile->col0);
         if (residual >= 0)
-            s->residual[i] =
-                (const float *)call->in[residual].data + tdn_matrix_offset(&call->in[residual], at, tile->col0);
+            s->residual[i] = (const float *)call->in[residual].data +
+                             tdn_matrix_offset(&call->in[residual], at, tile->col0);
     }
 }
 
@@ -62,11 +63,14 @@ static void pack_columns(float *to, const float *from, int64_t n_stride, int64_t
         const float *p = from + j * n_stride;
         int64_t i = 0;
         for (; i + 4 <= k; i += 4) {
-            const vf4 r0 = *(const vf4_unaligned *)(p + i), r1 = *(const vf4_unaligned *)(p + n_stride + i);
+            const vf4 r0 = *(const vf4_unaligned *)(p + i),
+                      r1 = *(const vf4_unaligned *)(p + n_stride + i);
             const vf4 r2 = *(const vf4_unaligned *)(p + 2 * n_stride + i);
             const vf4 r3 = *(const vf4_unaligned *)(p + 3 * n_stride + i);
-            const vf4 a = __builtin_shufflevector(r0, r1, 0, 4, 1, 5), b = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
-            const vf4 c = __builtin_shufflevector(r0, r1, 2, 6, 3, 7), d = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
+            const vf4 a = __builtin_shufflevector(r0, r1, 0, 4, 1, 5),
+                      b = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
+            const vf4 c = __builtin_shufflevector(r0, r1, 2, 6, 3, 7),
+                      d = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
             float *q = to + i * TDN_NR + j;
             *(vf4_unaligned *)q = __builtin_shufflevector(a, b, 0, 1, 4, 5);
             *(vf4_unaligned *)(q + TDN_NR) = __builtin_shufflevector(a, b, 2, 3, 6, 7);
@@ -83,10 +87,12 @@ static void pack_columns(float *to, const float *from, int64_t n_stride, int64_t
 }
 
 /* The tile's panels at terms k0.. of the sum. */
-static void pack(float *to, const tdn_call *call, const tdn_tile *tile, const int64_t at[3], int64_t k0, int64_t k)
+static void pack(float *to, const tdn_call *call, const tdn_tile *tile, const int64_t at[3],
+                 int64_t k0, int64_t k)
 {
     const tdn_view *b = &call->in[1];
-    const float *from = (const float *)b->data + at[0] * b->strides[0] + at[1] * b->strides[1] + k0 * b->strides[2];
+    const float *from =
+        (const float *)b->data + at[0] * b->strides[0] + at[1] * b->strides[1] + k0 * b->strides[2];
     for (int64_t col = tile->col0; col < tile->col1; col += TDN_NR, to += k * TDN_NR) {
         const int n = (int)tdn_cpu_min(TDN_NR, tile->col1 - col);
         if (b->strides[3] == 1)
@@ -104,7 +110,8 @@ static void run_epilogue(const tdn_call *call, const tdn_tile *tile, void *scrat
         int64_t at[3];
         locate(args, out, tile->outer, row, at);
         const int64_t n = tdn_cpu_min(tile->row1 - row, out->dims[2] - at[2]);
-        tdn_epilogue_run(call, &args->epilogue, at, n, tile->col0, tile->col1, TDN_KERNEL(tdn_map_region), scratch);
+        tdn_epilogue_run(call, &args->epilogue, at, n, tile->col0, tile->col1,
+                         TDN_KERNEL(tdn_map_region), scratch);
         row += n;
     }
 }
@@ -122,7 +129,8 @@ void TDN_KERNEL(tdn_gemm_f32)(const tdn_call *call, size_t number)
     tdn_block block = {.a = s.a,
                        .c = s.c,
                        .residual = ep->residual >= 0 ? s.residual : NULL,
-                       .bias = ep->bias >= 0 ? (const float *)call->in[ep->bias].data + tile.col0 : NULL,
+                       .bias = ep->bias >= 0 ? (const float *)call->in[ep->bias].data + tile.col0
+                                             : NULL,
                        .rows = tile.row1 - tile.row0,
                        .cols = tile.col1 - tile.col0,
                        .n_blocks = tile.n_blocks,
@@ -132,8 +140,10 @@ void TDN_KERNEL(tdn_gemm_f32)(const tdn_call *call, size_t number)
                        .spare = s.spare};
     int64_t at[3];
     locate(args, &call->out[0], tile.outer, args->shared ? 0 : tile.row0, at);
-    const int64_t batch = (args->b_dims[0] > 1 ? at[0] * args->b_dims[1] : 0) + (args->b_dims[1] > 1 ? at[1] : 0);
-    const float *panels = (const float *)call->in[1].data + batch * tdn_tiling_packed(t) + tile.panel0 * t->k * TDN_NR;
+    const int64_t batch =
+        (args->b_dims[0] > 1 ? at[0] * args->b_dims[1] : 0) + (args->b_dims[1] > 1 ? at[1] : 0);
+    const float *panels = (const float *)call->in[1].data + batch * tdn_tiling_packed(t) +
+                          tile.panel0 * t->k * TDN_NR;
     for (int64_t k0 = 0; k0 < t->k; k0 += t->k_block) {
         const int64_t k = tdn_cpu_min(t->k_block, t->k - k0);
         if (args->packed) {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The interpreter of expressions: a region is cut into chunks of some hundred elements, and each instruction
- * runs over a whole chunk, so that its dispatch costs little and the chunk's registers stay in L1. Dense F32
- * inputs are read in place and dense F32 outputs written in place; others pass through a register. A scalar
- * is a vector of equal lanes that is read again and again: its register's step is 0.
+ * The interpreter of expressions: a region is cut into chunks of some hundred elements, and each
+ * instruction runs over a whole chunk, so that its dispatch costs little and the chunk's registers
+ * stay in L1. Dense F32 inputs are read in place and dense F32 outputs written in place; others
+ * pass through a register. A scalar is a vector of equal lanes that is read again and again: its
+ * register's step is 0.
  */
 #include "backend/cpu/map.h"
 #include "backend/cpu/vmath.h"
@@ -18,46 +19,41 @@ typedef struct reg {
 
 typedef void op_fn(float *d, int n, reg a, reg b, reg c);
 
-TDN_INLINE vf fetch(reg r, int i)
-{
-    return vf_load(r.p + (i & r.step));
-}
+TDN_INLINE vf fetch(reg r, int i) { return vf_load(r.p + (i & r.step)); }
 
-TDN_INLINE vf fetch_n(reg r, int i, int n)
-{
-    return r.step ? vf_load_n(r.p + i, n) : vf_load(r.p);
-}
+TDN_INLINE vf fetch_n(reg r, int i, int n) { return r.step ? vf_load_n(r.p + i, n) : vf_load(r.p); }
 
 /* An operation of one, two or three arguments over n elements. */
-#define LOOP(whole, part, expression)            \
-    int i = 0;                                   \
-    for (; i + TDN_LANES <= n; i += TDN_LANES) { \
-        whole;                                   \
-        vf_store(d + i, expression);             \
-    }                                            \
-    if (i < n) {                                 \
-        part;                                    \
-        vf_store_n(d + i, expression, n - i);    \
+#define LOOP(whole, part, expression)                                                              \
+    int i = 0;                                                                                     \
+    for (; i + TDN_LANES <= n; i += TDN_LANES) {                                                   \
+        whole;                                                                                     \
+        vf_store(d + i, expression);                                                               \
+    }                                                                                              \
+    if (i < n) {                                                                                   \
+        part;                                                                                      \
+        vf_store_n(d + i, expression, n - i);                                                      \
     }
-#define UNARY(name, expression)                                                         \
-    static void name(float *d, int n, reg ra, reg rb, reg rc)                           \
-    {                                                                                   \
-        (void)rb, (void)rc;                                                             \
-        LOOP(const vf a = fetch(ra, i), const vf a = fetch_n(ra, i, n - i), expression) \
+#define UNARY(name, expression)                                                                    \
+    static void name(float *d, int n, reg ra, reg rb, reg rc)                                      \
+    {                                                                                              \
+        (void)rb, (void)rc;                                                                        \
+        LOOP(const vf a = fetch(ra, i), const vf a = fetch_n(ra, i, n - i), expression)            \
     }
-#define BINARY(name, expression)                                                                       \
-    static void name(float *d, int n, reg ra, reg rb, reg rc)                                          \
-    {                                                                                                  \
-        (void)rc;                                                                                      \
-        LOOP(const vf a = fetch(ra, i); const vf b = fetch(rb, i), const vf a = fetch_n(ra, i, n - i); \
-             const vf b = fetch_n(rb, i, n - i), expression)                                           \
+#define BINARY(name, expression)                                                                   \
+    static void name(float *d, int n, reg ra, reg rb, reg rc)                                      \
+    {                                                                                              \
+        (void)rc;                                                                                  \
+        LOOP(const vf a = fetch(ra, i);                                                            \
+             const vf b = fetch(rb, i), const vf a = fetch_n(ra, i, n - i);                        \
+             const vf b = fetch_n(rb, i, n - i), expression)                                       \
     }
-#define TERNARY(name, expression)                                                                \
-    static void name(float *d, int n, reg ra, reg rb, reg rc)                                    \
-    {                                                                                            \
-        LOOP(const vf a = fetch(ra, i); const vf b = fetch(rb, i);                               \
-             const vf c = fetch(rc, i), const vf a = fetch_n(ra, i, n - i);                      \
-             const vf b = fetch_n(rb, i, n - i); const vf c = fetch_n(rc, i, n - i), expression) \
+#define TERNARY(name, expression)                                                                  \
+    static void name(float *d, int n, reg ra, reg rb, reg rc)                                      \
+    {                                                                                              \
+        LOOP(const vf a = fetch(ra, i); const vf b = fetch(rb, i);                                 \
+             const vf c = fetch(rc, i), const vf a = fetch_n(ra, i, n - i);                        \
+             const vf b = fetch_n(rb, i, n - i); const vf c = fetch_n(rc, i, n - i), expression)   \
     }
 
 #define ZERO ((vf){0})
@@ -101,19 +97,19 @@ UNARY(op_isinf, vf_from_mask(vm_eq(vf_abs(a), vf_set(INFINITY))))
 UNARY(op_copy, a)
 
 /* What is rare runs in libm. */
-#define EACH(name, function)                                  \
-    static void name(float *d, int n, reg ra, reg rb, reg rc) \
-    {                                                         \
-        (void)rb, (void)rc;                                   \
-        for (int i = 0; i < n; i++)                           \
-            d[i] = function(ra.p[i & ra.step]);               \
+#define EACH(name, function)                                                                       \
+    static void name(float *d, int n, reg ra, reg rb, reg rc)                                      \
+    {                                                                                              \
+        (void)rb, (void)rc;                                                                        \
+        for (int i = 0; i < n; i++)                                                                \
+            d[i] = function(ra.p[i & ra.step]);                                                    \
     }
-#define EACH_PAIR(name, function)                                  \
-    static void name(float *d, int n, reg ra, reg rb, reg rc)      \
-    {                                                              \
-        (void)rc;                                                  \
-        for (int i = 0; i < n; i++)                                \
-            d[i] = function(ra.p[i & ra.step], rb.p[i & rb.step]); \
+#define EACH_PAIR(name, function)                                                                  \
+    static void name(float *d, int n, reg ra, reg rb, reg rc)                                      \
+    {                                                                                              \
+        (void)rc;                                                                                  \
+        for (int i = 0; i < n; i++)                                                                \
+            d[i] = function(ra.p[i & ra.step], rb.p[i & rb.step]);                                 \
     }
 
 EACH_PAIR(op_pow, powf)
@@ -147,8 +143,7 @@ static op_fn *const operations[TDN_X_COUNT] = {
     [TDN_X_ISNAN] = op_isnan, [TDN_X_ISINF] = op_isinf,
 };
 
-/* ---- Inputs and outputs that are not dense ----------------------------------------------------------------
- */
+/* ---- Inputs and outputs that are not dense --------------------------------------------------- */
 
 typedef struct chunk {
     int64_t row, col; /* of its first element, in the region */
@@ -163,7 +158,8 @@ static bool in_place(const tdn_map_operand *o, const chunk *c)
 static const void *start(const tdn_map_operand *o, const chunk *c)
 {
     const int64_t offset = c->row * o->row + c->col * o->col;
-    return o->is_bool ? (const void *)((const uint8_t *)o->data + offset) : (const float *)o->data + offset;
+    return o->is_bool ? (const void *)((const uint8_t *)o->data + offset)
+                      : (const float *)o->data + offset;
 }
 
 static void gather_row(float *d, const float *p, int64_t step, int n)
@@ -206,8 +202,7 @@ static void fill_scalar(float *d, float x)
         d[i] = x;
 }
 
-/* ---- The interpreter --------------------------------------------------------------------------------------
- */
+/* ---- The interpreter ------------------------------------------------------------------------- */
 
 typedef struct machine {
     const tdn_map_program *program;
@@ -222,7 +217,8 @@ static void read_input(const machine *m, const tdn_map_instr *in, const chunk *c
     const tdn_map_operand *o = &m->region->in[in->index];
     if ((o->col == 0 || c->cols == 1) && (o->row == 0 || c->rows == 1)) {
         float *d = m->scalars + (m->program->n_const + in->index) * SCALAR_FLOATS;
-        fill_scalar(d, o->is_bool ? *(const uint8_t *)start(o, c) != 0 : *(const float *)start(o, c));
+        fill_scalar(d,
+                    o->is_bool ? *(const uint8_t *)start(o, c) != 0 : *(const float *)start(o, c));
         m->regs[in->dst] = (reg){d, 0};
     } else if (in_place(o, c)) {
         m->regs[in->dst] = (reg){start(o, c), -1};
@@ -279,7 +275,8 @@ static void run_region(const machine *m)
         run_chunk(m, &(chunk){row, 0, (int)tdn_cpu_min(most, r->rows - row), (int)r->cols});
 }
 
-void TDN_KERNEL(tdn_map_region)(const tdn_map_program *program, const tdn_map_region *region, void *scratch)
+void TDN_KERNEL(tdn_map_region)(const tdn_map_program *program, const tdn_map_region *region,
+                                void *scratch)
 {
     reg regs[256];
     machine m = {.program = program, .region = region, .scalars = scratch, .regs = regs};
@@ -291,11 +288,10 @@ void TDN_KERNEL(tdn_map_region)(const tdn_map_program *program, const tdn_map_re
     run_region(&m);
 }
 
-/* ---- The step ---------------------------------------------------------------------------------------------
- */
+/* ---- The step -------------------------------------------------------------------------------- */
 
-static void set_operand(tdn_map_operand *o, const tdn_view *view, const tdn_map_args *args, int index,
-                        const int64_t *at, int64_t col)
+static void set_operand(tdn_map_operand *o, const tdn_view *view, const tdn_map_args *args,
+                        int index, const int64_t *at, int64_t col)
 {
     const int64_t *strides = args->strides + index * args->rank;
     int64_t offset = col * strides[args->rank - 1];
@@ -315,7 +311,8 @@ void TDN_KERNEL(tdn_map_f32)(const tdn_call *call, size_t tile)
     const int rank = args->rank;
     int64_t row, end, col0, col1;
     tdn_cpu_share(args->n_rows, (int64_t)tile / args->col_tiles, args->row_tiles, &row, &end);
-    tdn_cpu_share(args->dims[rank - 1], (int64_t)tile % args->col_tiles, args->col_tiles, &col0, &col1);
+    tdn_cpu_share(args->dims[rank - 1], (int64_t)tile % args->col_tiles, args->col_tiles, &col0,
+                  &col1);
     tdn_map_region region;
     region.cols = col1 - col0;
     while (row < end) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Layer normalisation of a row: mean, then variance about it (two passes: squares of what is left cancel nothing),
- * then (x - mean) / deviation * scale + bias. */
+/* Layer normalisation of a row: mean, then variance about it (two passes: squares of what is left
+ * cancel nothing), then (x - mean) / deviation * scale + bias. */
 #include "backend/cpu/along.h"
 #include "backend/cpu/vmath.h"
 
@@ -12,7 +12,8 @@ TDN_INLINE float sum_of(const float *x, int64_t n, float shift, const bool squar
     vf sum[VECTORS] = {{0}};
     int64_t i = 0;
     for (; i + VECTORS * TDN_LANES <= n; i += VECTORS * TDN_LANES)
-        TDN_UNROLL for (int v = 0; v < VECTORS; v++) {
+        TDN_UNROLL for (int v = 0; v < VECTORS; v++)
+        {
             const vf d = vf_load(x + i + v * TDN_LANES) - vf_set(shift);
             sum[v] += square ? d * d : d;
         }
@@ -26,7 +27,8 @@ TDN_INLINE float sum_of(const float *x, int64_t n, float shift, const bool squar
     return vf_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
-static void norm_row(float *y, const float *x, const float *scale, const float *bias, int64_t n, float epsilon)
+static void norm_row(float *y, const float *x, const float *scale, const float *bias, int64_t n,
+                     float epsilon)
 {
     const float mean = sum_of(x, n, 0, false) / (float)n;
     const float variance = sum_of(x, n, mean, true) / (float)n;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pooling, channels last: vectors over channels, four at a time so that their chains of maxima or sums overlap. */
+/* Pooling, channels last: vectors over channels, four at a time so that their chains of maxima or
+ * sums overlap. */
 #include <math.h>
 
 #include "backend/cpu/along.h"
@@ -25,26 +26,28 @@ static int64_t set_axis(window *w, const tdn_pool_desc *d, const tdn_view *x, in
     w->step[i] = d->dilation[i] * x->strides[i + 1];
     if (end > begin)
         w->from += (first + begin * d->dilation[i]) * x->strides[i + 1];
-    tdn_taps_inside(first + d->pad[i], d->kernel[i], d->dilation[i], extent + d->pad[i] + d->pad_end[i],
-                    &padded_begin, &padded_end);
+    tdn_taps_inside(first + d->pad[i], d->kernel[i], d->dilation[i],
+                    extent + d->pad[i] + d->pad_end[i], &padded_begin, &padded_end);
     return d->count_include_pad ? padded_end - padded_begin : end - begin;
 }
 
-TDN_INLINE void pool_channels(const window *w, float *to, int64_t c, int n, const int vectors, const bool is_max)
+TDN_INLINE void pool_channels(const window *w, float *to, int64_t c, int n, const int vectors,
+                              const bool is_max)
 {
     vf acc[VECTORS];
-    TDN_UNROLL for (int v = 0; v < vectors; v++)
-        acc[v] = vf_set(is_max ? -INFINITY : 0);
+    TDN_UNROLL for (int v = 0; v < vectors; v++) acc[v] = vf_set(is_max ? -INFINITY : 0);
     for (int64_t i = 0; i < w->n[0]; i++)
         for (int64_t j = 0; j < w->n[1]; j++) {
             const float *p = w->from + i * w->step[0] + j * w->step[1] + c;
             for (int64_t k = 0; k < w->n[2]; k++, p += w->step[2])
-                TDN_UNROLL for (int v = 0; v < vectors; v++) {
+                TDN_UNROLL for (int v = 0; v < vectors; v++)
+                {
                     const vf x = vectors == 1 ? vf_load_n(p, n) : vf_load(p + v * TDN_LANES);
                     acc[v] = is_max ? vf_max(acc[v], x) : acc[v] + x;
                 }
         }
-    TDN_UNROLL for (int v = 0; v < vectors; v++) {
+    TDN_UNROLL for (int v = 0; v < vectors; v++)
+    {
         const vf y = is_max ? acc[v] : acc[v] * vf_set(w->scale);
         if (vectors == 1)
             vf_store_n(to + c, y, n);
@@ -69,7 +72,8 @@ static void pool_line(const tdn_call *call, const int64_t at[3])
     window line = {.from = (const float *)x->data + at[0] * x->strides[0]};
     int64_t count = set_axis(&line, &a->desc, x, 0, at[1]);
     count *= set_axis(&line, &a->desc, x, 1, at[2]);
-    float *to = (float *)out->data + at[0] * out->strides[0] + at[1] * out->strides[1] + at[2] * out->strides[2];
+    float *to = (float *)out->data + at[0] * out->strides[0] + at[1] * out->strides[1] +
+                at[2] * out->strides[2];
     for (int64_t i = 0; i < out->dims[3]; i++, to += out->strides[3]) {
         window w = line;
         w.scale = 1.0f / (float)(count * set_axis(&w, &a->desc, x, 2, i));
@@ -87,6 +91,7 @@ void TDN_KERNEL(tdn_pool_f32)(const tdn_call *call, size_t tile)
     int64_t line, end;
     tdn_cpu_share(a->n_lines, (int64_t)tile, a->n_tiles, &line, &end);
     for (; line < end; line++)
-        pool_line(call, (const int64_t[3]){line / out->dims[2] / out->dims[1], line / out->dims[2] % out->dims[1],
-                                           line % out->dims[2]});
+        pool_line(call,
+                  (const int64_t[3]){line / out->dims[2] / out->dims[1],
+                                     line / out->dims[2] % out->dims[1], line % out->dims[2]});
 }

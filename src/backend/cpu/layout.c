@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loops over strided operands: axes of extent 1 are dropped, the innermost is the one that most operands have
- * contiguous, the others go by the stride of the main operand, and axes that lie as one for all operands are joined.
- * Operands are views of the same dims that have passed tdn_cpu_check_view.
+ * Loops over strided operands: axes of extent 1 are dropped, the innermost is the one that most
+ * operands have contiguous, the others go by the stride of the main operand, and axes that lie as
+ * one for all operands are joined. Operands are views of the same dims that have passed
+ * tdn_cpu_check_view.
  */
 #include <string.h>
 
@@ -20,13 +21,10 @@ static void swap_axes(tdn_layout *l, int a, int b)
     }
 }
 
-static int64_t length(int64_t stride)
-{
-    return stride < 0 ? -stride : stride;
-}
+static int64_t length(int64_t stride) { return stride < 0 ? -stride : stride; }
 
-/* Is axis a better innermost than b? By operands that are contiguous along it, then by those that are at least
- * broadcast; operand `out` counts twice. */
+/* Is axis a better innermost than b? By operands that are contiguous along it, then by those that
+ * are at least broadcast; operand `out` counts twice. */
 static int innermost_score(const tdn_layout *l, int axis, int out)
 {
     int score = 0;
@@ -75,7 +73,8 @@ static void join_axes(tdn_layout *l)
     }
 }
 
-void tdn_layout_collapse(tdn_layout *l, const tdn_view *const *views, int n, int main, int first_axis, int n_axes)
+void tdn_layout_collapse(tdn_layout *l, const tdn_view *const *views, int n, int main,
+                         int first_axis, int n_axes)
 {
     memset(l, 0, sizeof *l);
     l->n = n;

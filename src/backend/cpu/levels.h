@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Levels of instruction sets. Files k_*.c are compiled once a level, with -DTDN_LEVEL=base|avx2|avx512 on x86-64 and
- * -DTDN_LEVEL=neon on AArch64, and name what they export TDN_KERNEL(stem): "tdn_conv_f32" becomes
- * "tdn_conv_f32_avx512". A kernel list has a row for every level of every architecture, so that plans for other
- * machines can be made anywhere; the rows of the other architecture have no function.
+ * Levels of instruction sets. Files k_*.c are compiled once a level, with
+ * -DTDN_LEVEL=base|avx2|avx512 on x86-64 and -DTDN_LEVEL=neon on AArch64, and name what they export
+ * TDN_KERNEL(stem): "tdn_conv_f32" becomes "tdn_conv_f32_avx512". A kernel list has a row for every
+ * level of every architecture, so that plans for other machines can be made anywhere; the rows of
+ * the other architecture have no function.
  */
 #ifndef TDN_BACKEND_CPU_LEVELS_H
 #define TDN_BACKEND_CPU_LEVELS_H
@@ -15,8 +16,9 @@
 #define TDN_ISA_BITS_avx512 (TDN_ISA_X86 | TDN_ISA_AVX2 | TDN_ISA_AVX512)
 #define TDN_ISA_BITS_neon TDN_ISA_ARM
 
-/* The register tile of matrix kernels: rows x columns. 2 vectors of columns; rows x 2 + 3 registers at most.
- * 12x32 fills 24 of 32 zmm registers, and its 12 row pointers leave an index and a pointer of the general ones. */
+/* The register tile of matrix kernels: rows x columns. 2 vectors of columns; rows x 2 + 3 registers
+ * at most. 12x32 fills 24 of 32 zmm registers, and its 12 row pointers leave an index and a pointer
+ * of the general ones. */
 #define TDN_MR_base 4
 #define TDN_NR_base 8
 #define TDN_MR_avx2 6
@@ -46,24 +48,27 @@
 #endif
 
 /* Declares all levels of something; `type` is a function type. */
-#define TDN_DECLARE_LEVELS(type, stem) extern type stem##_base, stem##_avx2, stem##_avx512, stem##_neon
+#define TDN_DECLARE_LEVELS(type, stem)                                                             \
+    extern type stem##_base, stem##_avx2, stem##_avx512, stem##_neon
 
 typedef void tdn_kernel_fn(const tdn_call *call, size_t tile);
 
-/* Rows of a kernel list, best last within an architecture: with the register tile, or with the vector's lanes. */
-#define TDN_TILE_ROWS(text, stem)                                                                                      \
-    {text "_neon", TDN_ISA_BITS_neon, TDN_MR_neon, TDN_NR_neon, TDN_ON_ARM(stem##_neon)},                              \
-        {text "_base", TDN_ISA_BITS_base, TDN_MR_base, TDN_NR_base, TDN_ON_X86(stem##_base)},                          \
-        {text "_avx2", TDN_ISA_BITS_avx2, TDN_MR_avx2, TDN_NR_avx2, TDN_ON_X86(stem##_avx2)},                          \
-    {                                                                                                                  \
-        text "_avx512", TDN_ISA_BITS_avx512, TDN_MR_avx512, TDN_NR_avx512, TDN_ON_X86(stem##_avx512)                   \
+/* Rows of a kernel list, best last within an architecture: with the register tile, or with the
+ * vector's lanes. */
+#define TDN_TILE_ROWS(text, stem)                                                                  \
+    {text "_neon", TDN_ISA_BITS_neon, TDN_MR_neon, TDN_NR_neon, TDN_ON_ARM(stem##_neon)},          \
+        {text "_base", TDN_ISA_BITS_base, TDN_MR_base, TDN_NR_base, TDN_ON_X86(stem##_base)},      \
+        {text "_avx2", TDN_ISA_BITS_avx2, TDN_MR_avx2, TDN_NR_avx2, TDN_ON_X86(stem##_avx2)},      \
+    {                                                                                              \
+        text "_avx512", TDN_ISA_BITS_avx512, TDN_MR_avx512, TDN_NR_avx512,                         \
+            TDN_ON_X86(stem##_avx512)                                                              \
     }
-#define TDN_LANE_ROWS(text, stem)                                                                                      \
-    {text "_neon", TDN_ISA_BITS_neon, 0, 4, TDN_ON_ARM(stem##_neon)},                                                  \
-        {text "_base", TDN_ISA_BITS_base, 0, 4, TDN_ON_X86(stem##_base)},                                              \
-        {text "_avx2", TDN_ISA_BITS_avx2, 0, 8, TDN_ON_X86(stem##_avx2)},                                              \
-    {                                                                                                                  \
-        text "_avx512", TDN_ISA_BITS_avx512, 0, 16, TDN_ON_X86(stem##_avx512)                                          \
+#define TDN_LANE_ROWS(text, stem)                                                                  \
+    {text "_neon", TDN_ISA_BITS_neon, 0, 4, TDN_ON_ARM(stem##_neon)},                              \
+        {text "_base", TDN_ISA_BITS_base, 0, 4, TDN_ON_X86(stem##_base)},                          \
+        {text "_avx2", TDN_ISA_BITS_avx2, 0, 8, TDN_ON_X86(stem##_avx2)},                          \
+    {                                                                                              \
+        text "_avx512", TDN_ISA_BITS_avx512, 0, 16, TDN_ON_X86(stem##_avx512)                      \
     }
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Family map: an expression over broadcast, strided operands. Axes that are contiguous for all operands together are
- * joined; the innermost is the one that most operands have contiguous, so that the interpreter reads them in place.
- * An output may lie exactly on an input (same address, dims and strides) when there is one output; other overlaps are
- * not allowed.
+ * Family map: an expression over broadcast, strided operands. Axes that are contiguous for all
+ * operands together are joined; the innermost is the one that most operands have contiguous, so
+ * that the interpreter reads them in place. An output may lie exactly on an input (same address,
+ * dims and strides) when there is one output; other overlaps are not allowed.
  */
 #include "backend/cpu/map.h"
 
@@ -11,8 +11,8 @@
 
 enum { TILES_WANTED = 64, TILE_COST = 1 << 16 /* adds: some 5 us */, COLUMNS_A_TILE = 1024 };
 
-static tdn_status collapse(tdn_layout *l, const tdn_view *in, int n_in, const tdn_view *out, int n_out,
-                           tdn_error *error)
+static tdn_status collapse(tdn_layout *l, const tdn_view *in, int n_in, const tdn_view *out,
+                           int n_out, tdn_error *error)
 {
     if (n_in < 0 || n_in > TDN_EXPR_MAX_IN || n_out < 1 || n_out > TDN_EXPR_MAX_OUT)
         return tdn_fail(error, TDN_E_UNSUPPORTED, "%d inputs and %d outputs of a map", n_in, n_out);
@@ -38,7 +38,8 @@ static size_t head_size(int n_operands, int rank)
 static void fill(tdn_map_args *args, const tdn_layout *l, int n_in, const tdn_map_program *program)
 {
     const int64_t n_rows = tdn_layout_rows(l), cols = l->dims[l->rank - 1];
-    const int64_t wanted = tdn_cpu_min(TILES_WANTED, n_rows * cols / (TILE_COST / tdn_map_cost(program) + 1) + 1);
+    const int64_t wanted =
+        tdn_cpu_min(TILES_WANTED, n_rows * cols / (TILE_COST / tdn_map_cost(program) + 1) + 1);
     const int64_t by_rows = tdn_cpu_max(1, tdn_cpu_min(n_rows, wanted));
     const int64_t by_cols = tdn_cpu_max(1, tdn_cpu_min(wanted / by_rows, cols / COLUMNS_A_TILE));
     *args = (tdn_map_args){.rank = l->rank,
@@ -52,15 +53,18 @@ static void fill(tdn_map_args *args, const tdn_layout *l, int n_in, const tdn_ma
         memcpy(args->strides + i * l->rank, l->strides[i], (size_t)l->rank * sizeof(int64_t));
 }
 
-static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena, tdn_error *error)
+static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
+                       tdn_error *error)
 {
     memset(made, 0, sizeof *made);
     made->packed_input = -1;
     made->kernel = tdn_kernel_best(tdn_family_map.kernels, isa);
     if (!made->kernel || !g->expr || g->n_extra)
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "a map without an expression, or for no such CPU");
+        return tdn_fail(error, TDN_E_UNSUPPORTED,
+                        "a map without an expression, or for no such CPU");
     if (g->expr->n_in > g->n_in || g->expr->n_out != g->n_out)
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "an expression of other inputs and outputs than its map");
+        return tdn_fail(error, TDN_E_UNSUPPORTED,
+                        "an expression of other inputs and outputs than its map");
     tdn_layout l;
     TDN_TRY(collapse(&l, g->in, g->n_in, g->out, g->n_out, error));
     tdn_map_program *program;
@@ -76,8 +80,9 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     return TDN_OK;
 }
 
-static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size, const tdn_view *in, int n_in,
-                        const tdn_view *out, int n_out, tdn_work *work, tdn_error *error)
+static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size,
+                        const tdn_view *in, int n_in, const tdn_view *out, int n_out,
+                        tdn_work *work, tdn_error *error)
 {
     (void)kernel;
     tdn_layout l;
@@ -88,7 +93,8 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
     const tdn_map_program *program = (const void *)((const char *)args + head);
     TDN_TRY(tdn_map_program_check(program, args_size - head, error));
     if (program->n_in != n_in || program->n_out != n_out)
-        return tdn_fail(error, TDN_E_FORMAT, "an expression of other inputs and outputs than its map");
+        return tdn_fail(error, TDN_E_FORMAT,
+                        "an expression of other inputs and outputs than its map");
     union {
         tdn_map_args args;
         char room[sizeof(tdn_map_args) + TDN_MAP_OPERANDS * TDN_MAX_RANK * sizeof(int64_t)];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Arguments of a map step: the collapsed loop over its elements. Behind the struct: strides[n_in + n_out][rank], then
- * the program. The last axis is the columns of a region, the one before it the rows; all but the last, flattened, are
- * shared among tiles.
+ * Arguments of a map step: the collapsed loop over its elements. Behind the struct: strides[n_in +
+ * n_out][rank], then the program. The last axis is the columns of a region, the one before it the
+ * rows; all but the last, flattened, are shared among tiles.
  */
 #ifndef TDN_BACKEND_CPU_MAP_H
 #define TDN_BACKEND_CPU_MAP_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Arguments of conv and gemm steps, and what their kernels share: the layout of scratch, and the epilogue's operands
- * for a run of rows.
+ * Arguments of conv and gemm steps, and what their kernels share: the layout of scratch, and the
+ * epilogue's operands for a run of rows.
  */
 #ifndef TDN_BACKEND_CPU_MATRIX_H
 #define TDN_BACKEND_CPU_MATRIX_H
@@ -28,16 +28,19 @@ typedef struct tdn_dwconv_args {
 } tdn_dwconv_args;
 
 typedef struct tdn_gemm_args {
-    int32_t packed;      /* in[1] is packed: [batch][panel][k][nr] */
-    int32_t shared;      /* one right operand for all batches: rows are (b0, b1, m) */
-    int64_t b_dims[2];   /* batch axes of the right operand: 1, or as out's */
+    int32_t packed;    /* in[1] is packed: [batch][panel][k][nr] */
+    int32_t shared;    /* one right operand for all batches: rows are (b0, b1, m) */
+    int64_t b_dims[2]; /* batch axes of the right operand: 1, or as out's */
     tdn_tiling tiling;
     tdn_epilogue epilogue;
 } tdn_gemm_args;
 
-_Static_assert(sizeof(tdn_conv_args) == 64 + sizeof(tdn_tiling) + sizeof(tdn_epilogue), "no padding: compared as bytes");
-_Static_assert(sizeof(tdn_dwconv_args) == 64 + sizeof(tdn_epilogue), "no padding: compared as bytes");
-_Static_assert(sizeof(tdn_gemm_args) == 24 + sizeof(tdn_tiling) + sizeof(tdn_epilogue), "no padding: compared as bytes");
+_Static_assert(sizeof(tdn_conv_args) == 64 + sizeof(tdn_tiling) + sizeof(tdn_epilogue),
+               "no padding: compared as bytes");
+_Static_assert(sizeof(tdn_dwconv_args) == 64 + sizeof(tdn_epilogue),
+               "no padding: compared as bytes");
+_Static_assert(sizeof(tdn_gemm_args) == 24 + sizeof(tdn_tiling) + sizeof(tdn_epilogue),
+               "no padding: compared as bytes");
 
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_conv_f32);
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_dwconv_f32);
@@ -58,7 +61,8 @@ typedef struct tdn_matrix_scratch {
     void *program;
 } tdn_matrix_scratch;
 
-static inline size_t tdn_matrix_scratch_set(tdn_matrix_scratch *s, void *memory, const tdn_tiling *t, int64_t n_extra)
+static inline size_t tdn_matrix_scratch_set(tdn_matrix_scratch *s, void *memory,
+                                            const tdn_tiling *t, int64_t n_extra)
 {
     const size_t rows = (size_t)t->max_rows, pointer = sizeof(void *);
     const size_t a = tdn_round_up(rows * (size_t)t->n_taps * pointer, TDN_ALIGN);
@@ -85,10 +89,11 @@ static inline int64_t tdn_matrix_offset(const tdn_view *v, const int64_t *at, in
     return offset;
 }
 
-/* The epilogue's program over n_rows rows from `at` along the second last axis, columns col0..col1, in place. */
-static inline void tdn_epilogue_run(const tdn_call *call, const tdn_epilogue *epilogue, const int64_t *at,
-                                    int64_t n_rows, int64_t col0, int64_t col1, tdn_map_region_fn *region_fn,
-                                    void *scratch)
+/* The epilogue's program over n_rows rows from `at` along the second last axis, columns col0..col1,
+ * in place. */
+static inline void tdn_epilogue_run(const tdn_call *call, const tdn_epilogue *epilogue,
+                                    const int64_t *at, int64_t n_rows, int64_t col0, int64_t col1,
+                                    tdn_map_region_fn *region_fn, void *scratch)
 {
     const tdn_view *out = &call->out[0];
     const int last = out->rank - 1;
@@ -99,7 +104,8 @@ static inline void tdn_epilogue_run(const tdn_call *call, const tdn_epilogue *ep
         const tdn_view *v = i ? &call->in[epilogue->first + i - 1] : out;
         const int64_t offset = tdn_matrix_offset(v, at, col0);
         const bool is_bool = v->dtype == TDN_BOOL;
-        region.in[i] = (tdn_map_operand){.data = (char *)v->data + offset * (is_bool ? 1 : (int64_t)sizeof(float)),
+        region.in[i] = (tdn_map_operand){.data = (char *)v->data +
+                                                 offset * (is_bool ? 1 : (int64_t)sizeof(float)),
                                          .row = v->strides[last - 1],
                                          .col = v->strides[last],
                                          .is_bool = is_bool};

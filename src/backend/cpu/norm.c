@@ -1,29 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Family norm: layer normalisation, a row (all axes from one on) at a time. Operands of a row that are not contiguous
- * are gathered into scratch. */
+/* Family norm: layer normalisation, a row (all axes from one on) at a time. Operands of a row that
+ * are not contiguous are gathered into scratch. */
 #include <string.h>
 
 #include "backend/cpu/along.h"
 
 enum { TILES_WANTED = 32, TILE_ELEMENTS = 1 << 13 };
 
-static tdn_status check_views(int axis, const tdn_view *in, int n_in, const tdn_view *out, int n_out,
-                              tdn_error *error)
+static tdn_status check_views(int axis, const tdn_view *in, int n_in, const tdn_view *out,
+                              int n_out, tdn_error *error)
 {
     TDN_TRY(tdn_cpu_check_counts(n_in, 3, n_out, 1, error));
     if (out->rank < 1 || axis < 0 || axis >= out->rank)
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "a normalisation from axis %d of %d", axis, out->rank);
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "a normalisation from axis %d of %d", axis,
+                        out->rank);
     TDN_TRY(tdn_cpu_check_view(out, out->rank, TDN_F32, "the output of a normalisation", error));
     for (int i = 0; i < 3; i++) {
-        TDN_TRY(tdn_cpu_check_view(&in[i], out->rank, TDN_F32, "an input of a normalisation", error));
+        TDN_TRY(
+            tdn_cpu_check_view(&in[i], out->rank, TDN_F32, "an input of a normalisation", error));
         if (!tdn_view_same_dims(&in[i], out))
             return tdn_fail(error, TDN_E_UNSUPPORTED, "a normalisation whose dims do not fit");
     }
     return TDN_OK;
 }
 
-static tdn_status plan(tdn_norm_args *a, int axis, float epsilon, const tdn_view *in, int n_in, const tdn_view *out,
-                       int n_out, tdn_error *error)
+static tdn_status plan(tdn_norm_args *a, int axis, float epsilon, const tdn_view *in, int n_in,
+                       const tdn_view *out, int n_out, tdn_error *error)
 {
     TDN_TRY(check_views(axis, in, n_in, out, n_out, error));
     const tdn_view *const views[TDN_NORM_OPERANDS] = {&in[0], &in[1], &in[2], out};
@@ -48,14 +50,16 @@ static tdn_status plan(tdn_norm_args *a, int axis, float epsilon, const tdn_view
     return TDN_OK;
 }
 
-static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena, tdn_error *error)
+static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
+                       tdn_error *error)
 {
     memset(made, 0, sizeof *made);
     made->packed_input = -1;
     made->kernel = tdn_kernel_best(tdn_family_norm.kernels, isa);
     const tdn_norm_desc *desc = g->desc;
     if (!made->kernel || !desc || g->expr)
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "a normalisation with an epilogue, or for no such CPU");
+        return tdn_fail(error, TDN_E_UNSUPPORTED,
+                        "a normalisation with an epilogue, or for no such CPU");
     tdn_norm_args *a = made->args = tdn_arena_alloc(arena, 1, sizeof *a);
     made->args_size = sizeof *a;
     if (!a)
@@ -63,8 +67,9 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     return plan(a, desc->axis, desc->epsilon, g->in, g->n_in, g->out, g->n_out, error);
 }
 
-static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size, const tdn_view *in, int n_in,
-                        const tdn_view *out, int n_out, tdn_work *work, tdn_error *error)
+static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size,
+                        const tdn_view *in, int n_in, const tdn_view *out, int n_out,
+                        tdn_work *work, tdn_error *error)
 {
     (void)kernel;
     const tdn_norm_args *a = args;
@@ -73,7 +78,8 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
         return tdn_fail(error, TDN_E_FORMAT, "arguments of a normalisation are cut");
     TDN_TRY(plan(&wanted, a->axis, a->epsilon, in, n_in, out, n_out, error));
     if (memcmp(&wanted, a, sizeof wanted) != 0)
-        return tdn_fail(error, TDN_E_FORMAT, "arguments of a normalisation do not fit its operands");
+        return tdn_fail(error, TDN_E_FORMAT,
+                        "arguments of a normalisation do not fit its operands");
     *work = (tdn_work){.n_tiles = (size_t)a->n_tiles,
                        .scratch_size = (size_t)a->length * sizeof(float) * TDN_NORM_OPERANDS,
                        .flops = 8 * tdn_view_count(out)};
@@ -85,4 +91,5 @@ static const tdn_kernel kernels[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-const tdn_family tdn_family_norm = {.name = "norm", .kernels = kernels, .make = make, .check = check};
+const tdn_family tdn_family_norm = {
+    .name = "norm", .kernels = kernels, .make = make, .check = check};

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Family pad: fp32 with a constant around it. Inner axes without padding that lie as one are joined, so that a line is
- * long; a line is filled, or filled, copied and filled. Limited by memory, so it is built once, without levels.
+ * Family pad: fp32 with a constant around it. Inner axes without padding that lie as one are
+ * joined, so that a line is long; a line is filled, or filled, copied and filled. Limited by
+ * memory, so it is built once, without levels.
  */
 #include <string.h>
 
@@ -13,7 +14,7 @@ typedef struct pad_args {
     int32_t zero;
     int64_t n_lines; /* of out: product of all dims but the last */
     int64_t before[TDN_MAX_RANK];
-    int64_t in[TDN_MAX_RANK], out[TDN_MAX_RANK]; /* dims */
+    int64_t in[TDN_MAX_RANK], out[TDN_MAX_RANK];  /* dims */
     int64_t from[TDN_MAX_RANK], to[TDN_MAX_RANK]; /* strides */
 } pad_args;
 
@@ -22,8 +23,8 @@ enum { TILE_ELEMENTS = 1 << 15, TILES_WANTED = 32 };
 /* Can axis i + 1, which is not padded, be a part of axis i? */
 static bool joins(const pad_args *a, int i)
 {
-    return a->before[i + 1] == 0 && a->in[i + 1] == a->out[i + 1] && a->from[i] == a->from[i + 1] * a->in[i + 1] &&
-           a->to[i] == a->to[i + 1] * a->out[i + 1];
+    return a->before[i + 1] == 0 && a->in[i + 1] == a->out[i + 1] &&
+           a->from[i] == a->from[i + 1] * a->in[i + 1] && a->to[i] == a->to[i + 1] * a->out[i + 1];
 }
 
 static void swap(int64_t *x, int64_t *y)
@@ -68,8 +69,8 @@ static void join_axes(pad_args *a)
     }
 }
 
-static tdn_status plan(pad_args *a, const int64_t *before, float value, const tdn_view *in, int n_in,
-                       const tdn_view *out, int n_out, tdn_error *error)
+static tdn_status plan(pad_args *a, const int64_t *before, float value, const tdn_view *in,
+                       int n_in, const tdn_view *out, int n_out, tdn_error *error)
 {
     TDN_TRY(tdn_cpu_check_counts(n_in, 1, n_out, 1, error));
     TDN_TRY(tdn_cpu_check_view(out, out->rank, TDN_F32, "the target of a padding", error));
@@ -104,7 +105,8 @@ typedef struct stored_args {
     pad_args derived;
 } stored_args;
 
-static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena, tdn_error *error)
+static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
+                       tdn_error *error)
 {
     memset(made, 0, sizeof *made);
     made->packed_input = -1;
@@ -123,8 +125,9 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     return TDN_OK;
 }
 
-static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size, const tdn_view *in, int n_in,
-                        const tdn_view *out, int n_out, tdn_work *work, tdn_error *error)
+static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size,
+                        const tdn_view *in, int n_in, const tdn_view *out, int n_out,
+                        tdn_work *work, tdn_error *error)
 {
     (void)kernel;
     const stored_args *a = args;
@@ -144,7 +147,8 @@ static void fill_line(float *to, int64_t stride, int64_t n, float value)
         to[i * stride] = value;
 }
 
-static void copy_line(float *to, int64_t to_stride, const float *from, int64_t from_stride, int64_t n)
+static void copy_line(float *to, int64_t to_stride, const float *from, int64_t from_stride,
+                      int64_t n)
 {
     if (to_stride == 1 && from_stride == 1) {
         memcpy(to, from, (size_t)n * sizeof *to);
@@ -177,7 +181,8 @@ static void pad_f32(const tdn_call *call, size_t tile)
         }
         const int64_t n = a->in[last], before = a->before[last];
         fill_line(p, a->to[last], before, a->value);
-        copy_line(p + before * a->to[last], a->to[last], (const float *)call->in[0].data + from, a->from[last], n);
+        copy_line(p + before * a->to[last], a->to[last], (const float *)call->in[0].data + from,
+                  a->from[last], n);
         fill_line(p + (before + n) * a->to[last], a->to[last], a->out[last] - before - n, a->value);
     }
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Expressions compiled for the interpreter: dead code dropped, constants first and in registers that live on,
- * others in as few registers as their last uses allow, so that a chunk's registers stay in L1. A result that
- * is an output is stored by the instruction that makes it, straight into the output where that is dense.
+ * Expressions compiled for the interpreter: dead code dropped, constants first and in registers
+ * that live on, others in as few registers as their last uses allow, so that a chunk's registers
+ * stay in L1. A result that is an output is stored by the instruction that makes it, straight into
+ * the output where that is dense.
  */
 #include <string.h>
 
@@ -13,10 +14,7 @@ static size_t size_of(size_t n_instr)
     return sizeof(tdn_map_program) + n_instr * sizeof(tdn_map_instr);
 }
 
-size_t tdn_map_program_size(const tdn_map_program *program)
-{
-    return size_of(program->n_instr);
-}
+size_t tdn_map_program_size(const tdn_map_program *program) { return size_of(program->n_instr); }
 
 size_t tdn_map_scratch_size(const tdn_map_program *p)
 {
@@ -29,7 +27,8 @@ int64_t tdn_map_cost(const tdn_map_program *p)
     int64_t cost = 1;
     for (int i = p->n_const; i < p->n_instr; i++) {
         const int op = p->code[i].op;
-        const bool slow = op == TDN_X_POW || op == TDN_X_MOD || (op >= TDN_X_TAN && op <= TDN_X_ATANH);
+        const bool slow =
+            op == TDN_X_POW || op == TDN_X_MOD || (op >= TDN_X_TAN && op <= TDN_X_ATANH);
         const bool middling = op >= TDN_X_EXP && op <= TDN_X_COS;
         cost += slow ? 200 : middling ? 16 : op == TDN_X_DIV || op == TDN_X_SQRT ? 4 : 1;
     }
@@ -94,7 +93,8 @@ static void release(allocation *s, const tdn_expr *e, int at, int n_const)
     }
 }
 
-/* The last instruction of the program that wrote `reg`, to store its result as well; NULL where it cannot. */
+/* The last instruction of the program that wrote `reg`, to store its result as well; NULL where it
+ * cannot. */
 static tdn_map_instr *maker(tdn_map_program *p, uint8_t reg)
 {
     for (int i = p->n_instr - 1; i >= p->n_const; i--)
@@ -145,25 +145,29 @@ tdn_status tdn_map_compile(tdn_map_program **program, const tdn_expr *expr, tdn_
         }
     p->n_const = p->n_instr;
     for (int i = 0; i < expr->n_instr; i++)
-        if (expr->code[i].op != TDN_X_CONST && (expr->code[i].op == TDN_X_STORE || s.last_use[i] >= 0))
+        if (expr->code[i].op != TDN_X_CONST &&
+            (expr->code[i].op == TDN_X_STORE || s.last_use[i] >= 0))
             compile_one(p, &s, expr, i);
     p->n_regs = (uint16_t)s.n_regs;
     *program = p;
     return TDN_OK;
 }
 
-static bool check_instr(const tdn_map_program *p, int at, bool written[256], int n_stores[TDN_EXPR_MAX_OUT])
+static bool check_instr(const tdn_map_program *p, int at, bool written[256],
+                        int n_stores[TDN_EXPR_MAX_OUT])
 {
     const tdn_map_instr *m = &p->code[at];
     if (m->op >= TDN_X_COUNT || m->store > p->n_out || (m->op == TDN_X_CONST) != (at < p->n_const))
         return false;
     const uint8_t args[3] = {m->a, m->b, m->c};
     for (int i = 0; i < 3; i++)
-        if (i < tdn_expr_ops[m->op].n_args ? args[i] >= p->n_regs || !written[args[i]] : args[i] != 0)
+        if (i < tdn_expr_ops[m->op].n_args ? args[i] >= p->n_regs || !written[args[i]]
+                                           : args[i] != 0)
             return false;
     if (m->op == TDN_X_INPUT && m->index >= p->n_in)
         return false;
-    if ((m->op == TDN_X_STORE && !m->store) || ((m->op == TDN_X_INPUT || m->op == TDN_X_CONST) && m->store))
+    if ((m->op == TDN_X_STORE && !m->store) ||
+        ((m->op == TDN_X_INPUT || m->op == TDN_X_CONST) && m->store))
         return false;
     if (m->store)
         n_stores[m->store - 1]++;
@@ -179,8 +183,8 @@ tdn_status tdn_map_program_check(const void *program, size_t size, tdn_error *er
     const tdn_map_program *p = program;
     if (size < sizeof *p || size != size_of(p->n_instr))
         return tdn_fail(error, TDN_E_FORMAT, "an expression of the wrong size");
-    if (p->n_in > TDN_EXPR_MAX_IN || p->n_out < 1 || p->n_out > TDN_EXPR_MAX_OUT || p->n_const > p->n_instr ||
-        p->n_regs < p->n_const || p->n_regs > 256)
+    if (p->n_in > TDN_EXPR_MAX_IN || p->n_out < 1 || p->n_out > TDN_EXPR_MAX_OUT ||
+        p->n_const > p->n_instr || p->n_regs < p->n_const || p->n_regs > 256)
         return tdn_fail(error, TDN_E_FORMAT, "an expression with counts out of range");
     bool written[256] = {false};
     int n_stores[TDN_EXPR_MAX_OUT] = {0};
@@ -189,7 +193,7 @@ tdn_status tdn_map_program_check(const void *program, size_t size, tdn_error *er
             return tdn_fail(error, TDN_E_FORMAT, "instruction %d of an expression is damaged", i);
     for (int i = 0; i < p->n_out; i++)
         if (n_stores[i] != 1)
-            return tdn_fail(error, TDN_E_FORMAT, "output %d of an expression is written %d times", i,
-                            n_stores[i]);
+            return tdn_fail(error, TDN_E_FORMAT, "output %d of an expression is written %d times",
+                            i, n_stores[i]);
     return TDN_OK;
 }

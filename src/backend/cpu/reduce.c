@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Family reduce: any axes, any strides. Kept axes and reduced axes each collapse by themselves. Vectors lie along the
- * last reduced axis or along the last kept one, whichever is contiguous in the input; where neither is, along the
- * reduced one, gathered.
+ * Family reduce: any axes, any strides. Kept axes and reduced axes each collapse by themselves.
+ * Vectors lie along the last reduced axis or along the last kept one, whichever is contiguous in
+ * the input; where neither is, along the reduced one, gathered.
  */
 #include <string.h>
 
@@ -24,7 +24,8 @@ static void move_axis_last(tdn_layout *l, int axis)
     l->strides[1][last] = s1;
 }
 
-/* The axes (kept or reduced) of in and out as a layout of their own, the input's contiguous one last. */
+/* The axes (kept or reduced) of in and out as a layout of their own, the input's contiguous one
+ * last. */
 static void split_axes(tdn_layout *l, const tdn_view *in, const tdn_view *out, bool kept)
 {
     tdn_view a = {.rank = 0}, b = {.rank = 0};
@@ -46,8 +47,8 @@ static void split_axes(tdn_layout *l, const tdn_view *in, const tdn_view *out, b
         }
 }
 
-static tdn_status check_views(const tdn_view *in, int n_in, const tdn_view *out, int n_out, int kind,
-                              tdn_error *error)
+static tdn_status check_views(const tdn_view *in, int n_in, const tdn_view *out, int n_out,
+                              int kind, tdn_error *error)
 {
     TDN_TRY(tdn_cpu_check_counts(n_in, 1, n_out, 1, error));
     if (kind < 0 || kind > TDN_REDUCE_LOGSUMEXP)
@@ -56,12 +57,13 @@ static tdn_status check_views(const tdn_view *in, int n_in, const tdn_view *out,
     TDN_TRY(tdn_cpu_check_view(out, out->rank, TDN_F32, "the output of a reduction", error));
     for (int i = 0; i < in->rank; i++)
         if ((in->dims[i] != out->dims[i] && out->dims[i] != 1) || in->dims[i] < 1)
-            return tdn_fail(error, TDN_E_UNSUPPORTED, "a reduction over nothing, or whose dims do not fit");
+            return tdn_fail(error, TDN_E_UNSUPPORTED,
+                            "a reduction over nothing, or whose dims do not fit");
     return TDN_OK;
 }
 
-static tdn_status plan(tdn_reduce_args *a, int kind, const tdn_view *in, int n_in, const tdn_view *out, int n_out,
-                       tdn_error *error)
+static tdn_status plan(tdn_reduce_args *a, int kind, const tdn_view *in, int n_in,
+                       const tdn_view *out, int n_out, tdn_error *error)
 {
     TDN_TRY(check_views(in, n_in, out, n_out, kind, error));
     tdn_layout kept, reduced;
@@ -80,7 +82,8 @@ static tdn_status plan(tdn_reduce_args *a, int kind, const tdn_view *in, int n_i
     a->count = tdn_layout_rows(&reduced) * last;
     const int64_t wanted = tdn_cpu_min(TILES_WANTED, tdn_view_count(in) / TILE_ELEMENTS + 1);
     a->row_tiles = (int32_t)tdn_cpu_min(a->n_rows, wanted);
-    a->col_tiles = (int32_t)tdn_cpu_max(1, tdn_cpu_min(wanted / a->row_tiles, cols / (a->along ? 1 : COLUMNS_A_TILE)));
+    a->col_tiles = (int32_t)tdn_cpu_max(
+        1, tdn_cpu_min(wanted / a->row_tiles, cols / (a->along ? 1 : COLUMNS_A_TILE)));
     memcpy(a->kept, kept.dims, (size_t)kept.rank * sizeof(int64_t));
     memcpy(a->kept_in, kept.strides[0], (size_t)kept.rank * sizeof(int64_t));
     memcpy(a->kept_out, kept.strides[1], (size_t)kept.rank * sizeof(int64_t));
@@ -89,21 +92,25 @@ static tdn_status plan(tdn_reduce_args *a, int kind, const tdn_view *in, int n_i
     return TDN_OK;
 }
 
-static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena, tdn_error *error)
+static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
+                       tdn_error *error)
 {
     memset(made, 0, sizeof *made);
     made->packed_input = -1;
     made->kernel = tdn_kernel_best(tdn_family_reduce.kernels, isa);
     const tdn_reduce_desc *desc = g->desc;
     if (!made->kernel || !desc || g->expr)
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "a reduction with an epilogue, or for no such CPU");
+        return tdn_fail(error, TDN_E_UNSUPPORTED,
+                        "a reduction with an epilogue, or for no such CPU");
     tdn_reduce_args *a = made->args = tdn_arena_alloc(arena, 1, sizeof *a);
     made->args_size = sizeof *a;
-    return a ? plan(a, desc->kind, g->in, g->n_in, g->out, g->n_out, error) : tdn_fail_nomem(error, "a reduction");
+    return a ? plan(a, desc->kind, g->in, g->n_in, g->out, g->n_out, error)
+             : tdn_fail_nomem(error, "a reduction");
 }
 
-static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size, const tdn_view *in, int n_in,
-                        const tdn_view *out, int n_out, tdn_work *work, tdn_error *error)
+static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size,
+                        const tdn_view *in, int n_in, const tdn_view *out, int n_out,
+                        tdn_work *work, tdn_error *error)
 {
     (void)kernel;
     const tdn_reduce_args *a = args;
@@ -113,7 +120,8 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
     TDN_TRY(plan(&wanted, a->kind, in, n_in, out, n_out, error));
     if (memcmp(&wanted, a, sizeof wanted) != 0)
         return tdn_fail(error, TDN_E_FORMAT, "arguments of a reduction do not fit its operands");
-    *work = (tdn_work){.n_tiles = (size_t)a->row_tiles * (size_t)a->col_tiles, .flops = tdn_view_count(in)};
+    *work = (tdn_work){.n_tiles = (size_t)a->row_tiles * (size_t)a->col_tiles,
+                       .flops = tdn_view_count(in)};
     return TDN_OK;
 }
 
@@ -122,4 +130,5 @@ static const tdn_kernel kernels[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-const tdn_family tdn_family_reduce = {.name = "reduce", .kernels = kernels, .make = make, .check = check};
+const tdn_family tdn_family_reduce = {
+    .name = "reduce", .kernels = kernels, .make = make, .check = check};

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Family softmax, and its logarithm, along any axis: a row at a time. A row that is not contiguous is gathered into
- * scratch, where its three passes stay in L1 or L2. */
+/* Family softmax, and its logarithm, along any axis: a row at a time. A row that is not contiguous
+ * is gathered into scratch, where its three passes stay in L1 or L2. */
 #include <string.h>
 
 #include "backend/cpu/along.h"
 
 enum { TILES_WANTED = 32, TILE_ELEMENTS = 1 << 13 };
 
-static tdn_status plan(tdn_softmax_args *a, int axis, int log, const tdn_view *in, int n_in, const tdn_view *out,
-                       int n_out, tdn_error *error)
+static tdn_status plan(tdn_softmax_args *a, int axis, int log, const tdn_view *in, int n_in,
+                       const tdn_view *out, int n_out, tdn_error *error)
 {
     TDN_TRY(tdn_cpu_check_counts(n_in, 1, n_out, 1, error));
     TDN_TRY(tdn_cpu_check_view(in, out->rank, TDN_F32, "the input of softmax", error));
@@ -34,7 +34,8 @@ static tdn_status plan(tdn_softmax_args *a, int axis, int log, const tdn_view *i
     return TDN_OK;
 }
 
-static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena, tdn_error *error)
+static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
+                       tdn_error *error)
 {
     memset(made, 0, sizeof *made);
     made->packed_input = -1;
@@ -49,8 +50,9 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     return plan(a, desc->axis, desc->log != 0, g->in, g->n_in, g->out, g->n_out, error);
 }
 
-static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size, const tdn_view *in, int n_in,
-                        const tdn_view *out, int n_out, tdn_work *work, tdn_error *error)
+static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size,
+                        const tdn_view *in, int n_in, const tdn_view *out, int n_out,
+                        tdn_work *work, tdn_error *error)
 {
     (void)kernel;
     const tdn_softmax_args *a = args;
@@ -71,4 +73,5 @@ static const tdn_kernel kernels[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-const tdn_family tdn_family_softmax = {.name = "softmax", .kernels = kernels, .make = make, .check = check};
+const tdn_family tdn_family_softmax = {
+    .name = "softmax", .kernels = kernels, .make = make, .check = check};

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The CPU backend: its families, the targets a plan can be built for, and what this machine has. A target is what
- * people call a class of CPUs; its bits are what kernels of that section may use. A bit is set only where the
- * operating system saves the registers too: the compiler's run time asks CPUID and XGETBV for that.
+ * The CPU backend: its families, the targets a plan can be built for, and what this machine has. A
+ * target is what people call a class of CPUs; its bits are what kernels of that section may use. A
+ * bit is set only where the operating system saves the registers too: the compiler's run time asks
+ * CPUID and XGETBV for that.
  */
 #include "backend/cpu/cpu.h"
 
@@ -33,8 +34,8 @@ static const tdn_target targets[] = {
 
 #if defined(__x86_64__)
 
-/* AVX512-FP16 has no name in the compilers' __builtin_cpu_supports that this code must build with; it needs the same
- * saved registers as AVX-512F, which the caller has checked. */
+/* AVX512-FP16 has no name in the compilers' __builtin_cpu_supports that this code must build with;
+ * it needs the same saved registers as AVX-512F, which the caller has checked. */
 static bool has_avx512_fp16(void)
 {
     unsigned eax = 7, ebx, ecx = 0, edx;
@@ -78,17 +79,11 @@ static uint64_t detect(void)
 
 #elif defined(__aarch64__)
 
-static uint64_t detect(void)
-{
-    return TDN_ISA_ARM;
-}
+static uint64_t detect(void) { return TDN_ISA_ARM; }
 
 #else
 
-static uint64_t detect(void)
-{
-    return 0;
-}
+static uint64_t detect(void) { return 0; }
 
 #endif
 

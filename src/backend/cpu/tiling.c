@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The split of a matrix product into tiles and blocks of its sum, and packing of the right operand: a pure function of
- * the shape and the kernel's register tile, so that results do not depend on threads.
+ * The split of a matrix product into tiles and blocks of its sum, and packing of the right operand:
+ * a pure function of the shape and the kernel's register tile, so that results do not depend on
+ * threads.
  *
- * A tile is a range of rows times a range of column panels. Its rows are few enough that a block of them (rows x
- * k_block) stays in L2 while all panels pass; a block of one panel (k_block x nr) stays in L1 while all rows pass.
+ * A tile is a range of rows times a range of column panels. Its rows are few enough that a block of
+ * them (rows x k_block) stays in L2 while all panels pass; a block of one panel (k_block x nr)
+ * stays in L1 while all rows pass.
  */
 #include <string.h>
 
 #include "backend/cpu/cpu.h"
 
 enum {
-    SUM_BLOCK = 384,              /* terms of the sum in one pass: 48 KiB of a 32-column panel */
-    ROW_BLOCK_FLOATS = 40 << 10,  /* rows x k_block of one tile: 160 KiB */
-    ROW_POINTERS = 4096,          /* rows x taps of one tile: 32 KiB */
-    TILES_WANTED = 32,            /* enough to balance 8 threads */
-    TILE_FLOPS = 1 << 19          /* a tile of less is not worth a worker's attention: some 5 us */
+    SUM_BLOCK = 384,             /* terms of the sum in one pass: 48 KiB of a 32-column panel */
+    ROW_BLOCK_FLOATS = 40 << 10, /* rows x k_block of one tile: 160 KiB */
+    ROW_POINTERS = 4096,         /* rows x taps of one tile: 32 KiB */
+    TILES_WANTED = 32,           /* enough to balance 8 threads */
+    TILE_FLOPS = 1 << 19         /* a tile of less is not worth a worker's attention: some 5 us */
 };
 
 static void choose_blocks(tdn_tiling *t)
@@ -33,8 +35,9 @@ static void choose_blocks(tdn_tiling *t)
 }
 
 /*
- * Few enough rows for L2, and about as many tiles as wanted. Splitting rows makes more tiles read the right operand,
- * splitting columns more tiles read the left one: of all splits, the one that reads least.
+ * Few enough rows for L2, and about as many tiles as wanted. Splitting rows makes more tiles read
+ * the right operand, splitting columns more tiles read the left one: of all splits, the one that
+ * reads least.
  */
 static void choose_tiles(tdn_tiling *t, int64_t flops)
 {
@@ -43,7 +46,8 @@ static void choose_tiles(tdn_tiling *t, int64_t flops)
     const int64_t most = tdn_cpu_min(ROW_BLOCK_FLOATS / sum, ROW_POINTERS / t->n_taps) / t->mr;
     const int64_t wanted = tdn_cpu_max(1, tdn_cpu_min(TILES_WANTED, flops / TILE_FLOPS) / t->outer);
     const int64_t fewest = tdn_cpu_div_up(n_blocks, tdn_cpu_max(1, most));
-    const int64_t first = tdn_cpu_max(fewest, tdn_cpu_min(n_blocks, tdn_cpu_div_up(wanted, t->n_panels)));
+    const int64_t first =
+        tdn_cpu_max(fewest, tdn_cpu_min(n_blocks, tdn_cpu_div_up(wanted, t->n_panels)));
     int64_t best = INT64_MAX, by_rows = first, by_cols = 1;
     for (int64_t r = first; r == first || (r <= wanted && r <= n_blocks); r++) {
         const int64_t c = tdn_cpu_min(t->n_panels, tdn_cpu_div_up(wanted, r));
@@ -60,13 +64,14 @@ static void choose_tiles(tdn_tiling *t, int64_t flops)
     t->max_panels = (int32_t)tdn_cpu_div_up(t->n_panels, by_cols);
 }
 
-bool tdn_tiling_make(tdn_tiling *t, int64_t outer, int64_t rows, int64_t cols, int64_t n_taps, int64_t k,
-                     const tdn_kernel *kernel)
+bool tdn_tiling_make(tdn_tiling *t, int64_t outer, int64_t rows, int64_t cols, int64_t n_taps,
+                     int64_t k, const tdn_kernel *kernel)
 {
     const int64_t dims[] = {outer, rows, cols, n_taps, k};
     int64_t count;
-    if (!tdn_dims_count(dims, 5, &count) || count > INT64_MAX / 4 || outer > INT32_MAX || rows > INT32_MAX - 64 ||
-        cols > INT32_MAX - 64 || n_taps > ROW_POINTERS || n_taps < 1 || k < 1 || n_taps * k > INT32_MAX)
+    if (!tdn_dims_count(dims, 5, &count) || count > INT64_MAX / 4 || outer > INT32_MAX ||
+        rows > INT32_MAX - 64 || cols > INT32_MAX - 64 || n_taps > ROW_POINTERS || n_taps < 1 ||
+        k < 1 || n_taps * k > INT32_MAX)
         return false;
     memset(t, 0, sizeof *t);
     t->outer = outer;
@@ -89,15 +94,16 @@ bool tdn_tiling_make(tdn_tiling *t, int64_t outer, int64_t rows, int64_t cols, i
 }
 
 /* [panel][d0][d1][d2][d3][nr]; columns beyond the last are 0. */
-void tdn_pack_panels(float *to, const float *from, int64_t cols, int64_t col_stride, const int64_t dims[4],
-                     const int64_t strides[4], int nr)
+void tdn_pack_panels(float *to, const float *from, int64_t cols, int64_t col_stride,
+                     const int64_t dims[4], const int64_t strides[4], int nr)
 {
     for (int64_t col = 0; col < cols; col += nr)
         for (int64_t i0 = 0; i0 < dims[0]; i0++)
             for (int64_t i1 = 0; i1 < dims[1]; i1++)
                 for (int64_t i2 = 0; i2 < dims[2]; i2++)
                     for (int64_t i3 = 0; i3 < dims[3]; i3++, to += nr) {
-                        const float *p = from + i0 * strides[0] + i1 * strides[1] + i2 * strides[2] + i3 * strides[3];
+                        const float *p = from + i0 * strides[0] + i1 * strides[1] +
+                                         i2 * strides[2] + i3 * strides[3];
                         for (int j = 0; j < nr; j++)
                             to[j] = col + j < cols ? p[(col + j) * col_stride] : 0;
                     }

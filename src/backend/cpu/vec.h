@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Vectors of fp32 for kernels, written once and compiled once per instruction set level. The width follows the
- * compiler's flags: 16 lanes with AVX-512, 8 with AVX2, 4 otherwise (SSE2, NEON). GCC and Clang vector extensions;
- * intrinsics only where those cannot say it: masks, selection, min and max, square root, partial loads and stores.
+ * Vectors of fp32 for kernels, written once and compiled once per instruction set level. The width
+ * follows the compiler's flags: 16 lanes with AVX-512, 8 with AVX2, 4 otherwise (SSE2, NEON). GCC
+ * and Clang vector extensions; intrinsics only where those cannot say it: masks, selection, min and
+ * max, square root, partial loads and stores.
  *
- * No function here reads or writes outside the elements it is told to: user tensors are bound in place.
+ * No function here reads or writes outside the elements it is told to: user tensors are bound in
+ * place.
  */
 #ifndef TDN_BACKEND_CPU_VEC_H
 #define TDN_BACKEND_CPU_VEC_H
@@ -30,8 +32,9 @@
 #define TDN_LANES 4
 #endif
 
-/* Complete unrolling of a loop whose bounds are constants after inlining, so that arrays of vectors become registers.
- * Clang does it by itself, before it places arrays; told to, it does it too late. */
+/* Complete unrolling of a loop whose bounds are constants after inlining, so that arrays of vectors
+ * become registers. Clang does it by itself, before it places arrays; told to, it does it too late.
+ */
 #if defined(__clang__)
 #define TDN_UNROLL
 #else
@@ -63,7 +66,10 @@ TDN_INLINE vm vm_or(vm a, vm b) { return a | b; }
 TDN_INLINE vm vm_xor(vm a, vm b) { return a ^ b; }
 TDN_INLINE vm vm_not(vm a) { return (vm)~a; }
 TDN_INLINE bool vm_any(vm a) { return a != 0; }
-TDN_INLINE vf vf_select(vm m, vf a, vf b) { return (vf)_mm512_mask_blend_ps(m, (__m512)b, (__m512)a); }
+TDN_INLINE vf vf_select(vm m, vf a, vf b)
+{
+    return (vf)_mm512_mask_blend_ps(m, (__m512)b, (__m512)a);
+}
 /* The larger (smaller); b where b is NaN; either where only a is. */
 TDN_INLINE vf vf_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
 TDN_INLINE vf vf_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
@@ -71,7 +77,10 @@ TDN_INLINE vf vf_sqrt(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); }
 TDN_INLINE vm vm_first(int n) { return (vm)((1u << n) - 1); }
 /* The first n lanes, the others 0; n in 0..TDN_LANES. */
 TDN_INLINE vf vf_load_n(const float *p, int n) { return (vf)_mm512_maskz_loadu_ps(vm_first(n), p); }
-TDN_INLINE void vf_store_n(float *p, vf x, int n) { _mm512_mask_storeu_ps(p, vm_first(n), (__m512)x); }
+TDN_INLINE void vf_store_n(float *p, vf x, int n)
+{
+    _mm512_mask_storeu_ps(p, vm_first(n), (__m512)x);
+}
 
 #else
 
@@ -88,13 +97,22 @@ TDN_INLINE vm vm_not(vm a) { return ~a; }
 #if TDN_LANES == 8
 
 TDN_INLINE bool vm_any(vm a) { return _mm256_movemask_ps((__m256)a) != 0; }
-TDN_INLINE vf vf_select(vm m, vf a, vf b) { return (vf)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m); }
+TDN_INLINE vf vf_select(vm m, vf a, vf b)
+{
+    return (vf)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m);
+}
 TDN_INLINE vf vf_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 TDN_INLINE vf vf_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
 TDN_INLINE vf vf_sqrt(vf x) { return (vf)_mm256_sqrt_ps((__m256)x); }
 TDN_INLINE vm vm_first(int n) { return vi_set(n) > (vi){0, 1, 2, 3, 4, 5, 6, 7}; }
-TDN_INLINE vf vf_load_n(const float *p, int n) { return (vf)_mm256_maskload_ps(p, (__m256i)vm_first(n)); }
-TDN_INLINE void vf_store_n(float *p, vf x, int n) { _mm256_maskstore_ps(p, (__m256i)vm_first(n), (__m256)x); }
+TDN_INLINE vf vf_load_n(const float *p, int n)
+{
+    return (vf)_mm256_maskload_ps(p, (__m256i)vm_first(n));
+}
+TDN_INLINE void vf_store_n(float *p, vf x, int n)
+{
+    _mm256_maskstore_ps(p, (__m256i)vm_first(n), (__m256)x);
+}
 
 #else
 
@@ -116,7 +134,8 @@ TDN_INLINE vf vf_max(vf a, vf b) { return vf_select(a > b, a, b); }
 TDN_INLINE vf vf_min(vf a, vf b) { return vf_select(a < b, a, b); }
 TDN_INLINE vf vf_sqrt(vf x)
 {
-    return (vf){__builtin_sqrtf(x[0]), __builtin_sqrtf(x[1]), __builtin_sqrtf(x[2]), __builtin_sqrtf(x[3])};
+    return (vf){__builtin_sqrtf(x[0]), __builtin_sqrtf(x[1]), __builtin_sqrtf(x[2]),
+                __builtin_sqrtf(x[3])};
 }
 #endif
 TDN_INLINE vf vf_load_n(const float *p, int n)
@@ -150,25 +169,29 @@ typedef float vf4 __attribute__((vector_size(16)));
 
 /* join(a, b) over all lanes, halving: a fixed order. The result is in every lane. */
 #if TDN_LANES == 16
-#define TDN_FOLD(join, x)                                                                                              \
-    do {                                                                                                               \
-        x = join(x, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));              \
-        x = join(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));              \
-        x = join(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));              \
-        x = join(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));              \
+#define TDN_FOLD(join, x)                                                                          \
+    do {                                                                                           \
+        x = join(x, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5,  \
+                                            6, 7));                                                \
+        x = join(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9,    \
+                                            10, 11));                                              \
+        x = join(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15,    \
+                                            12, 13));                                              \
+        x = join(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12,    \
+                                            15, 14));                                              \
     } while (0)
 #elif TDN_LANES == 8
-#define TDN_FOLD(join, x)                                                                                              \
-    do {                                                                                                               \
-        x = join(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3));                                            \
-        x = join(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5));                                            \
-        x = join(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6));                                            \
+#define TDN_FOLD(join, x)                                                                          \
+    do {                                                                                           \
+        x = join(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3));                        \
+        x = join(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5));                        \
+        x = join(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6));                        \
     } while (0)
 #else
-#define TDN_FOLD(join, x)                                                                                              \
-    do {                                                                                                               \
-        x = join(x, __builtin_shufflevector(x, x, 2, 3, 0, 1));                                                        \
-        x = join(x, __builtin_shufflevector(x, x, 1, 0, 3, 2));                                                        \
+#define TDN_FOLD(join, x)                                                                          \
+    do {                                                                                           \
+        x = join(x, __builtin_shufflevector(x, x, 2, 3, 0, 1));                                    \
+        x = join(x, __builtin_shufflevector(x, x, 1, 0, 3, 2));                                    \
     } while (0)
 #endif
 TDN_INLINE vf vf_add(vf a, vf b) { return a + b; }

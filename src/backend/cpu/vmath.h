@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Elementary functions over vectors of fp32, to about 2 ulp where the name has a polynomial below, for all inputs:
- * NaN gives NaN, infinities and denormals what libm gives. Coefficients: minimax polynomials; those of exp, log,
- * tanh, sin and cos are of S. Moshier's Cephes library (expf, logf, tanhf, sinf, cosf), those of erf were fitted for
- * this file (Lawson's iteration in double precision).
+ * Elementary functions over vectors of fp32, to about 2 ulp where the name has a polynomial below,
+ * for all inputs: NaN gives NaN, infinities and denormals what libm gives. Coefficients: minimax
+ * polynomials; those of exp, log, tanh, sin and cos are of S. Moshier's Cephes library (expf, logf,
+ * tanhf, sinf, cosf), those of erf were fitted for this file (Lawson's iteration in double
+ * precision).
  */
 #ifndef TDN_BACKEND_CPU_VMATH_H
 #define TDN_BACKEND_CPU_VMATH_H
@@ -26,7 +27,9 @@ TDN_INLINE vf vf_scale(vf p, vf fn, vi n)
 TDN_INLINE vf vf_scale(vf p, vf fn, vi n)
 {
     (void)fn;
-    const vi half = n >> 1; /* two factors, so that results overflow to infinity and underflow through denormals */
+    const vi half =
+        n >>
+        1; /* two factors, so that results overflow to infinity and underflow through denormals */
     return p * vf_exp2_int(half) * vf_exp2_int(n - half);
 }
 #endif
@@ -134,7 +137,8 @@ TDN_INLINE vf vf_each(vf x, float (*function)(float))
     return x;
 }
 
-/* Sine (shift 0) or cosine (shift 1): quadrant and rest by pi/2 in three parts, exact for |x| < 8192. */
+/* Sine (shift 0) or cosine (shift 1): quadrant and rest by pi/2 in three parts, exact for |x| <
+ * 8192. */
 TDN_INLINE vf vf_sin_shifted(vf x, int shift)
 {
     if (vm_any(vm_not(vm_lt(vf_abs(x), vf_set(8192.0f)))))
