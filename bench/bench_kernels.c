@@ -28,7 +28,7 @@ static volatile float sink;
 
 /* ---- The core's peak ------------------------------------------------------------------------- */
 
-#define EACH(i) _Pragma("GCC unroll 12") for (int i = 0; i < CHAINS; i++)
+#define EACH_CHAIN(i) _Pragma("GCC unroll 12") for (int i = 0; i < CHAINS; i++)
 #define PEAK(name, attribute, type, set, fma, lanes, first)                                        \
     attribute static double name(void)                                                             \
     {                                                                                              \
@@ -36,15 +36,20 @@ static volatile float sink;
         double best = 0;                                                                           \
         for (int run = 0; run < 300; run++) {                                                      \
             type acc[CHAINS], a = set(0.999f), b = set(1e-3f);                                     \
-            EACH(i) acc[i] = set((float)i);                                                        \
-            EACH(i) HOLD(acc[i]);                                                                  \
+            EACH_CHAIN (i)                                                                         \
+                acc[i] = set((float)i);                                                            \
+            EACH_CHAIN (i)                                                                         \
+                HOLD(acc[i]);                                                                      \
             const uint64_t start = tdn_now_ns();                                                   \
             for (int n = 0; n < N; n++)                                                            \
-                EACH(i) acc[i] = fma(acc[i], a, b);                                                \
-            EACH(i) HOLD(acc[i]);                                                                  \
+                EACH_CHAIN (i)                                                                     \
+                    acc[i] = fma(acc[i], a, b);                                                    \
+            EACH_CHAIN (i)                                                                         \
+                HOLD(acc[i]);                                                                      \
             const double rate = 2.0 * CHAINS * (lanes)*N / (double)(tdn_now_ns() - start);         \
             best = rate > best ? rate : best;                                                      \
-            EACH(i) sink = first(acc[i]);                                                          \
+            EACH_CHAIN (i)                                                                         \
+                sink = first(acc[i]);                                                              \
         }                                                                                          \
         return best;                                                                               \
     }

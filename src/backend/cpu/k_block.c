@@ -27,30 +27,43 @@ typedef struct micro {
 
 typedef void micro_fn(const micro *m);
 
-#define EACH_ROW TDN_UNROLL for (int i = 0; i < rows; i++)
-#define EACH_VECTOR TDN_UNROLL for (int j = 0; j < vectors; j++)
+#define EACH_ROW TDN_UNROLLED (int i = 0; i < rows; i++)
+#define EACH_VECTOR TDN_UNROLLED (int j = 0; j < vectors; j++)
 
 /* What follows the sum: stage by stage over all registers, so that each question is asked once. */
 TDN_INLINE void finish(const micro *m, vf acc[TDN_MR_MAX][2], const int rows, const int vectors)
 {
     if (!m->first)
-        EACH_ROW EACH_VECTOR acc[i][j] += vf_load(m->c[i] + m->col + j * TDN_LANES);
+        EACH_ROW
+            EACH_VECTOR
+                acc[i][j] += vf_load(m->c[i] + m->col + j * TDN_LANES);
     if (m->last && m->bias) {
         vf bias[2];
-        EACH_VECTOR bias[j] = vf_load(m->bias + j * TDN_LANES);
-        EACH_ROW EACH_VECTOR acc[i][j] += bias[j];
+        EACH_VECTOR
+            bias[j] = vf_load(m->bias + j * TDN_LANES);
+        EACH_ROW
+            EACH_VECTOR
+                acc[i][j] += bias[j];
     }
     if (m->last && m->residual)
-        EACH_ROW EACH_VECTOR acc[i][j] += vf_load(m->residual[i] + m->col + j * TDN_LANES);
+        EACH_ROW
+            EACH_VECTOR
+                acc[i][j] += vf_load(m->residual[i] + m->col + j * TDN_LANES);
     if (m->last && m->lo > -INFINITY) {
         const vf lo = vf_set(m->lo);
-        EACH_ROW EACH_VECTOR acc[i][j] = vf_max(lo, acc[i][j]);
+        EACH_ROW
+            EACH_VECTOR
+                acc[i][j] = vf_max(lo, acc[i][j]);
     }
     if (m->last && m->hi < INFINITY) {
         const vf hi = vf_set(m->hi);
-        EACH_ROW EACH_VECTOR acc[i][j] = vf_min(hi, acc[i][j]);
+        EACH_ROW
+            EACH_VECTOR
+                acc[i][j] = vf_min(hi, acc[i][j]);
     }
-    EACH_ROW EACH_VECTOR vf_store(m->c[i] + m->col + j * TDN_LANES, acc[i][j]);
+    EACH_ROW
+        EACH_VECTOR
+            vf_store(m->c[i] + m->col + j * TDN_LANES, acc[i][j]);
 }
 
 /* rows <= TDN_MR, vectors 1 or 2, terms of k `wide` side by side: constants. */
@@ -58,32 +71,39 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
 {
     vf acc[TDN_MR_MAX][2],
         more[TDN_MR_MAX][2]; /* `more`: the chains beside the first of few rows */
-    TDN_UNROLL for (int i = 0; i < TDN_MR_MAX; i++) EACH_VECTOR acc[i][j] = more[i][j] = (vf){0};
+    TDN_UNROLLED (int i = 0; i < TDN_MR_MAX; i++)
+        EACH_VECTOR
+            acc[i][j] = more[i][j] = (vf){0};
     const float **list = m->a, *b = m->b;
     const int64_t end = m->k0 + m->k;
     for (int64_t tap = 0; tap < m->n_taps; tap++, list += rows) {
         const float *a[TDN_MR_MAX];
-        EACH_ROW a[i] = list[i] + end;
+        EACH_ROW
+            a[i] = list[i] + end;
         int64_t k = -m->k;
         for (; wide > 1 && k + wide <= 0; k += wide) {
-            TDN_UNROLL for (int w = 0; w < wide; w++, b += TDN_NR) EACH_ROW EACH_VECTOR
-            {
-                vf *sum = w ? &more[i * (wide - 1) + w - 1][j] : &acc[i][j];
-                *sum += vf_set(a[i][k + w]) * vf_load(b + j * TDN_LANES);
-            }
+            TDN_UNROLLED (int w = 0; w < wide; w++, b += TDN_NR)
+                EACH_ROW
+                    EACH_VECTOR {
+                        vf *sum = w ? &more[i * (wide - 1) + w - 1][j] : &acc[i][j];
+                        *sum += vf_set(a[i][k + w]) * vf_load(b + j * TDN_LANES);
+                    }
         }
         for (; k != 0; k++, b += TDN_NR) {
             vf bv[2];
-            EACH_VECTOR bv[j] = vf_load(b + j * TDN_LANES);
-            EACH_ROW
-            {
+            EACH_VECTOR
+                bv[j] = vf_load(b + j * TDN_LANES);
+            EACH_ROW {
                 const vf av = vf_set(a[i][k]);
-                EACH_VECTOR acc[i][j] += av * bv[j];
+                EACH_VECTOR
+                    acc[i][j] += av * bv[j];
             }
         }
     }
-    EACH_ROW TDN_UNROLL for (int w = 0; w < wide - 1; w++) EACH_VECTOR acc[i][j] +=
-        more[i * (wide - 1) + w][j];
+    EACH_ROW
+        TDN_UNROLLED (int w = 0; w < wide - 1; w++)
+            EACH_VECTOR
+                acc[i][j] += more[i * (wide - 1) + w][j];
     finish(m, acc, rows, vectors);
 }
 

@@ -31,11 +31,9 @@ TDN_INLINE void finish(const line *l, int64_t w, int64_t c, int n, const int vec
     float *to = (float *)out->data + tdn_matrix_offset(out, at, c);
     const vf lo = vf_set(ep->lo), hi = vf_set(ep->hi);
     const int n_acc = vectors ? vectors : 1;
-    TDN_UNROLL for (int v = 0; v < n_acc; v++)
-    {
+    TDN_UNROLLED (int v = 0; v < n_acc; v++) {
         const vf b = !bias ? (vf){0} : vectors ? vf_load(bias + v * TDN_LANES) : vf_load_n(bias, n);
-        TDN_UNROLL for (int p = 0; p < pixels; p++)
-        {
+        TDN_UNROLLED (int p = 0; p < pixels; p++) {
             vf y = acc[p][v] + b;
             const float *q = r ? residual + p * r->strides[3] + v * TDN_LANES : NULL;
             if (q)
@@ -65,8 +63,9 @@ TDN_INLINE void multiply(const line *l, int64_t w, int64_t c, int n, const int v
     const float *image = (const float *)x->data + l->at[0] * x->strides[0] + c +
                          (w * d->stride[2] - d->pad[2] + t0 * d->dilation[2]) * x->strides[3];
     vf acc[PIXELS][VECTORS];
-    TDN_UNROLL for (int p = 0; p < pixels; p++) TDN_UNROLL for (int v = 0; v < n_acc; v++)
-        acc[p][v] = (vf){0};
+    TDN_UNROLLED (int p = 0; p < pixels; p++)
+        TDN_UNROLLED (int v = 0; v < n_acc; v++)
+            acc[p][v] = (vf){0};
     for (int64_t i = l->taps[0][0]; i < l->taps[0][1]; i++)
         for (int64_t j = l->taps[1][0]; j < l->taps[1][1]; j++) {
             const float *from = image + (l->first[0] + i * d->dilation[0]) * x->strides[1] +
@@ -74,12 +73,11 @@ TDN_INLINE void multiply(const line *l, int64_t w, int64_t c, int n, const int v
             const float *weight = (const float *)l->call->in[1].data + c +
                                   ((i * a->kernel[1] + j) * a->kernel[2] + t0) * channels;
             for (int64_t k = t0; k < t1; k++, from += tap_step, weight += channels)
-                TDN_UNROLL for (int v = 0; v < n_acc; v++)
-                {
+                TDN_UNROLLED (int v = 0; v < n_acc; v++) {
                     const vf wv = vectors ? vf_load(weight + v * TDN_LANES) : vf_load_n(weight, n);
                     const float *q = from + v * TDN_LANES;
-                    TDN_UNROLL for (int p = 0; p < pixels; p++, q += pixel_step) acc[p][v] +=
-                        wv * (vectors ? vf_load(q) : vf_load_n(q, n));
+                    TDN_UNROLLED (int p = 0; p < pixels; p++, q += pixel_step)
+                        acc[p][v] += wv * (vectors ? vf_load(q) : vf_load_n(q, n));
                 }
         }
     finish(l, w, c, n, vectors, acc, pixels);

@@ -12,8 +12,7 @@ TDN_INLINE float sum_of(const float *x, int64_t n, float shift, const bool squar
     vf sum[VECTORS] = {{0}};
     int64_t i = 0;
     for (; i + VECTORS * TDN_LANES <= n; i += VECTORS * TDN_LANES)
-        TDN_UNROLL for (int v = 0; v < VECTORS; v++)
-        {
+        TDN_UNROLLED (int v = 0; v < VECTORS; v++) {
             const vf d = vf_load(x + i + v * TDN_LANES) - vf_set(shift);
             sum[v] += square ? d * d : d;
         }

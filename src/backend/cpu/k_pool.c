@@ -35,19 +35,18 @@ TDN_INLINE void pool_channels(const window *w, float *to, int64_t c, int n, cons
                               const bool is_max)
 {
     vf acc[VECTORS];
-    TDN_UNROLL for (int v = 0; v < vectors; v++) acc[v] = vf_set(is_max ? -INFINITY : 0);
+    TDN_UNROLLED (int v = 0; v < vectors; v++)
+        acc[v] = vf_set(is_max ? -INFINITY : 0);
     for (int64_t i = 0; i < w->n[0]; i++)
         for (int64_t j = 0; j < w->n[1]; j++) {
             const float *p = w->from + i * w->step[0] + j * w->step[1] + c;
             for (int64_t k = 0; k < w->n[2]; k++, p += w->step[2])
-                TDN_UNROLL for (int v = 0; v < vectors; v++)
-                {
+                TDN_UNROLLED (int v = 0; v < vectors; v++) {
                     const vf x = vectors == 1 ? vf_load_n(p, n) : vf_load(p + v * TDN_LANES);
                     acc[v] = is_max ? vf_max(acc[v], x) : acc[v] + x;
                 }
         }
-    TDN_UNROLL for (int v = 0; v < vectors; v++)
-    {
+    TDN_UNROLLED (int v = 0; v < vectors; v++) {
         const vf y = is_max ? acc[v] : acc[v] * vf_set(w->scale);
         if (vectors == 1)
             vf_store_n(to + c, y, n);

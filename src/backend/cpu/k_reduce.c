@@ -78,8 +78,8 @@ TDN_INLINE void take_line(const join j, vf acc[VECTORS], const float *p, int64_t
     int64_t i = 0;
     if (step == 1)
         for (; i + VECTORS * TDN_LANES <= n; i += VECTORS * TDN_LANES)
-            TDN_UNROLL for (int v = 0; v < VECTORS; v++) acc[v] =
-                take(j, acc[v], vf_load(p + i + v * TDN_LANES), shift);
+            TDN_UNROLLED (int v = 0; v < VECTORS; v++)
+                acc[v] = take(j, acc[v], vf_load(p + i + v * TDN_LANES), shift);
     for (int v = 0; i < n; i += TDN_LANES, v = (v + 1) % VECTORS) {
         const int m = (int)tdn_cpu_min(TDN_LANES, n - i);
         vf x = step == 1 ? vf_load_n(p + i, m) : gather(p + i * step, step, m);
@@ -94,7 +94,8 @@ TDN_INLINE float reduce_element(const join j, const tdn_reduce_args *a, const fl
     const int last = a->n_reduced - 1;
     const int64_t n_rows = a->count / a->reduced[last];
     vf acc[VECTORS];
-    TDN_UNROLL for (int v = 0; v < VECTORS; v++) acc[v] = start(j);
+    TDN_UNROLLED (int v = 0; v < VECTORS; v++)
+        acc[v] = start(j);
     for (int64_t row = 0; row < n_rows; row++)
         take_line(j, acc, p + row_offset(row, a->n_reduced, a->reduced, a->reduced_in),
                   a->reduced_in[last], a->reduced[last], vf_set(shift));
@@ -107,8 +108,7 @@ TDN_INLINE void take_block(const join j, vf acc[VECTORS], const float *p, int64_
                            int lanes, const int vectors, const vf *shift)
 {
     for (int64_t i = 0; i < n; i++, p += step)
-        TDN_UNROLL for (int v = 0; v < vectors; v++)
-        {
+        TDN_UNROLLED (int v = 0; v < vectors; v++) {
             const vf x = lanes == TDN_LANES ? vf_load(p + v * TDN_LANES) : vf_load_n(p, lanes);
             acc[v] = take(j, acc[v], x, shift[v]);
         }
@@ -119,15 +119,18 @@ TDN_INLINE void reduce_columns(const join j, const tdn_reduce_args *a, const flo
 {
     const int last = a->n_reduced - 1;
     const int64_t n = a->reduced[last], n_rows = a->count / n, step = a->reduced_in[last];
-    TDN_UNROLL for (int v = 0; v < vectors; v++) total[v] = start(j);
+    TDN_UNROLLED (int v = 0; v < vectors; v++)
+        total[v] = start(j);
     for (int64_t row = 0; row < n_rows; row++) {
         const float *line = p + row_offset(row, a->n_reduced, a->reduced, a->reduced_in);
         for (int64_t i = 0; i < n; i += BLOCK) {
             vf acc[VECTORS];
-            TDN_UNROLL for (int v = 0; v < vectors; v++) acc[v] = start(j);
+            TDN_UNROLLED (int v = 0; v < vectors; v++)
+                acc[v] = start(j);
             take_block(j, acc, line + i * step, step, tdn_cpu_min(BLOCK, n - i), lanes, vectors,
                        shift);
-            TDN_UNROLL for (int v = 0; v < vectors; v++) total[v] = both(j, total[v], acc[v]);
+            TDN_UNROLLED (int v = 0; v < vectors; v++)
+                total[v] = both(j, total[v], acc[v]);
         }
     }
 }

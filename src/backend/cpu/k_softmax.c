@@ -12,8 +12,8 @@ static float largest(const float *x, int64_t n)
         m[v] = vf_set(-INFINITY);
     int64_t i = 0;
     for (; i + VECTORS * TDN_LANES <= n; i += VECTORS * TDN_LANES)
-        TDN_UNROLL for (int v = 0; v < VECTORS; v++) m[v] =
-            vf_max(m[v], vf_load(x + i + v * TDN_LANES));
+        TDN_UNROLLED (int v = 0; v < VECTORS; v++)
+            m[v] = vf_max(m[v], vf_load(x + i + v * TDN_LANES));
     for (; i < n; i += TDN_LANES) {
         const int left = (int)tdn_cpu_min(TDN_LANES, n - i);
         const vf y = vf_load_n(x + i, left);
@@ -28,8 +28,7 @@ static float exponentials(float *y, const float *x, int64_t n, float shift)
     vf sum[2] = {{0}, {0}};
     int64_t i = 0;
     for (; i + 2 * TDN_LANES <= n; i += 2 * TDN_LANES)
-        TDN_UNROLL for (int v = 0; v < 2; v++)
-        {
+        TDN_UNROLLED (int v = 0; v < 2; v++) {
             const vf e = vf_exp(vf_load(x + i + v * TDN_LANES) - vf_set(shift));
             sum[v] += e;
             if (y)

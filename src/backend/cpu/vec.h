@@ -32,13 +32,12 @@
 #define TDN_LANES 4
 #endif
 
-/* Complete unrolling of a loop whose bounds are constants after inlining, so that arrays of vectors
- * become registers. Clang does it by itself, before it places arrays; told to, it does it too late.
- */
+/* A loop that is unrolled completely: its bounds are constants after inlining, so that arrays of
+ * vectors become registers. Clang does it by itself, before it places arrays; told to, too late. */
 #if defined(__clang__)
-#define TDN_UNROLL
+#define TDN_UNROLLED(...) for (__VA_ARGS__)
 #else
-#define TDN_UNROLL _Pragma("GCC unroll 32")
+#define TDN_UNROLLED(...) _Pragma("GCC unroll 32") for (__VA_ARGS__)
 #endif
 #define TDN_INLINE static inline __attribute__((always_inline))
 
