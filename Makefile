@@ -50,6 +50,7 @@ bench-kernels: all # each kernel on the shapes of networks, beside the core's pe
 	@build/bench/bench_kernels $(KERNEL)
 
 bench-footprint: all venv # the library's size, start to first result, memory, time of builds
+	@cmake --build build --target start >/dev/null
 	@build/venv/bin/python bench/footprint.py
 
 venv: # the Python of tests and tools, in build/venv

@@ -10,11 +10,9 @@ usage: python bench/footprint.py [--build build] [--zoo DIR] [--json FILE]      
 """
 import argparse
 import json
-import os
 import pathlib
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,15 +28,11 @@ def stripped_size(path, folder):
     return copy.stat().st_size
 
 
-def run_once(command):
-    """Wall seconds from exec to exit, and the peak resident bytes."""
-    begin = time.perf_counter()
-    pid = os.posix_spawn(command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, "/dev/null", 1, 0)])
-    _, status, usage = os.wait4(pid, 0)
-    seconds = time.perf_counter() - begin
-    if status:
-        sys.exit(f"{' '.join(command)} failed")
-    return seconds, usage.ru_maxrss * 1024
+def start(folder, *command):
+    """Median wall seconds from exec to exit of many runs, and the peak of resident bytes."""
+    line = [folder / "bench" / "start", *command]
+    seconds, peak = subprocess.run(line, check=True, capture_output=True, text=True).stdout.split()
+    return float(seconds), int(peak)
 
 
 def build(tendon, model, plan):
@@ -49,7 +43,7 @@ def build(tendon, model, plan):
         subprocess.run(command, check=True, capture_output=True)
         times.append(time.perf_counter() - begin)
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return min(times), int(re.search(r"Weights:.*\((\d+) bytes\)", text)[1])
+    return min(times), int(re.search(r"Weights .*\((\d+) bytes\)", text)[1])
 
 
 def main():
@@ -64,9 +58,9 @@ def main():
         out["library_bytes"] = stripped_size(folder / "libtendon.so", scratch)
         plan = pathlib.Path(scratch) / "emg.plan"
         _, weights = build(tendon, ROOT / "examples/emg/emg_tcn.onnx", plan)
-        runs = [run_once([example, str(plan)]) for _ in range(51)]
-        out["start_ms"] = statistics.median(s for s, _ in runs) * 1e3
-        out["start_resident_bytes"], out["start_weights_bytes"] = max(r for _, r in runs), weights
+        seconds, peak = start(folder, example, str(plan))
+        out["start_ms"] = seconds * 1e3
+        out["start_resident_bytes"], out["start_weights_bytes"] = peak, weights
         print(f"libtendon, stripped                  {out['library_bytes'] / 1e6:9.2f} MB")
         print(f"exec to first result, EMG plan       {out['start_ms']:9.2f} ms")
         print(f"resident memory, EMG plan            {out['start_resident_bytes'] / 1e6:9.2f} MB"
