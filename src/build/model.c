@@ -57,6 +57,19 @@ static tdn_status create(tdn_model **out, const char *path, const char *folder,
     return TDN_OK;
 }
 
+static void warn_of_opset(const tdn_model *m)
+{
+    const tdn_onnx_info info = tdn_onnx_get_info(m->onnx);
+    for (int i = 0; m->log && i < info.n_opsets; i++) {
+        char line[256];
+        if (info.opsets[i].domain[0] || info.opsets[i].version <= TDN_ONNX_NEWEST_OPSET)
+            continue;
+        snprintf(line, sizeof line, "%s has opset %lld, operators are read as of opset %d", m->name,
+                 (long long)info.opsets[i].version, TDN_ONNX_NEWEST_OPSET);
+        m->log(m->log_user, TDN_LOG_WARNING, line);
+    }
+}
+
 static tdn_status parse(tdn_model **model, tdn_model *m, tdn_status status, tdn_error *error)
 {
     if (status == TDN_OK)
@@ -66,6 +79,7 @@ static tdn_status parse(tdn_model **model, tdn_model *m, tdn_status status, tdn_
         tdn_model_free(m);
         return status;
     }
+    warn_of_opset(m);
     *model = m;
     return TDN_OK;
 }

@@ -42,6 +42,9 @@ int tdn_onnx_n_outputs(const tdn_onnx *model);
 const tdn_onnx_io *tdn_onnx_input(const tdn_onnx *model, int i);
 const tdn_onnx_io *tdn_onnx_output(const tdn_onnx *model, int i);
 
+/* The newest opset whose operators were looked at, one by one, when the table was written. */
+enum { TDN_ONNX_NEWEST_OPSET = 28 };
+
 typedef struct tdn_onnx_opset {
     const char *domain; /* "" is ONNX's own */
     int64_t version;
@@ -55,8 +58,7 @@ typedef struct tdn_onnx_info {
     int n_nodes; /* of the main graph */
     int n_functions;
     int n_initializers;
-    int64_t
-        n_parameters; /* elements of the initializers of floating-point and 8- and 4-bit types */
+    int64_t n_parameters; /* elements of initializers of floating-point and 8- and 4-bit types */
 } tdn_onnx_info;
 tdn_onnx_info tdn_onnx_get_info(const tdn_onnx *model);
 

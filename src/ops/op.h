@@ -15,15 +15,14 @@
 
 typedef enum tdn_core {
     TDN_CORE_NONE = 0,
-    TDN_CORE_MAP,  /* expr over broadcast inputs; multi-output */
-    TDN_CORE_CONV, /* x (N,C,spatial), w (M,C/group,kernel), [bias]; attrs strides, dilations, pads,
-                      group: all set */
+    TDN_CORE_MAP,       /* expr over broadcast inputs; multi-output */
+    TDN_CORE_CONV,      /* x (N,C,spatial), w (M,C/group,kernel), [bias]; attrs strides, dilations,
+                           pads, group: all set */
     TDN_CORE_MATMUL,    /* numpy's matmul */
     TDN_CORE_REDUCE,    /* attrs kind ("sum" "mean" "max" "min" "prod" "l1" "l2" "sumsq" ...), axes,
                            keepdims: all set */
     TDN_CORE_POOL,      /* attrs kind ("max" "average"), kernel_shape, strides, dilations, pads,
-                         * count_include_pad: all set
-                         */
+                           count_include_pad: all set */
     TDN_CORE_SOFTMAX,   /* attr axis (not negative), log (0/1) */
     TDN_CORE_NORM,      /* LayerNormalization: attrs axis, epsilon; inputs x, scale, bias */
     TDN_CORE_TRANSPOSE, /* attr perm */
