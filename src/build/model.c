@@ -186,6 +186,26 @@ tdn_status tdn_model_output(const tdn_model *model, int index, tdn_model_io *io)
 
 /* ---- Graphs ---------------------------------------------------------------------------------- */
 
+/* Symbolic dims that nobody gave are 1, which may be what the model cannot be. */
+static tdn_status blame_symbols(const tdn_model *model, const tdn_onnx_shape *given, int n_given,
+                                tdn_error *error)
+{
+    for (int i = 0; i < tdn_onnx_n_inputs(model->onnx); i++) {
+        const tdn_onnx_io *io = tdn_onnx_input(model->onnx, i);
+        bool is_open = false;
+        for (int k = 0; k < io->rank && k < TDN_MAX_RANK; k++)
+            is_open |= io->dims[k] < 0;
+        for (int k = 0; k < n_given; k++)
+            is_open &= strcmp(given[k].input, io->name) != 0;
+        if (is_open)
+            return tdn_fail_while(error, TDN_E_MODEL,
+                                  "taking the symbolic dims of input '%s' as 1: give its shape "
+                                  "(--shapes=%s:...)",
+                                  io->name, io->name);
+    }
+    return TDN_E_MODEL;
+}
+
 tdn_status tdn_model_import(tdn_graph **g, tdn_model *model, tdn_arena *arena,
                             const tdn_shape_set *shapes, tdn_onnx_issues *issues, tdn_error *error)
 {
@@ -200,7 +220,8 @@ tdn_status tdn_model_import(tdn_graph **g, tdn_model *model, tdn_arena *arena,
                             "a shape needs the name of an input and at most %d dims", TDN_MAX_RANK);
         given[i] = (tdn_onnx_shape){spec->input, tdn_shape_make(spec->rank, spec->dims)};
     }
-    return tdn_onnx_graph(g, model->onnx, arena, given, n, issues, error);
+    const tdn_status status = tdn_onnx_graph(g, model->onnx, arena, given, n, issues, error);
+    return status == TDN_E_MODEL ? blame_symbols(model, given, n, error) : status;
 }
 
 static void log_issue(const tdn_model *model, const tdn_onnx_issue *issue)

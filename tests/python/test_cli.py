@@ -289,6 +289,20 @@ def test_a_symbolic_dim_is_the_arrays(models, tmp_path):
     np.testing.assert_allclose(np.load(out)["y"], expect(models / "mlp.onnx", x=x)[0], rtol=1e-5, atol=1e-5)
 
 
+def test_a_symbolic_dim_that_cannot_be_one_is_named(tmp_path):
+    to = numpy_helper.from_array(np.array([2, 3], np.int64), "to")
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["x", "to"], ["y"])], "g",
+        [value("x", F32, ["n"])], [value("y", F32, [2, 3])], initializer=[to])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    run = tendon("inspect", tmp_path / "m.onnx", code=INPUT)
+    assert "symbolic dims of input 'x'" in run.stderr and "--shapes=x:" in run.stderr
+    run = tendon("inspect", tmp_path / "m.onnx", "--shapes=x:7", code=INPUT)
+    assert "taking the symbolic" not in run.stderr
+    tendon("inspect", tmp_path / "m.onnx", "--shapes=x:6")
+
+
 def test_buckets_of_a_batch(models, tmp_path):
     plan, out = tmp_path / "p.plan", tmp_path / "out.npz"
     tendon("build", models / "mlp.onnx", "-o", plan, "--minShapes=x:1x6", "--optShapes=x:3x6", "--maxShapes=x:8x6")
