@@ -284,8 +284,10 @@ static tdn_status describe(tdn_text *t, const tdn_plan *plan, const void *bytes,
     return status;
 }
 
-tdn_status tdn_plan_describe_bytes(char **json, const void *bytes, size_t size, tdn_error *error)
+tdn_status tdn_plan_describe_memory(char **json, const void *bytes, size_t size, tdn_error *error)
 {
+    if (!json || !bytes)
+        return tdn_fail(error, TDN_E_ARG, "no plan, or no place for its description");
     *json = NULL;
     tdn_arena *arena = tdn_arena_create(NULL);
     if (!arena)
@@ -311,7 +313,15 @@ tdn_status tdn_plan_describe(char **json, const char *path, tdn_error *error)
     *json = NULL;
     tdn_map map;
     TDN_TRY(tdn_map_open(&map, path, error));
-    const tdn_status status = tdn_plan_describe_bytes(json, map.data, map.size, error);
+    const tdn_status status = tdn_plan_describe_memory(json, map.data, map.size, error);
     tdn_map_close(&map);
     return status == TDN_OK ? TDN_OK : tdn_fail_while(error, status, "describing '%.200s'", path);
+}
+
+tdn_status tdn_plan_describe_memory(char **json, const void *plan, size_t size, tdn_error *error)
+{
+    if (!json || !plan || (uintptr_t)plan % TDN_ALIGN != 0)
+        return tdn_fail(error, TDN_E_ARG,
+                        "no plan aligned to %d bytes, or no place for its description", TDN_ALIGN);
+    return tdn_plan_describe_bytes(json, plan, size, error);
 }
