@@ -286,7 +286,7 @@ static tdn_status describe(tdn_text *t, const tdn_plan *plan, const void *bytes,
 
 tdn_status tdn_plan_describe_memory(char **json, const void *bytes, size_t size, tdn_error *error)
 {
-    if (!json || !bytes)
+    if (!json || (!bytes && size > 0))
         return tdn_fail(error, TDN_E_ARG, "no plan, or no place for its description");
     *json = NULL;
     tdn_arena *arena = tdn_arena_create(NULL);

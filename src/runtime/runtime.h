@@ -144,7 +144,5 @@ uint8_t *tdn_context_buffer(const tdn_context *c, uint32_t program, uint32_t buf
 uint8_t *tdn_context_staging(const tdn_context *c, uint32_t program, uint32_t io);
 /* For tests and servers: at most n steps in one run. */
 void tdn_context_limit_steps(tdn_context *c, uint64_t n);
-/* describe.c: tdn_plan_describe for a plan in memory, aligned to 64. */
-tdn_status tdn_plan_describe_bytes(char **json, const void *bytes, size_t size, tdn_error *error);
 
 #endif

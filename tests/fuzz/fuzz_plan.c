@@ -184,7 +184,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     tdn_plan_seal(bytes, size);
     tdn_error error;
     char *json;
-    if (tdn_plan_describe_bytes(&json, bytes, size, &error) == TDN_OK)
+    if (tdn_plan_describe_memory(&json, bytes, size, &error) == TDN_OK)
         tdn_text_free(json);
     tdn_engine *engine;
     if (tdn_engine_load_memory(&engine, bytes, size, NULL, &error) == TDN_OK) {
