@@ -337,9 +337,6 @@ TDN_API void tdn_context_profile_reset(tdn_context *context);
  * TDN_E_IO; TDN_E_FORMAT; TDN_E_NOMEM.
  */
 TDN_API tdn_status tdn_plan_describe(char **json, const char *path, tdn_error *error);
-/* The same of a plan in memory, aligned to 64 bytes. */
-TDN_API tdn_status tdn_plan_describe_memory(char **json, const void *plan, size_t size,
-                                            tdn_error *error);
 /* The same of a plan in memory, aligned to 64 bytes, which stays the caller's. */
 TDN_API tdn_status tdn_plan_describe_memory(char **json, const void *plan, size_t size,
                                             tdn_error *error);

@@ -317,11 +317,3 @@ tdn_status tdn_plan_describe(char **json, const char *path, tdn_error *error)
     tdn_map_close(&map);
     return status == TDN_OK ? TDN_OK : tdn_fail_while(error, status, "describing '%.200s'", path);
 }
-
-tdn_status tdn_plan_describe_memory(char **json, const void *plan, size_t size, tdn_error *error)
-{
-    if (!json || !plan || (uintptr_t)plan % TDN_ALIGN != 0)
-        return tdn_fail(error, TDN_E_ARG,
-                        "no plan aligned to %d bytes, or no place for its description", TDN_ALIGN);
-    return tdn_plan_describe_bytes(json, plan, size, error);
-}
