@@ -29,10 +29,12 @@ typedef struct tdn_model_options {
     const tdn_allocator *allocator; /* NULL: the C library's */
     tdn_log_fn *log;                /* NULL: silent */
     void *log_user;
+    const struct tdn_operator *operators; /* of the caller's own: operator.h */
+    int32_t n_operators;
 } tdn_model_options;
 #define TDN_MODEL_OPTIONS_INIT                                                                     \
     {                                                                                              \
-        sizeof(tdn_model_options), NULL, NULL, NULL                                                \
+        .struct_size = sizeof(tdn_model_options)                                                   \
     }
 
 /*
@@ -65,6 +67,16 @@ TDN_API int tdn_model_n_inputs(const tdn_model *model); /* without initializers 
 TDN_API int tdn_model_n_outputs(const tdn_model *model);
 TDN_API tdn_status tdn_model_input(const tdn_model *model, int index, tdn_model_io *io);
 TDN_API tdn_status tdn_model_output(const tdn_model *model, int index, tdn_model_io *io);
+
+/*
+ * Makes an input a constant, as an initializer of that name would: what decides about shapes (the
+ * shape of a Reshape, the axes of a ReduceSum) must be known to the build. The value is copied. The
+ * input is then gone from the model's list, and those behind it move up. Returns   TDN_OK;
+ * TDN_E_ARG where the model has no such input or the value no data; TDN_E_SHAPE where type or shape
+ * are not as declared; TDN_E_NOMEM.
+ */
+TDN_API tdn_status tdn_model_fix_input(tdn_model *model, const char *input, const tdn_tensor *value,
+                                       tdn_error *error);
 
 /* The shape of one input: in one program, or as the bounds of a range of programs. */
 typedef struct tdn_shape_spec {
@@ -146,6 +158,22 @@ TDN_API tdn_status tdn_build_file(tdn_model *model, const tdn_build_options *opt
  */
 TDN_API tdn_status tdn_model_describe(char **json, tdn_model *model, const tdn_shape_set *shapes,
                                       tdn_error *error);
+
+/* ---- Tensors in files ------------------------------------------------------------------------ */
+
+/*
+ * Reads one tensor from a file in the form of ONNX's TensorProto, as the data sets of its backend
+ * tests have them (`input_0.pb`). The data is the caller's, aligned to 64; tdn_tensor_free takes
+ * it. Returns   TDN_OK; TDN_E_IO; TDN_E_MODEL for what is damaged or no tensor; TDN_E_UNSUPPORTED
+ * for sequences, optionals, text, external data and element types that tdn_dtype lacks;
+ * TDN_E_NOMEM. After a failure tensor->data is NULL. Threads   any number at a time.
+ */
+TDN_API tdn_status tdn_tensor_load(tdn_tensor *tensor, const char *path, tdn_error *error);
+/* The same from memory, which may go afterwards. */
+TDN_API tdn_status tdn_tensor_load_memory(tdn_tensor *tensor, const void *data, size_t size,
+                                          tdn_error *error);
+/* Frees the data and empties the tensor. Takes NULL, and a tensor that is empty. */
+TDN_API void tdn_tensor_free(tdn_tensor *tensor);
 
 /* ---- Reference evaluation -------------------------------------------------------------------- */
 

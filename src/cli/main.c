@@ -18,6 +18,7 @@ static const command commands[] = {
     {"bench", tdn_cmd_bench, "measure latency, with a profile by step"},
     {"validate", tdn_cmd_validate, "compare an engine with the reference, value by value"},
     {"inspect", tdn_cmd_inspect, "show what is in a plan or a model"},
+    {"conform", tdn_cmd_conform, "run ONNX's backend tests"},
 };
 #define N_COMMANDS (int)(sizeof commands / sizeof commands[0])
 

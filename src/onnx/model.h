@@ -135,6 +135,10 @@ void *tdn_onnx_grow(tdn_arena *arena, void *items, int32_t n, size_t item_size);
 
 /* parse.c: fills the model from its bytes. */
 tdn_status tdn_onnx_parse_model(tdn_onnx *model, tdn_reader bytes, tdn_error *error);
+/* The same for a tensor alone: of the model only the arena, the data and what external files need
+ * are used. */
+tdn_status tdn_onnx_parse_tensor(tdn_onnx *model, tdn_reader bytes, onnx_tensor *tensor,
+                                 tdn_error *error);
 
 /* order.c: checks that every name is made once, and sorts the nodes of a graph and of the graphs in
  * it. */

@@ -67,6 +67,24 @@ tdn_onnx_info tdn_onnx_get_info(const tdn_onnx *model);
  */
 const tdn_map *tdn_onnx_file(const tdn_onnx *model, int i, const char **path);
 
+/*
+ * From now on the input is an initializer with this value, which is copied: shape rules may read
+ * it, and it is no input any more. Graphs made before are not touched. TDN_E_ARG where there is no
+ * such input; TDN_E_SHAPE where type or shape are not what it declares; TDN_E_NOMEM.
+ */
+tdn_status tdn_onnx_fix_input(tdn_onnx *model, const char *input, const tdn_view *value,
+                              tdn_error *error);
+
+/* ---- Tensors alone --------------------------------------------------------------------------- */
+
+/*
+ * Reads a TensorProto by itself, as in the data sets of backend tests. The view points into `data`
+ * or into the arena. TDN_E_UNSUPPORTED for element types that Tendon lacks, external data, and
+ * where it is a sequence or an optional; TDN_E_MODEL for what is damaged; TDN_E_NOMEM.
+ */
+tdn_status tdn_onnx_tensor_read(tdn_view *view, const uint8_t *data, size_t size, tdn_arena *arena,
+                                tdn_error *error);
+
 /* ---- Graphs ---------------------------------------------------------------------------------- */
 
 typedef struct tdn_onnx_shape {

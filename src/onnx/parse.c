@@ -614,3 +614,10 @@ tdn_status tdn_onnx_parse_model(tdn_onnx *model, tdn_reader bytes, tdn_error *er
     TDN_TRY(walk(&p, bytes, "ModelProto", model_field, model));
     return model->has_graph ? TDN_OK : FAIL(&p, "there is no graph in it: is it an ONNX model?");
 }
+
+tdn_status tdn_onnx_parse_tensor(tdn_onnx *model, tdn_reader bytes, onnx_tensor *out,
+                                 tdn_error *error)
+{
+    parser p = {.model = model, .arena = model->arena, .error = error};
+    return tensor(&p, bytes, out);
+}
