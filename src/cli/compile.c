@@ -253,7 +253,9 @@ void tdn_log_line(void *user, tdn_log_level level, const char *line)
         return;
     tdn_term *term = sink->term;
     tdn_term_clear(term);
-    if (level == TDN_LOG_WARNING)
+    if (term->on_line)
+        term->on_line(NULL, level, line);
+    else if (level == TDN_LOG_WARNING)
         fprintf(term->file, "tendon: %swarning:%s %s\n", tdn_term_on(term, TDN_WARN),
                 tdn_term_off(term), line);
     else

@@ -111,6 +111,8 @@ static tdn_status measure(tdn_measurement *m, tdn_session *s, const tdn_feed *fe
         tdn_call_time time = {0};
         if (period > 0)
             wait_until(due, o->spin_ns);
+        else if (o->idle_ns > 0 && m->n > 0)
+            wait_until(now + o->idle_ns, 0);
         if (interrupted)
             break;
         TDN_TRY(timed_call(s, feed, (int64_t)m->n, &time, error));
@@ -173,35 +175,70 @@ void tdn_latency_print(FILE *out, const char *title, const tdn_latency *latency,
 
 /* ---- Profile --------------------------------------------------------------------------------- */
 
-static tdn_status profile_calls(tdn_session *s, const tdn_feed *feed, int64_t n_calls,
-                                tdn_error *error)
+/* What each step took in each call: medians need them all. */
+typedef struct samples {
+    double *ms; /* step by step, n_calls each */
+    uint64_t *total_ns;
+    int n_steps;
+    int64_t n_calls, n;
+} samples;
+
+static tdn_status begin_samples(samples *t, tdn_session *s, int64_t n_calls, tdn_error *error)
+{
+    int n_steps = tdn_context_n_steps(s->context, tdn_context_program(s->context));
+    *t = (samples){.n_steps = n_steps > 0 ? n_steps : 0, .n_calls = n_calls};
+    size_t n_samples;
+    if (!tdn_size_mul((size_t)t->n_steps, (size_t)n_calls, &n_samples))
+        return tdn_fail_nomem(error, "the profile");
+    t->ms = tdn_arena_alloc(s->arena, n_samples + 1, sizeof *t->ms);
+    t->total_ns = tdn_arena_alloc(s->arena, (size_t)t->n_steps + 1, sizeof *t->total_ns);
+    return t->ms && t->total_ns ? TDN_OK : tdn_fail_nomem(error, "the profile");
+}
+
+static tdn_status add_samples(samples *t, const tdn_session *s)
+{
+    int program = tdn_context_program(s->context);
+    for (int i = 0; i < t->n_steps; i++) {
+        tdn_step_info step = {.struct_size = sizeof step};
+        TDN_TRY(tdn_context_step(s->context, program, i, &step));
+        t->ms[i * t->n_calls + t->n] = (double)(step.total_ns - t->total_ns[i]) * 1e-6;
+        t->total_ns[i] = step.total_ns;
+    }
+    t->n++;
+    return TDN_OK;
+}
+
+static tdn_status profile_calls(tdn_session *s, const tdn_feed *feed, samples *t, tdn_error *error)
 {
     const int64_t n_warmup = 3;
     uint64_t begin = 0;
-    TDN_TRY(tdn_session_bind(s, feed, 0, error));
-    for (int64_t i = 0; i < n_warmup + n_calls; i++) {
+    for (int64_t i = 0; i < n_warmup + t->n_calls; i++) {
         tdn_call_time time;
         if (i == n_warmup) {
             tdn_context_profile_reset(s->context);
             begin = tdn_now_ns();
         }
         TDN_TRY(timed_call(s, feed, i, &time, error));
+        if (i >= n_warmup)
+            TDN_TRY(add_samples(t, s));
         if (i >= n_warmup && time.end - begin > 1000000000u)
             break;
     }
     return TDN_OK;
 }
 
-static tdn_status read_profile(tdn_profile *p, tdn_session *s, int program, tdn_error *error)
+static tdn_status read_profile(tdn_profile *p, tdn_session *s, const samples *t, tdn_error *error)
 {
-    p->n = tdn_context_n_steps(s->context, program);
-    p->mean_ms = 0;
-    p->steps = tdn_arena_alloc(s->arena, (size_t)(p->n > 0 ? p->n : 0) + 1, sizeof *p->steps);
-    if (!p->steps)
+    int program = tdn_context_program(s->context);
+    *p = (tdn_profile){.n = t->n_steps, .n_calls = t->n};
+    p->steps = tdn_arena_alloc(s->arena, (size_t)p->n + 1, sizeof *p->steps);
+    p->median_ms = tdn_arena_alloc(s->arena, (size_t)p->n + 1, sizeof *p->median_ms);
+    if (!p->steps || !p->median_ms)
         return tdn_fail_nomem(error, "the profile");
     for (int i = 0; i < p->n; i++) {
         p->steps[i].struct_size = sizeof p->steps[i];
         TDN_TRY(tdn_context_step(s->context, program, i, &p->steps[i]));
+        p->median_ms[i] = tdn_latency_of(t->ms + i * t->n_calls, (size_t)t->n).median;
         if (p->steps[i].n_runs)
             p->mean_ms += (double)p->steps[i].total_ns / (double)p->steps[i].n_runs * 1e-6;
     }
@@ -212,8 +249,11 @@ tdn_status tdn_profile_run(tdn_profile *profile, tdn_session *session, const tdn
                            int64_t n_calls, tdn_error *error)
 {
     TDN_TRY(tdn_session_new_context(session, true, error));
-    TDN_TRY(profile_calls(session, feed, n_calls, error));
-    return read_profile(profile, session, tdn_context_program(session->context), error);
+    TDN_TRY(tdn_session_bind(session, feed, 0, error));
+    samples t;
+    TDN_TRY(begin_samples(&t, session, n_calls, error));
+    TDN_TRY(profile_calls(session, feed, &t, error));
+    return read_profile(profile, session, &t, error);
 }
 
 /* Cut to `width` bytes, not within a character of UTF-8. */
@@ -235,7 +275,7 @@ void tdn_profile_print(FILE *out, const tdn_profile *profile)
 {
     char kernel[32], name[64];
     fprintf(out, "\n=== Profile by step (separate run, %llu calls) ===\n",
-            profile->n > 0 ? (unsigned long long)profile->steps[0].n_runs : 0ull);
+            (unsigned long long)profile->n_calls);
     fprintf(out, "%5s %10s %6s %9s %8s %6s  %-26s %s\n", "step", "time (ms)", "%", "GFLOP/s",
             "GB/s", "tiles", "kernel", "nodes");
     for (int i = 0; i < profile->n; i++) {

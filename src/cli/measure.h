@@ -16,6 +16,7 @@ typedef struct tdn_measure_options {
     uint64_t warmup_ns, duration_ns;
     double rate;      /* calls a second; 0: back to back */
     uint64_t spin_ns; /* before a paced call: sleep until this long before it, then spin */
+    uint64_t idle_ns; /* between the end of a call and the next; not paced */
     tdn_term *term;
 } tdn_measure_options;
 
@@ -46,10 +47,12 @@ tdn_status tdn_measurement_latency(const tdn_measurement *m, bool from_due, tdn_
 void tdn_latency_print(FILE *out, const char *title, const tdn_latency *latency,
                        const double *percents, int n);
 
-/* What a profile says about the steps of a program: `steps` lives in the session's arena. */
+/* What a profile says about the steps of a program: it lives in the session's arena. */
 typedef struct tdn_profile {
     tdn_step_info *steps;
+    double *median_ms; /* of each step */
     int n;
+    int64_t n_calls;
     double mean_ms; /* of all steps together */
 } tdn_profile;
 /* Runs up to n_calls calls, for about a second at most, in a context that times steps; the session

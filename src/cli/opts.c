@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define LONGEST_NAME 40
+#define MOST_SETS 8 /* of one command, where nearest names are looked for */
 
 /* Edits (insert, delete, change one) that turn a into b. */
 static int edit_distance(const char *a, const char *b)
@@ -80,9 +81,13 @@ static tdn_status fail_unknown(const tdn_opt_set *sets, int n_sets, const char *
     size_t length = strcspn(arg + 2, "=");
     snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name - 1),
              arg + 2);
-    const char *near = NULL;
-    for (int s = 0; s < n_sets && !near; s++)
-        near = tdn_nearest(name, &sets[s].opts[0].name, sets[s].n, sizeof sets[s].opts[0]);
+    const char *of_sets[MOST_SETS];
+    int n = 0;
+    for (int s = 0; s < n_sets && s < MOST_SETS; s++) {
+        of_sets[n] = tdn_nearest(name, &sets[s].opts[0].name, sets[s].n, sizeof sets[s].opts[0]);
+        n += of_sets[n] != NULL;
+    }
+    const char *near = tdn_nearest(name, of_sets, n, sizeof of_sets[0]);
     if (near)
         return tdn_fail(error, TDN_E_ARG, "unknown option --%s; did you mean --%s?", name, near);
     return tdn_fail(error, TDN_E_ARG, "unknown option %s", arg);

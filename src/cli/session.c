@@ -59,8 +59,9 @@ static bool is_default(const tdn_compile_args *args)
            args->targets.n == 0 && args->states.n == 0 && !args->dump;
 }
 
-static tdn_status load_engine(tdn_session *s, const char *path, size_t size,
-                              const tdn_session_options *options, tdn_error *error)
+/* From the file, or from the plan in memory. */
+static tdn_status load_engine(tdn_session *s, const char *path, const tdn_session_options *options,
+                              tdn_error *error)
 {
     tdn_engine_options engine_options = TDN_ENGINE_OPTIONS_INIT;
     tdn_log_sink *sink = tdn_arena_alloc(s->arena, 1, sizeof *sink);
@@ -72,7 +73,7 @@ static tdn_status load_engine(tdn_session *s, const char *path, size_t size,
     uint64_t begin = tdn_now_ns();
     tdn_status status =
         path ? tdn_engine_load(&s->engine, path, &engine_options, error)
-             : tdn_engine_load_memory(&s->engine, s->plan, size, &engine_options, error);
+             : tdn_engine_load_memory(&s->engine, s->plan, s->plan_size, &engine_options, error);
     s->load_s = (double)(tdn_now_ns() - begin) * 1e-9;
     return status;
 }
@@ -112,11 +113,12 @@ static tdn_status compile(tdn_session *s, tdn_model *model, const char *path,
     TDN_TRY(use_array_shapes(s, &ports, options, &build, error));
     build.progress = show_progress;
     build.progress_user = options->log;
-    size_t size = 0;
-    tdn_status status = tdn_build(model, &build, &s->plan, &size, error);
+    uint64_t begin = tdn_now_ns();
+    tdn_status status = tdn_build(model, &build, &s->plan, &s->plan_size, error);
+    s->build_s = (double)(tdn_now_ns() - begin) * 1e-9;
     tdn_term_clear(options->log);
     if (status == TDN_OK)
-        status = load_engine(s, NULL, size, options, error);
+        status = load_engine(s, NULL, options, error);
     return tdn_session_name_file(status, path, error);
 }
 
@@ -133,7 +135,7 @@ static tdn_status load_plan(tdn_session *s, const char *path, const tdn_session_
         return tdn_fail(error, TDN_E_ARG,
                         "%s is compiled already, and the arrays have their shapes: drop --shapes",
                         path);
-    TDN_TRY(load_engine(s, path, 0, options, error));
+    TDN_TRY(load_engine(s, path, options, error));
     tdn_ports ports;
     /* The last program is the largest, so that words about it tell the most. */
     TDN_TRY(tdn_ports_of_engine(&ports, s->engine, tdn_engine_n_programs(s->engine) - 1, s->arena,

@@ -19,13 +19,14 @@ typedef struct tdn_session_output {
 typedef struct tdn_session {
     tdn_arena *arena;
     tdn_model *model; /* NULL: the file was a plan */
-    void *plan;
+    void *plan;       /* NULL: it came from a file */
+    size_t plan_size;
     tdn_engine *engine;
     tdn_pool *pool;
     tdn_context *context;
     tdn_session_output *outputs;
     int n_outputs;
-    double load_s; /* loading the engine */
+    double build_s, load_s; /* compiling, loading the engine */
 } tdn_session;
 
 typedef struct tdn_session_options {

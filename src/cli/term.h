@@ -10,12 +10,15 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "tendon/tendon.h"
+
 typedef struct tdn_term {
     FILE *file;
     bool is_terminal;
     bool colour;
-    bool line_open;     /* a bar stands on the last line */
-    uint64_t last_draw; /* ns; bars are redrawn at most 20 times a second */
+    bool line_open;      /* a bar stands on the last line */
+    uint64_t last_draw;  /* ns; bars are redrawn at most 20 times a second */
+    tdn_log_fn *on_line; /* prints the library's lines (user: NULL); NULL: as this command does */
 } tdn_term;
 
 typedef enum tdn_style { TDN_PLAIN, TDN_BOLD, TDN_DIM, TDN_GOOD, TDN_BAD, TDN_WARN } tdn_style;
