@@ -38,10 +38,11 @@ typedef struct tdn_model_options {
     }
 
 /*
- * Maps and parses an ONNX file and its external data; weights stay in the map. External data must
- * lie in the model's folder or below it. Returns   TDN_OK; TDN_E_IO; TDN_E_MODEL for what is not a
- * valid model; TDN_E_NOMEM. Unsupported operators are no error here: see tdn_model_describe and the
- * build.
+ * Reads and parses an ONNX file and its external data; weights are used where they lie in that
+ * copy, so the files may change afterwards. External data must lie in the model's folder or below
+ * it. Returns   TDN_OK; TDN_E_IO, also where a file changes while it is read; TDN_E_MODEL for what
+ * is not a valid model; TDN_E_NOMEM. Unsupported operators are no error here: see
+ * tdn_model_describe and the build.
  */
 TDN_API tdn_status tdn_model_load(tdn_model **model, const char *path,
                                   const tdn_model_options *options, tdn_error *error);

@@ -189,9 +189,11 @@ typedef struct tdn_engine_options {
     }
 
 /*
- * Maps the plan file, checks all of it, and takes the best target section that this CPU runs.
- * Weights are used where they lie in the map: the file must not be changed while the engine lives
- * (replace it by rename). Returns   TDN_OK; TDN_E_IO; TDN_E_FORMAT; TDN_E_TARGET; TDN_E_NOMEM.
+ * Reads the plan file, checks what it reads, and takes the best target section that this CPU runs.
+ * The tables and that section's weights are copied to pages of the engine's own (not from the
+ * allocator), and used where they lie: once loaded, the file may be changed, cut short or deleted
+ * and the engine does not notice. A change while it loads is TDN_E_IO or TDN_E_FORMAT.
+ * Returns   TDN_OK; TDN_E_IO; TDN_E_FORMAT; TDN_E_TARGET; TDN_E_NOMEM.
  */
 TDN_API tdn_status tdn_engine_load(tdn_engine **engine, const char *path,
                                    const tdn_engine_options *options, tdn_error *error);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loading a model, and what it says of its inputs and outputs. The file stays mapped while the
+ * Loading a model, and what it says of its inputs and outputs. The file's bytes stay while the
  * model lives, because weights are used where they lie; so does the caller's memory.
  */
 #include "build/model.h"

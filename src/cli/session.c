@@ -17,14 +17,16 @@
 
 tdn_status tdn_file_is_plan(const char *path, bool *is_plan, tdn_error *error)
 {
-    tdn_map map;
-    TDN_TRY(tdn_map_open(&map, path, error));
-    size_t text = strlen(PLAN_TEXT), magic = strlen(PLAN_MAGIC);
-    *is_plan = (map.size >= text && memcmp(map.data, PLAN_TEXT, text) == 0) ||
-               (map.size >= PLAN_MAGIC_AT + magic &&
-                memcmp(map.data + PLAN_MAGIC_AT, PLAN_MAGIC, magic) == 0);
-    tdn_map_close(&map);
-    return TDN_OK;
+    tdn_source file;
+    const size_t text = strlen(PLAN_TEXT), magic = strlen(PLAN_MAGIC), all = PLAN_MAGIC_AT + magic;
+    TDN_TRY(tdn_source_open(&file, path, error));
+    const size_t size = file.map.size < all ? file.map.size : all;
+    const tdn_status status = tdn_source_fill(&file, 0, size, error);
+    *is_plan = status == TDN_OK &&
+               ((size >= text && memcmp(file.map.data, PLAN_TEXT, text) == 0) ||
+                (size == all && memcmp(file.map.data + PLAN_MAGIC_AT, PLAN_MAGIC, magic) == 0));
+    tdn_source_close(&file);
+    return status;
 }
 
 tdn_status tdn_session_load_model(tdn_model **model, const char *path, tdn_log_sink *sink,

@@ -145,7 +145,7 @@ tdn_status tdn_onnx_parse_tensor(tdn_onnx *model, tdn_reader bytes, onnx_tensor 
 tdn_status tdn_onnx_order_graph(tdn_onnx *model, onnx_graph *graph, tdn_error *error);
 tdn_status tdn_onnx_order_function(tdn_onnx *model, onnx_function *function, tdn_error *error);
 
-/* external.c: maps the file at `location` in the model's folder, once. */
+/* external.c: reads the file at `location` in the model's folder, once. */
 tdn_status tdn_onnx_map_external(tdn_onnx *model, const char *location, const onnx_file **file,
                                  tdn_error *error);
 void tdn_onnx_unmap_all(tdn_onnx *model);

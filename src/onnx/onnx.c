@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A model's life, and what it says of itself. Parsing is complete when this returns: names are
- * checked, nodes sorted, external files mapped. Elements of tensors are looked at when a graph
+ * checked, nodes sorted, external files read. Elements of tensors are looked at when a graph
  * needs them. */
 #include "onnx/onnx.h"
 

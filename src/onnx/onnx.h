@@ -17,7 +17,7 @@ typedef struct tdn_onnx tdn_onnx;
 /*
  * Parses `size` bytes, which stay the caller's and must outlive the model unchanged: weights are
  * used where they lie. `name` stands in error texts. External data must lie in `folder` or below it
- * (NULL: there is none) and is mapped. Returns   TDN_OK; TDN_E_MODEL; TDN_E_IO where a file of
+ * (NULL: there is none) and is read. Returns   TDN_OK; TDN_E_MODEL; TDN_E_IO where a file of
  * external data cannot be read; TDN_E_NOMEM.
  */
 tdn_status tdn_onnx_parse(tdn_onnx **model, const uint8_t *data, size_t size, const char *name,

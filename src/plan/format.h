@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The plan file, byte by byte. Little-endian; every record has a fixed size and is used where it
- * lies in the map.
+ * lies.
  *
  *     0      header            a line of text ("tendon plan 1, built by tendon 0.1.0"), magic,
  * counts, the tables then   13 tables         in the order of tdn_format_id, each at the next

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The plan: what the compiler hands to the run time. One description in memory, used by the writer
- * (from the compiler's arena) and by the reader (pointing into the mapped file). The reader trusts
+ * (from the compiler's arena) and by the reader (pointing into the file's bytes). The reader trusts
  * nothing: what it returns is in range, and kernels are checked by their family before use.
  * src/plan/format.h has the bytes.
  */
@@ -131,6 +131,10 @@ typedef struct tdn_plan {
  * the same bytes. */
 tdn_status tdn_plan_write(const tdn_plan *plan, const tdn_allocator *allocator, void **bytes,
                           size_t *size, tdn_error *error);
+/* How many bytes of a plan of `size` tdn_plan_read looks at: all but the blobs. `start` is its
+ * first TDN_PLAN_START_SIZE bytes, or all where there are fewer, and may say anything. */
+#define TDN_PLAN_START_SIZE 512
+size_t tdn_plan_head_size(const void *start, size_t size);
 /* Reads and validates; the description lives in `arena` and points into `bytes` (aligned to 64),
  * which must outlive it. TDN_E_FORMAT says what is wrong and where. */
 tdn_status tdn_plan_read(const tdn_plan **plan, const void *bytes, size_t size, tdn_arena *arena,

@@ -887,6 +887,21 @@ static tdn_status read_sections(in *f)
     return TDN_OK;
 }
 
+_Static_assert(sizeof(tdn_format_header) <= TDN_PLAN_START_SIZE, "the start holds the header");
+
+size_t tdn_plan_head_size(const void *start, size_t size)
+{
+    const tdn_format_header *h = start;
+    if (size < sizeof *h)
+        return size;
+    /* The tables follow each other; where they do not, the reader says so from what is there. */
+    const tdn_format_table *last = &h->tables[TDN_FORMAT_N_TABLES - 1];
+    if (last->offset > size || last->size > size - last->offset)
+        return size;
+    const size_t end = tdn_round_up((size_t)(last->offset + last->size), TDN_ALIGN);
+    return end < sizeof *h ? sizeof *h : end < size ? end : size;
+}
+
 tdn_status tdn_plan_read(const tdn_plan **plan, const void *bytes, size_t size, tdn_arena *arena,
                          tdn_error *error)
 {

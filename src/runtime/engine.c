@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The engine: a plan that is mapped, checked, and resolved for this CPU.
+ * The engine: a plan that is read, checked, and resolved for this CPU.
  *
  * Loading reads the tables once (src/plan/reader.c), takes the section with the most instruction
- * sets among those this CPU has, checks the checksums of the blobs which that section uses (at 8
- * GB/s and more they cost less than reading them from a disk), and has every kernel judge its step.
- * What fails fails here, not in the first run. Afterwards the engine never changes, so threads
- * share it without a lock.
+ * sets among those this CPU has, brings the blobs which that section uses from the file and checks
+ * their checksums (at 8 GB/s and more they cost less than reading them from a disk), and has every
+ * kernel judge its step. What fails fails here, not in the first run. Afterwards the engine never
+ * changes, whatever happens to the file, so threads share it without a lock.
  */
 #include <stdio.h>
 #include <string.h>
@@ -65,8 +65,36 @@ static tdn_status choose_section(tdn_engine *e, const char *max_target, tdn_erro
     return e->section ? TDN_OK : fail_target(e->plan, max, error);
 }
 
+/* Where the plan lies: the caller's bytes, or those of a file, which are there once filled. */
+typedef struct origin {
+    const void *bytes;
+    size_t size;
+    tdn_source *file; /* NULL: all bytes are there */
+} origin;
+
+static tdn_status fetch(const origin *from, size_t offset, size_t size, tdn_error *error)
+{
+    return from->file ? tdn_source_fill(from->file, offset, size, error) : TDN_OK;
+}
+
+static tdn_status fetch_head(const origin *from, tdn_error *error)
+{
+    const size_t start = from->size < TDN_PLAN_START_SIZE ? from->size : TDN_PLAN_START_SIZE;
+    TDN_TRY(fetch(from, 0, start, error));
+    return fetch(from, 0, tdn_plan_head_size(from->bytes, from->size), error);
+}
+
+static tdn_status fetch_blob(const tdn_engine *e, const origin *from, uint32_t index,
+                             tdn_error *error)
+{
+    const tdn_plan_blob *b = &e->plan->blobs[index];
+    const size_t offset = (size_t)((const char *)b->data - (const char *)from->bytes);
+    TDN_TRY(fetch(from, offset, tdn_round_up((size_t)b->size, TDN_ALIGN), error));
+    return tdn_plan_check_blob(e->plan, from->bytes, index, error);
+}
+
 /* Each blob that a buffer of the section is filled from, once. */
-static tdn_status check_blobs(tdn_engine *e, const void *bytes, tdn_error *error)
+static tdn_status fetch_blobs(tdn_engine *e, const origin *from, tdn_error *error)
 {
     bool *seen = tdn_arena_alloc(e->memory, e->plan->n_blobs, sizeof *seen);
     if (!seen)
@@ -80,7 +108,7 @@ static tdn_status check_blobs(tdn_engine *e, const void *bytes, tdn_error *error
                 continue;
             seen[b->index] = true;
             e->weights_size += e->plan->blobs[b->index].size;
-            TDN_TRY(tdn_plan_check_blob(e->plan, bytes, b->index, error));
+            TDN_TRY(fetch_blob(e, from, b->index, error));
         }
     }
     return TDN_OK;
@@ -102,14 +130,17 @@ static tdn_status read_options(tdn_engine_options *out, const tdn_engine_options
     return TDN_OK;
 }
 
-static tdn_status prepare(tdn_engine *e, const void *bytes, size_t size,
-                          const tdn_engine_options *o, tdn_error *error)
+static tdn_status prepare(tdn_engine *e, const origin *from, const tdn_engine_options *o,
+                          tdn_error *error)
 {
-    TDN_TRY(tdn_plan_read(&e->plan, bytes, size, e->memory, error));
-    e->plan_size = size;
+    TDN_TRY(fetch_head(from, error));
+    TDN_TRY(tdn_plan_read(&e->plan, from->bytes, from->size, e->memory, error));
+    e->plan_size = from->size;
     e->n_io = e->plan->n_inputs + e->plan->n_outputs;
     TDN_TRY(choose_section(e, o->max_target, error));
-    TDN_TRY(check_blobs(e, bytes, error));
+    TDN_TRY(fetch_blobs(e, from, error));
+    if (from->file)
+        TDN_TRY(tdn_source_take(from->file, &e->map, error));
     e->programs = tdn_arena_alloc(e->memory, e->plan->n_programs, sizeof *e->programs);
     if (!e->programs)
         return tdn_fail_nomem(error, "the engine's programs");
@@ -135,9 +166,8 @@ static void log_loaded(const tdn_engine *e, const char *path, const tdn_engine_o
     o->log(o->log_user, TDN_LOG_VERBOSE, line);
 }
 
-/* Takes the map over, also when it fails. */
-static tdn_status create(tdn_engine **engine, tdn_map map, const void *bytes, size_t size,
-                         const char *path, const tdn_engine_options *options, tdn_error *error)
+static tdn_status create(tdn_engine **engine, const origin *from, const tdn_engine_options *options,
+                         tdn_error *error)
 {
     tdn_engine_options o;
     tdn_status status = read_options(&o, options, error);
@@ -145,18 +175,16 @@ static tdn_status create(tdn_engine **engine, tdn_map map, const void *bytes, si
     tdn_engine *e = memory ? tdn_arena_alloc(memory, 1, sizeof *e) : NULL;
     if (!e) {
         tdn_arena_free(memory);
-        tdn_map_close(&map);
         return status != TDN_OK ? status : tdn_fail_nomem(error, "an engine");
     }
     e->memory = memory;
-    e->map = map;
     e->allocator = o.allocator ? *o.allocator : tdn_allocator_libc;
-    status = prepare(e, bytes, size, &o, error);
+    status = prepare(e, from, &o, error);
     if (status != TDN_OK) {
         tdn_engine_free(e);
         return status;
     }
-    log_loaded(e, path, &o);
+    log_loaded(e, from->file ? from->file->path : NULL, &o);
     *engine = e;
     return TDN_OK;
 }
@@ -169,7 +197,7 @@ tdn_status tdn_engine_load_memory(tdn_engine **engine, const void *plan, size_t 
     *engine = NULL;
     if (!plan)
         return tdn_fail(error, TDN_E_ARG, "no plan");
-    return create(engine, (tdn_map){0}, plan, size, NULL, options, error);
+    return create(engine, &(origin){plan, size, NULL}, options, error);
 }
 
 tdn_status tdn_engine_load(tdn_engine **engine, const char *path, const tdn_engine_options *options,
@@ -180,9 +208,11 @@ tdn_status tdn_engine_load(tdn_engine **engine, const char *path, const tdn_engi
     *engine = NULL;
     if (!path)
         return tdn_fail(error, TDN_E_ARG, "no path of a plan");
-    tdn_map map;
-    TDN_TRY(tdn_map_open(&map, path, error));
-    const tdn_status status = create(engine, map, map.data, map.size, path, options, error);
+    tdn_source file;
+    TDN_TRY(tdn_source_open(&file, path, error));
+    const tdn_status status =
+        create(engine, &(origin){file.map.data, file.map.size, &file}, options, error);
+    tdn_source_close(&file);
     return status == TDN_OK ? TDN_OK : tdn_fail_while(error, status, "loading '%.200s'", path);
 }
 
