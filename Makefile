@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 DEPS = $(if $(SKIP_DEPS),@true,@tools/deps.sh)
 BUILD = @JOBS=$(JOBS) tools/build.sh
 
-.PHONY: all demo test test-asan test-tsan test-clang fuzz bench-kernels bench-footprint venv format install clean
+.PHONY: all demo test test-asan test-tsan test-clang test-aarch64 test-install deb fuzz bench-kernels bench-footprint venv format install clean
 
 all: # the command and the libraries, in build/
 	$(DEPS) build
@@ -40,6 +40,14 @@ test-clang: # C tests, built by clang
 	$(BUILD) build-clang -DTDN_TESTS=ON -DCMAKE_C_COMPILER=clang
 	@tools/test.sh build-clang c
 
+test-aarch64: all # built for AArch64 by gcc-aarch64-linux-gnu, run under qemu; plans from here run there
+	$(DEPS) test aarch64
+	@tools/sysroot.sh arm64 build-aarch64/sysroot libc6 libjansson-dev libzip-dev libcmocka-dev
+	$(BUILD) build-aarch64 -DTDN_TESTS=ON --toolchain cmake/aarch64-linux-gnu.cmake \
+		-DTDN_SYSROOT=$(CURDIR)/build-aarch64/sysroot
+	@tools/venv.sh
+	@tools/test.sh build-aarch64 aarch64
+
 fuzz: # FUZZ_SECONDS for each target; what is found lands in build-fuzz/
 	$(DEPS) build clang
 	$(BUILD) build-fuzz -DTDN_FUZZ=ON -DTDN_SANITIZE=address,undefined -DCMAKE_C_COMPILER=clang
@@ -65,4 +73,4 @@ install: all # PREFIX and DESTDIR as usual
 	@cmake --install build --prefix $(or $(PREFIX),/usr/local)
 
 clean:
-	rm -rf build build-asan build-tsan build-clang build-fuzz
+	rm -rf build build-asan build-tsan build-clang build-fuzz build-aarch64 build-deb

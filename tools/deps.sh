@@ -4,7 +4,7 @@
 # Installs the Debian packages that a target needs and that are missing. Says nothing and takes no time when all are
 # there; says what to do where it cannot install. On systems without dpkg it only looks for the commands.
 #
-# usage: tools/deps.sh GROUP...      build, test, clang, format
+# usage: tools/deps.sh GROUP...      build, test, clang, format, aarch64, deb
 set -euo pipefail
 
 packages_of() {
@@ -13,6 +13,8 @@ packages_of() {
     test) echo gcc libc6-dev cmake make libjansson-dev libzip-dev libcmocka-dev binutils python3 python3-venv ;;
     clang) echo clang "$(clang_runtime)" ;;
     format) echo clang-format ;;
+    aarch64) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user ;;
+    deb) echo dpkg-dev file pkg-config mandoc debootstrap ;;
     *) echo "deps.sh: unknown group '$1'" >&2 && return 2 ;;
     esac
 }

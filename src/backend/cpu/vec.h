@@ -115,8 +115,15 @@ TDN_INLINE void vf_store_n(float *p, vf x, int n)
 
 #else
 
-TDN_INLINE vf vf_select(vm m, vf a, vf b) { return (vf)((m & (vi)a) | (~m & (vi)b)); }
 TDN_INLINE vm vm_first(int n) { return vi_set(n) > (vi){0, 1, 2, 3}; }
+#if defined(__ARM_NEON)
+TDN_INLINE vf vf_select(vm m, vf a, vf b)
+{
+    return (vf)vbslq_f32((uint32x4_t)m, (float32x4_t)a, (float32x4_t)b);
+}
+#else
+TDN_INLINE vf vf_select(vm m, vf a, vf b) { return (vf)((m & (vi)a) | (~m & (vi)b)); }
+#endif
 #if defined(__SSE2__)
 TDN_INLINE bool vm_any(vm a) { return _mm_movemask_ps((__m128)a) != 0; }
 TDN_INLINE vf vf_max(vf a, vf b) { return (vf)_mm_max_ps((__m128)a, (__m128)b); }
@@ -137,6 +144,32 @@ TDN_INLINE vf vf_sqrt(vf x)
                 __builtin_sqrtf(x[3])};
 }
 #endif
+#if defined(__ARM_NEON)
+TDN_INLINE vf vf_load_n(const float *p, int n)
+{
+    float32x2_t low = vdup_n_f32(0), high = low;
+    if (n >= TDN_LANES)
+        return vf_load(p);
+    if (n >= 2)
+        low = vld1_f32(p);
+    if (n == 1)
+        low = vld1_lane_f32(p, low, 0);
+    else if (n == 3)
+        high = vld1_lane_f32(p + 2, high, 0);
+    return (vf)vcombine_f32(low, high);
+}
+TDN_INLINE void vf_store_n(float *p, vf x, int n)
+{
+    if (n >= TDN_LANES)
+        vf_store(p, x);
+    else if (n >= 2)
+        vst1_f32(p, vget_low_f32((float32x4_t)x));
+    if (n == 1)
+        vst1q_lane_f32(p, (float32x4_t)x, 0);
+    else if (n == 3)
+        vst1q_lane_f32(p + 2, (float32x4_t)x, 2);
+}
+#else
 TDN_INLINE vf vf_load_n(const float *p, int n)
 {
     vf x = {0};
@@ -150,6 +183,7 @@ TDN_INLINE void vf_store_n(float *p, vf x, int n)
         p[i] = x[i];
 }
 
+#endif
 #endif
 #endif
 
