@@ -19,6 +19,7 @@ static const command commands[] = {
     {"validate", tdn_cmd_validate, "compare an engine with the reference, value by value"},
     {"inspect", tdn_cmd_inspect, "show what is in a plan or a model"},
     {"conform", tdn_cmd_conform, "run ONNX's backend tests"},
+    {"trtexec", tdn_cmd_trtexec, "the same work by trtexec's flags, log and files"},
 };
 #define N_COMMANDS (int)(sizeof commands / sizeof commands[0])
 
@@ -51,8 +52,17 @@ static int fail_command(const char *name)
     return TDN_EXIT_USAGE;
 }
 
+/* The command's other name: a link to it that scripts call. */
+static bool is_called_trtexec(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return strcmp(slash ? slash + 1 : path, "trtexec") == 0;
+}
+
 static int run(int argc, char **argv)
 {
+    if (argc > 0 && is_called_trtexec(argv[0]))
+        return tdn_cmd_trtexec(argc, argv);
     if (argc < 2) {
         print_help(stderr);
         return TDN_EXIT_USAGE;
