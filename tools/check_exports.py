@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the shared libraries export, hold, need and weigh. usage: check_exports.py BUILD_FOLDER
 
-libtendon exports the functions of tendon.h, libtendon-build those of build.h, no more and no less; libtendon holds
+libtendon exports the functions of tendon.h and operator.h, libtendon-build those of build.h, no more and no less; libtendon holds
 nothing of the compiler's; both need the C library alone; libtendon is under 1 MB when stripped.
 """
 
@@ -33,10 +33,11 @@ def defined(file, *options):
     return {line.split()[-1].split("@")[0] for line in lines if len(line.split()) == 3}
 
 
-def compare(library, header):
-    exported, public = defined(library, "-D"), declared(header)
-    found = [f"{library.name} exports {name}, which {header} does not declare" for name in exported - public]
-    return found + [f"{library.name} lacks {name} of {header}" for name in public - exported]
+def compare(library, *headers):
+    exported, public = defined(library, "-D"), set().union(*map(declared, headers))
+    where = " and ".join(headers)
+    found = [f"{library.name} exports {name}, which {where} does not declare" for name in exported - public]
+    return found + [f"{library.name} lacks {name} of {where}" for name in public - exported]
 
 
 def foreign(library, folder):
@@ -68,7 +69,7 @@ def weigh(library):
 def main():
     folder = Path(sys.argv[1])
     runtime, compiler = folder / "libtendon.so", folder / "libtendon-build.so"
-    found = compare(runtime, "tendon.h") + compare(compiler, "build.h") + foreign(runtime, folder)
+    found = compare(runtime, "tendon.h", "operator.h") + compare(compiler, "build.h") + foreign(runtime, folder)
     found += needs(runtime) + needs(compiler) + weigh(runtime)
     print("\n".join(sorted(found)))
     return 1 if found else 0

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 MAY_INCLUDE = {
     "base": {"tendon.h"},
-    "ref": {"base", "tendon.h"},
+    "ref": {"base", "tendon.h", "operator.h"},
     "graph": {"base", "tendon.h"},
     "ops": {"graph", "ref", "base", "tendon.h"},
     "onnx": {"ops", "graph", "base", "tendon.h"},

@@ -182,10 +182,12 @@ typedef struct tdn_engine_options {
     void *log_user;
     const char *max_target; /* use no target section above this one ("x86-64-v3"); NULL: the best
                                this CPU runs */
+    const struct tdn_operator *operators; /* of the caller's own: operator.h */
+    int32_t n_operators;
 } tdn_engine_options;
 #define TDN_ENGINE_OPTIONS_INIT                                                                    \
     {                                                                                              \
-        sizeof(tdn_engine_options), NULL, NULL, NULL, NULL                                         \
+        .struct_size = sizeof(tdn_engine_options)                                                  \
     }
 
 /*
@@ -193,7 +195,8 @@ typedef struct tdn_engine_options {
  * The tables and that section's weights are copied to pages of the engine's own (not from the
  * allocator), and used where they lie: once loaded, the file may be changed, cut short or deleted
  * and the engine does not notice. A change while it loads is TDN_E_IO or TDN_E_FORMAT.
- * Returns   TDN_OK; TDN_E_IO; TDN_E_FORMAT; TDN_E_TARGET; TDN_E_NOMEM.
+ * Returns   TDN_OK; TDN_E_IO; TDN_E_FORMAT; TDN_E_TARGET; TDN_E_UNSUPPORTED where the plan needs an
+ * operator that `operators` lacks; TDN_E_ARG for rows that are none; TDN_E_NOMEM.
  */
 TDN_API tdn_status tdn_engine_load(tdn_engine **engine, const char *path,
                                    const tdn_engine_options *options, tdn_error *error);

@@ -70,11 +70,14 @@ static void warn_of_opset(const tdn_model *m)
     }
 }
 
-static tdn_status parse(tdn_model **model, tdn_model *m, tdn_status status, tdn_error *error)
+static tdn_status parse(tdn_model **model, tdn_model *m, tdn_status status,
+                        const tdn_model_options *options, tdn_error *error)
 {
     if (status == TDN_OK)
         status =
             tdn_onnx_parse(&m->onnx, m->data, m->size, m->path, m->folder, m->allocator, error);
+    if (status == TDN_OK && options)
+        status = tdn_onnx_set_operators(m->onnx, options->operators, options->n_operators, error);
     if (status != TDN_OK) {
         tdn_model_free(m);
         return status;
@@ -95,7 +98,7 @@ tdn_status tdn_model_load(tdn_model **model, const char *path, const tdn_model_o
     const tdn_status status = tdn_map_open(&m->map, path, error);
     m->data = m->map.data;
     m->size = m->map.size;
-    return parse(model, m, status, error);
+    return parse(model, m, status, options, error);
 }
 
 tdn_status tdn_model_load_memory(tdn_model **model, const void *data, size_t size,
@@ -109,7 +112,7 @@ tdn_status tdn_model_load_memory(tdn_model **model, const void *data, size_t siz
     TDN_TRY(create(&m, NULL, folder, options, error));
     m->data = data;
     m->size = size;
-    return parse(model, m, TDN_OK, error);
+    return parse(model, m, TDN_OK, options, error);
 }
 
 void tdn_model_free(tdn_model *m)

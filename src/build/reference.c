@@ -222,6 +222,7 @@ static tdn_status evaluate(tdn_reference *r, const tdn_node *node, tdn_error *er
                  .error = error},
         .statuses = statuses,
     };
+    j.call.row = j.ref;
     if (j.ref->n_parts) {
         const int parts = j.ref->n_parts(&j.call);
         j.call.n_parts = parts < 1 ? 1 : parts < most ? parts : most;

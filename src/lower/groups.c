@@ -29,7 +29,7 @@ static int last_axis_unit(const tdn_place *p)
 
 static void warn_reference(tdn_lowering *l, const tdn_node *n, const char *why)
 {
-    if (!l->options->log || tdn_node_flops(n) < 100000)
+    if (!l->options->log || n->op->custom || tdn_node_flops(n) < 100000)
         return;
     char line[512];
     snprintf(line, sizeof line, "node '%s' (%s) runs by its reference: %s", n->name, n->op->name,

@@ -348,6 +348,16 @@ static tdn_status make_node(importer *im, const scope *s, const onnx_node *node,
     return TDN_OK;
 }
 
+static const tdn_op_def *find_custom(const importer *im, const onnx_node *node)
+{
+    for (int32_t i = 0; i < im->model->n_customs; i++) {
+        const tdn_op_def *op = &im->model->customs[i];
+        if (strcmp(op->name, node->op) == 0 && strcmp(op->domain, node->domain) == 0)
+            return op;
+    }
+    return NULL;
+}
+
 /* Why there is no row for an operator. */
 static const char *reason_for(const importer *im, const char *domain, const char *op, int opset)
 {
@@ -369,7 +379,8 @@ static tdn_status import_operator(importer *im, const scope *s, const onnx_node 
     if (opset < 0 && !node->domain[0])
         return tdn_fail(im->error, TDN_E_MODEL, "the model does not say which opset it uses");
     opset = opset < 0 ? 1 : opset;
-    const tdn_op_def *op = tdn_op_find(node->domain, node->op, opset);
+    const tdn_op_def *op = find_custom(im, node);
+    op = op ? op : tdn_op_find(node->domain, node->op, opset);
     if (!op) {
         const char *reason = reason_for(im, node->domain, node->op, opset);
         TDN_TRY(reason ? add_issue(im, name, node->op, node->domain, reason) : nomem(im));
@@ -583,6 +594,8 @@ static tdn_status import_node(importer *im, const scope *s, const onnx_node *nod
         return nomem(im);
     if (++im->n_nodes > MAX_NODES)
         return tdn_fail(im->error, TDN_E_MODEL, "the model comes to more than %d nodes", MAX_NODES);
+    if (find_custom(im, node))
+        return import_operator(im, s, node, name);
     TDN_TRY(find_function(im, node, &fn));
     if (fn)
         return import_call(im, s, node, name, fn);
@@ -652,7 +665,7 @@ static tdn_status check_shape(const importer *im, const tdn_onnx_io *io, const t
     char want[192], have[192];
     bool fits = io->rank < 0 || io->rank == shape->rank;
     for (int i = 0; fits && i < shape->rank; i++)
-        fits = shape->dims[i] > 0 &&
+        fits = shape->dims[i] >= 0 &&
                (io->rank < 0 || io->dims[i] < 0 || io->dims[i] == shape->dims[i]);
     if (fits)
         return TDN_OK;

@@ -124,6 +124,8 @@ struct tdn_onnx {
     onnx_function *functions;
     int32_t n_functions;
     tdn_names *function_names; /* "domain:name:overload" -> onnx_function */
+    const tdn_op_def *customs; /* operators of the caller's own */
+    int32_t n_customs;
     onnx_file **files;
     int32_t n_files;
     tdn_names *file_names;

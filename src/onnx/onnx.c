@@ -47,6 +47,14 @@ static tdn_status parse(tdn_onnx *m, size_t size, tdn_error *error)
     return find_inputs(m, error);
 }
 
+tdn_status tdn_onnx_set_operators(tdn_onnx *m, const tdn_operator *operators, int32_t n,
+                                  tdn_error *error)
+{
+    TDN_TRY(tdn_op_customs(&m->customs, operators, n, m->arena, error));
+    m->n_customs = n;
+    return TDN_OK;
+}
+
 tdn_status tdn_onnx_parse(tdn_onnx **model, const uint8_t *data, size_t size, const char *name,
                           const char *folder, const tdn_allocator *allocator, tdn_error *error)
 {

@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "graph/graph.h"
+#include "ops/op.h"
 
 typedef struct tdn_onnx tdn_onnx;
 
@@ -22,6 +23,9 @@ typedef struct tdn_onnx tdn_onnx;
  */
 tdn_status tdn_onnx_parse(tdn_onnx **model, const uint8_t *data, size_t size, const char *name,
                           const char *folder, const tdn_allocator *allocator, tdn_error *error);
+/* Operators of the caller's own, which outlive the model. TDN_E_ARG, TDN_E_NOMEM. */
+tdn_status tdn_onnx_set_operators(tdn_onnx *model, const tdn_operator *operators, int32_t n,
+                                  tdn_error *error);
 /* Takes NULL. Graphs made from the model must be gone. */
 void tdn_onnx_free(tdn_onnx *model);
 

@@ -160,6 +160,7 @@ static tdn_status evaluate_on(tdn_graph *g, tdn_node *node, const tdn_ref_def *r
         .attrs = &node->attrs,
         .expr = node->expr,
         .n_parts = 1,
+        .row = ref,
         .error = error,
     };
     const size_t scratch_size = ref->scratch_size ? ref->scratch_size(&call) : 0;

@@ -17,7 +17,7 @@ _Static_assert(offsetof(tdn_op_def, name) == 0, "tdn_node_op_name reads the firs
 
 const tdn_ref_def *tdn_op_reference(const tdn_op_def *op)
 {
-    return tdn_ref_find(op->reference ? op->reference : op->name);
+    return op->custom ? &op->custom->ref : tdn_ref_find(op->reference ? op->reference : op->name);
 }
 
 int64_t tdn_flops_none(const tdn_node *node)

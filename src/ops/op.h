@@ -11,7 +11,7 @@
 #define TDN_OPS_OP_H
 
 #include "graph/graph.h"
-#include "ref/ref.h"
+#include "ref/custom.h"
 
 typedef enum tdn_core {
     TDN_CORE_NONE = 0,
@@ -56,7 +56,8 @@ typedef struct tdn_op_def {
      * dead). NULL: none. It may decline by leaving the graph as it is. */
     tdn_status (*decompose)(tdn_infer *io);
     tdn_core core;
-    const char *reference; /* name in src/ref, NULL: the operator's own name */
+    const char *reference;    /* name in src/ref, NULL: the operator's own name */
+    const tdn_custom *custom; /* of an operator of the caller's own */
     /* Multiply-adds count 2. NULL: one per output element. */
     int64_t (*flops)(const tdn_node *node);
     bool of_shape; /* the result depends on shapes alone, so it is a constant (Shape, Size) */
@@ -66,6 +67,9 @@ typedef struct tdn_op_def {
 
 /* The row for a name, or NULL; domain "ai.onnx" is "". table.c lists the families' arrays. */
 const tdn_op_def *tdn_op_find(const char *domain, const char *name, int opset);
+/* Rows for operators of the caller's own, n of them, in the arena. TDN_E_ARG, TDN_E_NOMEM. */
+tdn_status tdn_op_customs(const tdn_op_def **rows, const tdn_operator *operators, int32_t n,
+                          tdn_arena *arena, tdn_error *error);
 /* All rows, for listings and tests: row i, or NULL past the last. */
 const tdn_op_def *tdn_op_row(int i);
 const tdn_ref_def *tdn_op_reference(const tdn_op_def *op);

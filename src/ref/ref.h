@@ -16,6 +16,8 @@
 #include "base/attr.h"
 #include "base/expr.h"
 
+typedef struct tdn_ref_def tdn_ref_def;
+
 typedef struct tdn_ref_call {
     const tdn_view *in;
     int n_in; /* trailing absent inputs are left out; others have dtype NONE */
@@ -25,10 +27,11 @@ typedef struct tdn_ref_call {
     const tdn_expr *expr; /* of map; else NULL */
     void *scratch;        /* scratch_size bytes for this part alone, aligned to 64 */
     int part, n_parts;
+    const tdn_ref_def *row; /* that is called: custom.h has more in it */
     tdn_error *error;
 } tdn_ref_call;
 
-typedef struct tdn_ref_def {
+struct tdn_ref_def {
     const char
         *name; /* ONNX's operator name, with "-since" where the meaning changed: "Softmax-1" */
     tdn_status (*run)(const tdn_ref_call *call);
@@ -38,7 +41,7 @@ typedef struct tdn_ref_def {
     /* How many parts the work may be split in, done in any order by any thread (part i of n covers
      * an equal share of the outer loop). NULL: one. */
     int (*n_parts)(const tdn_ref_call *call);
-} tdn_ref_def;
+};
 
 /* One array a family (ref_math.c, ref_nn.c, ...), ended by a row without a name; ref.c lists the
  * arrays. */

@@ -141,7 +141,7 @@ static tdn_status describe_step(tdn_text *t, const tdn_plan *plan, const tdn_pla
         views[i] = tdn_operand_view(plan, p, &s->operands[i]);
     tdn_engine_step resolved = {.plan = s};
     tdn_error why = {""};
-    const tdn_status status = tdn_step_resolve(&resolved, views, section->isa, &why);
+    const tdn_status status = tdn_step_resolve(&resolved, views, section->isa, &(tdn_customs){NULL, 0}, &why);
     tdn_free(NULL, views);
 
     tdn_json_begin(t, NULL, '{');

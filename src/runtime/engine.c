@@ -137,6 +137,7 @@ static tdn_status prepare(tdn_engine *e, const origin *from, const tdn_engine_op
     TDN_TRY(tdn_plan_read(&e->plan, from->bytes, from->size, e->memory, error));
     e->plan_size = from->size;
     e->n_io = e->plan->n_inputs + e->plan->n_outputs;
+    TDN_TRY(tdn_customs_make(&e->customs, o->operators, o->n_operators, e->memory, error));
     TDN_TRY(choose_section(e, o->max_target, error));
     TDN_TRY(fetch_blobs(e, from, error));
     if (from->file)

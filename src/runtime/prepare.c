@@ -120,16 +120,28 @@ static tdn_status check_attrs(const tdn_attrs *attrs, tdn_error *error)
     return TDN_OK;
 }
 
-static tdn_status resolve_reference(tdn_engine_step *s, const tdn_view *views, tdn_error *error)
+static tdn_status find_reference(tdn_engine_step *s, const tdn_customs *customs, tdn_error *error)
+{
+    const char *name = s->plan->kernel;
+    const bool is_custom = strstr(name, "::") != NULL;
+    const tdn_custom *custom = is_custom ? tdn_customs_find(customs, name) : NULL;
+    s->ref = custom ? &custom->ref : is_custom ? NULL : tdn_ref_find(name);
+    if (s->ref)
+        return is_custom ? TDN_OK : check_attrs(&s->plan->attrs, error);
+    return is_custom
+               ? tdn_fail(error, TDN_E_UNSUPPORTED,
+                          "the plan needs the operator '%s', which the engine was not given", name)
+               : tdn_fail(error, TDN_E_FORMAT,
+                          "no reference '%s' in tendon %s: the plan was written by another version",
+                          name, tdn_version());
+}
+
+static tdn_status resolve_reference(tdn_engine_step *s, const tdn_view *views,
+                                    const tdn_customs *customs, tdn_error *error)
 {
     const tdn_plan_step *p = s->plan;
     s->shown = p->kernel;
-    s->ref = tdn_ref_find(p->kernel);
-    if (!s->ref)
-        return tdn_fail(error, TDN_E_FORMAT,
-                        "no reference '%s' in tendon %s: the plan was written by another version",
-                        p->kernel, tdn_version());
-    TDN_TRY(check_attrs(&p->attrs, error));
+    TDN_TRY(find_reference(s, customs, error));
     tdn_ref_call call = {
         .in = views,
         .n_in = (int)p->n_in,
@@ -139,6 +151,7 @@ static tdn_status resolve_reference(tdn_engine_step *s, const tdn_view *views, t
         .attrs = &p->attrs,
         .expr = p->expr,
         .n_parts = 1,
+        .row = s->ref,
     };
     int n_parts = s->ref->n_parts && !s->open ? s->ref->n_parts(&call) : 1;
     n_parts = n_parts < 1 ? 1 : n_parts > MAX_PARTS ? MAX_PARTS : n_parts;
@@ -153,14 +166,14 @@ static tdn_status resolve_reference(tdn_engine_step *s, const tdn_view *views, t
 }
 
 tdn_status tdn_step_resolve(tdn_engine_step *s, const tdn_view *views, uint64_t isa,
-                            tdn_error *error)
+                            const tdn_customs *customs, tdn_error *error)
 {
     s->bytes = tdn_step_bytes(s->plan);
     for (uint32_t i = 0; i < s->plan->n_in + s->plan->n_out; i++)
         s->open = s->open || s->plan->operands[i].bounded != 0;
     switch (s->plan->kind) {
     case TDN_STEP_KERNEL: return resolve_kernel(s, views, isa, error);
-    case TDN_STEP_REFERENCE: return resolve_reference(s, views, error);
+    case TDN_STEP_REFERENCE: return resolve_reference(s, views, customs, error);
     default:
         s->shown = s->plan->kind == TDN_STEP_BRANCH ? "branch" : "loop";
         s->bytes = 0;
@@ -177,7 +190,7 @@ static tdn_status prepare_step(tdn_engine *e, tdn_engine_program *p, uint32_t in
     const uint32_t n = s->plan->n_in + s->plan->n_out;
     for (uint32_t i = 0; i < n; i++)
         p->views[first_view + i] = tdn_operand_view(e->plan, p->plan, &s->plan->operands[i]);
-    TDN_TRY(tdn_step_resolve(s, p->views + first_view, e->section->isa, error));
+    TDN_TRY(tdn_step_resolve(s, p->views + first_view, e->section->isa, &e->customs, error));
     if (s->kernel && !s->kernel->run)
         return tdn_fail(error, TDN_E_FORMAT, "kernel '%s' is not in this build of tendon",
                         s->plan->kernel);

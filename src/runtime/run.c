@@ -110,6 +110,7 @@ static tdn_status run_parts(const job *j, const tdn_engine_step *s, tdn_view *vi
                 .attrs = &s->plan->attrs,
                 .expr = s->plan->expr,
                 .n_parts = (int)s->n_tiles,
+                .row = s->ref,
             },
         .c = c,
     };

@@ -13,7 +13,7 @@
 #include "base/file.h"
 #include "base/pool.h"
 #include "plan/plan.h"
-#include "ref/ref.h"
+#include "ref/custom.h"
 
 #define TDN_STEP_LIMIT                                                                             \
     ((uint64_t)1 << 32) /* steps a run may take: a loop that never ends becomes an error */
@@ -62,6 +62,7 @@ struct tdn_engine {
     size_t plan_size;
     const tdn_plan *plan;
     const tdn_plan_section *section;
+    tdn_customs customs;
     tdn_engine_program *programs;
     uint32_t n_io; /* inputs, then outputs: the numbering of bindings */
     size_t arena_size, state_size, scratch_size,
@@ -128,9 +129,10 @@ tdn_status tdn_program_prepare(tdn_engine *e, uint32_t index, tdn_error *error);
 /* prepare.c: the view of an operand, with data where its buffer is a weight. */
 tdn_view tdn_operand_view(const tdn_plan *plan, const tdn_plan_program *p,
                           const tdn_plan_operand *o);
-/* prepare.c: finds a step's kernel or reference and asks it about tiles, scratch and flops. */
+/* prepare.c: finds a step's kernel or reference, the caller's own among them, and asks it about
+ * tiles, scratch and flops. */
 tdn_status tdn_step_resolve(tdn_engine_step *s, const tdn_view *views, uint64_t isa,
-                            tdn_error *error);
+                            const tdn_customs *customs, tdn_error *error);
 /* prepare.c: bytes that a step reads and writes. */
 int64_t tdn_step_bytes(const tdn_plan_step *s);
 /* prepare.c: the layout of states is the same, so one can go on where the other stopped. */

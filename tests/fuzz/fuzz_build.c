@@ -52,7 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     capped memory = {.cap = CAP};
     const tdn_allocator allocator = {capped_alloc, capped_free, &memory};
-    const tdn_model_options options = {sizeof options, &allocator, NULL, NULL};
+    const tdn_model_options options = {.struct_size = sizeof options, .allocator = &allocator};
     tdn_build_options build = TDN_BUILD_OPTIONS_INIT;
     tdn_model *model;
     tdn_error error;

@@ -365,7 +365,7 @@ static void faulty_free(void *user, void *memory)
 
 static tdn_status load_and_run(pb bytes, const tdn_allocator *allocator)
 {
-    const tdn_model_options options = {sizeof options, allocator, NULL, NULL};
+    const tdn_model_options options = {.struct_size = sizeof options, .allocator = allocator};
     const float data[] = {-3, 4};
     const tdn_tensor x = tensor(data, 1, dims_2);
     tdn_model *model;

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TEAGER_H
+#define TEAGER_H
+
+#include <tendon/operator.h>
+
+/* The rows that this example adds. */
+const tdn_operator *tdn_operators(int32_t *n);
+
+#endif
