@@ -5,12 +5,14 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/text.h"
 #include "cli/cmd.h"
-#include "cli/measure.h"
+#include "cli/report.h"
 
 typedef struct bench_args {
     tdn_compile_args compile;
-    const char *inputs, *json;
+    const char *inputs, *json, *report;
+    const char *command;                    /* the line as typed */
     int64_t warmup, iterations, spin, seed; /* -1: not given */
     double duration, rate;                  /* 0 (duration: -1): not given */
     bool profile, times, allow_nan;
@@ -30,6 +32,8 @@ static const tdn_opt bench_opts[] = {
     {"profile", 0, TDN_OPT_FLAG, AT(profile), NULL, "time the steps, too, in a run of its own", 0,
      0},
     {"json", 0, TDN_OPT_TEXT, AT(json), "FILE", "write the results for tools", 0, 0},
+    {"report", 0, TDN_OPT_TEXT, AT(report), "FILE.html", "and as a page for people, with pictures",
+     0, 0},
     {"times", 0, TDN_OPT_FLAG, AT(times), NULL, "with --json: the latency of every call", 0, 0},
     {"seed", 0, TDN_OPT_INT, AT(seed), NULL, NULL, 0, 1e15},
     {"allow-nan", 0, TDN_OPT_FLAG, AT(allow_nan), NULL, NULL, 0, 0},
@@ -39,7 +43,7 @@ static const tdn_usage usage = {
     .synopsis = "bench PLAN|MODEL.onnx [options]",
     .about = "Measures synchronous calls, host to host. --shapes chooses among a plan's\n"
              "programs (else the smallest). Ctrl-C ends measuring and prints what there is.",
-    .example = "tendon bench emg.plan --rate=200 --duration=10 --threads=1 --profile",
+    .example = "tendon bench emg.plan --rate=200 --duration=10 --report=emg.html",
     .n_operands_min = 1,
     .n_operands_max = 1,
 };
@@ -57,6 +61,7 @@ typedef struct results {
     tdn_engine_info engine;
     tdn_latency latency, response; /* response: from when a paced call was due */
     tdn_profile profile;
+    char quote[512];
 } results;
 
 /* ---- Words ----------------------------------------------------------------------------------- */
@@ -79,8 +84,20 @@ static void print_setup(const results *r)
 
 static int64_t n_missed(const tdn_measurement *m) { return m->n_late + m->n_skipped; }
 
+/* The sentence names what a latency means nothing without: the threads, and on what. */
+static void choose_quote(results *r)
+{
+    char circumstances[96];
+    const int threads = tdn_pool_threads(r->session->pool);
+    snprintf(circumstances, sizeof circumstances, "%d thread%s, %s", threads,
+             threads == 1 ? "" : "s", r->engine.target);
+    tdn_measurement_quote(r->m, r->args->rate > 0 ? &r->response : &r->latency, r->args->rate,
+                          circumstances, r->quote, sizeof r->quote);
+}
+
 static void print_summary(const results *r)
 {
+    tdn_term out = tdn_term_of(stdout);
     printf("\n=== Performance summary ===\n");
     printf("Throughput: %g qps\n", r->m->wall_s > 0 ? (double)r->m->n / r->m->wall_s : 0);
     tdn_latency_print(stdout, "Latency", &r->latency, percents, N_PERCENTS);
@@ -93,6 +110,7 @@ static void print_summary(const results *r)
             r->args->rate, (long long)r->m->n_skipped);
     }
     printf("Total Host Walltime: %g s\n", r->m->wall_s);
+    printf("%s%s%s\n", tdn_term_on(&out, TDN_BOLD), r->quote, tdn_term_off(&out));
 }
 
 /* ---- JSON ------------------------------------------------------------------------------------ */
@@ -222,18 +240,44 @@ static tdn_measure_options measure_options(const bench_args *args, tdn_term *ter
     };
 }
 
+static tdn_status write_report(results *r, tdn_session *session, tdn_error *error)
+{
+    if (r->m->interrupted)
+        TDN_TRY(tdn_profile_read(&r->profile, session, error));
+    const tdn_report report = {.path = r->path,
+                               .command = r->args->command,
+                               .inputs = r->args->inputs,
+                               .session = session,
+                               .feed = r->feed,
+                               .m = r->m,
+                               .engine = &r->engine,
+                               .latency = &r->latency,
+                               .response = &r->response,
+                               .rate = r->args->rate,
+                               .profile = &r->profile,
+                               .quote = r->quote};
+    TDN_TRY(tdn_report_write(&report, r->args->report, error));
+    printf("Report: %s\n", r->args->report);
+    return TDN_OK;
+}
+
 static tdn_status summarise(results *r, tdn_session *session, tdn_error *error)
 {
     print_setup(r);
     if (r->m->n == 0)
         return tdn_fail(error, TDN_E_CHECK, "interrupted before the first measured call");
+    choose_quote(r);
     print_summary(r);
-    if (r->args->profile && !r->m->interrupted) {
+    const bool profile = (r->args->profile || r->args->report) && !r->m->interrupted;
+    if (profile) {
         int64_t n_calls = r->m->n < 1000 ? (int64_t)r->m->n : 1000;
         TDN_TRY(tdn_profile_run(&r->profile, session, r->feed, n_calls, error));
-        tdn_profile_print(stdout, &r->profile);
     }
-    return r->args->json ? write_json(r, error) : TDN_OK;
+    if (profile && r->args->profile)
+        tdn_profile_print(stdout, &r->profile);
+    if (r->args->json)
+        TDN_TRY(write_json(r, error));
+    return r->args->report ? write_report(r, session, error) : TDN_OK;
 }
 
 static tdn_status bench(tdn_session *s, const char *path, const bench_args *args,
@@ -251,8 +295,8 @@ static tdn_status bench(tdn_session *s, const char *path, const bench_args *args
     tdn_measurement m;
     tdn_measure_options how = measure_options(args, &term);
     tdn_status status = tdn_measure(&m, s, &feed, &how, error);
-    results r = {path,     args,     s,       &feed, &m, {.struct_size = sizeof r.engine},
-                 {.n = 0}, {.n = 0}, {.n = 0}};
+    results r = {path,     args,     s,        &feed, &m, {.struct_size = sizeof r.engine},
+                 {.n = 0}, {.n = 0}, {.n = 0}, ""};
     tdn_engine_get_info(s->engine, &r.engine);
     if (status == TDN_OK)
         status = tdn_measurement_latency(&m, false, &r.latency, error);
@@ -271,6 +315,12 @@ static tdn_status bench_file(const char *path, const bench_args *args, tdn_error
     tdn_arrays arrays = {.path = args->inputs};
     if (args->times && !args->json)
         return tdn_fail(error, TDN_E_ARG, "--times goes with --json=FILE");
+    if (args->json)
+        TDN_TRY(tdn_cmd_check_output(args->json, path, error));
+    if (args->report)
+        TDN_TRY(tdn_cmd_check_output(args->report, path, error));
+    if (args->json && args->report && strcmp(args->json, args->report) == 0)
+        return tdn_fail(error, TDN_E_ARG, "--json and --report both go to '%s'", args->json);
     if (args->inputs)
         TDN_TRY(tdn_npz_read(&arrays.npz, args->inputs, error));
     tdn_session session;
@@ -278,6 +328,24 @@ static tdn_status bench_file(const char *path, const bench_args *args, tdn_error
     tdn_session_close(&session);
     tdn_npz_free(&arrays.npz);
     return status;
+}
+
+/* "tendon bench a.plan '--inputs=my data.npz'": what a shell would take again. NULL: no memory. */
+static char *command_line(int argc, char **argv)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "-_=+./:,@%";
+    tdn_text t = {0};
+    tdn_text_put(&t, "tendon");
+    for (int i = 0; i < argc; i++) {
+        const char *arg = argv[i];
+        const bool is_plain = *arg && !arg[strspn(arg, plain)];
+        tdn_text_put(&t, is_plain ? " " : " '");
+        for (; *arg; arg++)
+            tdn_text_put(&t, *arg == '\'' ? "'\\''" : "%c", *arg);
+        tdn_text_put(&t, is_plain ? "" : "'");
+    }
+    return tdn_text_take(&t);
 }
 
 int tdn_cmd_bench(int argc, char **argv)
@@ -293,8 +361,11 @@ int tdn_cmd_bench(int argc, char **argv)
     tdn_operands operands;
     tdn_error error = {""};
     int code;
+    char *command = command_line(argc, argv);
+    args.command = command;
     if (tdn_cmd_begin(&usage, sets, 2, argc, argv, &operands, &code))
         code = tdn_cmd_end(bench_file(operands.items[0], &args, &error), &error);
+    tdn_text_free(command);
     tdn_opts_free(sets, 2, &operands);
     return code;
 }

@@ -2,7 +2,11 @@
 /* How every command begins (options, help) and ends (status to exit code). */
 #include "cli/cmd.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli/term.h"
 
@@ -43,6 +47,43 @@ bool tdn_cmd_begin(const tdn_usage *usage, const tdn_opt_set *sets, int n_sets, 
     if (status == TDN_E_ARG)
         fprintf(stderr, "  tendon %s --help lists the options\n", argv[0]);
     return false;
+}
+
+static bool is_same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* "." of "report.html", "out" of "out/report.html", "/" of "/report.html". */
+static void folder_of(const char *path, char folder[PATH_MAX])
+{
+    const char *slash = strrchr(path, '/');
+    const int n = slash ? (int)(slash == path ? 1 : slash - path) : 0;
+    snprintf(folder, PATH_MAX, "%.*s", n ? n : 1, n ? path : ".");
+}
+
+tdn_status tdn_cmd_check_output(const char *path, const char *source, tdn_error *error)
+{
+    struct stat info;
+    char folder[PATH_MAX];
+    if (!*path)
+        return tdn_fail(error, TDN_E_ARG, "the name of the file to write is empty");
+    if (source && is_same_file(path, source))
+        return tdn_fail(error, TDN_E_ARG, "'%s' is the input: the output would overwrite it", path);
+    folder_of(path, folder);
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode))
+        return tdn_fail(error, TDN_E_IO, "cannot write '%s': it is a folder; add a file name",
+                        path);
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
+        return TDN_OK; /* a device or pipe: written to directly */
+    if (stat(folder, &info) != 0 && errno == ENOENT)
+        return tdn_fail(error, TDN_E_IO,
+                        "cannot write '%s': there is no folder '%s'; make it first", path, folder);
+    if (access(folder, W_OK | X_OK) != 0)
+        return tdn_fail(error, TDN_E_IO, "cannot write '%s': folder '%s': %s", path, folder,
+                        strerror(errno));
+    return TDN_OK;
 }
 
 void tdn_cmd_hint(tdn_error *error, const char *hint)

@@ -32,6 +32,9 @@ typedef struct tdn_usage {
  */
 bool tdn_cmd_begin(const tdn_usage *usage, const tdn_opt_set *sets, int n_sets, int argc,
                    char **argv, tdn_operands *operands, int *exit_code);
+/* Whether a file can be written there, asked before much work is done for it. `source`: a file that
+ * must not be overwritten, or NULL. TDN_E_IO, TDN_E_ARG. */
+tdn_status tdn_cmd_check_output(const char *path, const char *source, tdn_error *error);
 /* Appends a second line to an error's text: what to do. */
 void tdn_cmd_hint(tdn_error *error, const char *hint);
 /* The exit code for a status; what is not TDN_OK is printed to stderr: "tendon: ..." */

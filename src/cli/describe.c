@@ -42,7 +42,7 @@ const char *tdn_scaled(double x, const char *unit, char *text, size_t size)
 {
     static const char *const prefixes[] = {"", "k", "M", "G", "T"};
     int i = 0;
-    for (; x >= 1000 && i < 4; i++)
+    for (; x >= 999.5 && i < 4; i++)
         x /= 1000;
     snprintf(text, size, "%.3g %s%s", x, prefixes[i], unit);
     return text;

@@ -173,6 +173,47 @@ void tdn_latency_print(FILE *out, const char *title, const tdn_latency *latency,
     fputc('\n', out);
 }
 
+/* ---- Which figure to quote ------------------------------------------------------------------- */
+
+/* What spoils a p99: too few calls for it to be more than the slowest, or a machine that does other
+ * things, too. */
+static void add_doubt(const tdn_measurement *m, const tdn_latency *l, char *text, size_t size)
+{
+    const size_t at = strlen(text);
+    const double p99 = tdn_latency_percentile(l, 99);
+    if (m->n < 100)
+        snprintf(text + at, size - at,
+                 " So few calls have no p99 (100 or more do): use --iterations or --duration.");
+    else if (p99 > 2 * l->median)
+        snprintf(text + at, size - at,
+                 " The p99 is %.1f times the median: is the machine busy with something else?",
+                 p99 / l->median);
+}
+
+const char *tdn_measurement_quote(const tdn_measurement *m, const tdn_latency *latency, double rate,
+                                  const char *circumstances, char *text, size_t size)
+{
+    const double p99 = tdn_latency_percentile(latency, 99);
+    if (rate > 0) {
+        const long long n_missed = (long long)(m->n_late + m->n_skipped);
+        snprintf(text, size,
+                 "Quote: response p99 = %.4g ms at %g Hz (median %.4g ms), %lld of %lld deadlines "
+                 "missed, %s.",
+                 p99, rate, latency->median, n_missed, (long long)m->n + (long long)m->n_skipped,
+                 circumstances);
+    } else if (m->n < 100) {
+        snprintf(text, size, "Quote: median = %.4g ms of %zu call%s back to back, %s.",
+                 latency->median, m->n, m->n == 1 ? "" : "s", circumstances);
+    } else {
+        snprintf(text, size,
+                 "Quote: latency p99 = %.4g ms (median %.4g ms) of %zu calls back to "
+                 "back, %s.",
+                 p99, latency->median, m->n, circumstances);
+    }
+    add_doubt(m, latency, text, size);
+    return text;
+}
+
 /* ---- Profile --------------------------------------------------------------------------------- */
 
 /* What each step took in each call: medians need them all. */
@@ -253,6 +294,13 @@ tdn_status tdn_profile_run(tdn_profile *profile, tdn_session *session, const tdn
     samples t;
     TDN_TRY(begin_samples(&t, session, n_calls, error));
     TDN_TRY(profile_calls(session, feed, &t, error));
+    return read_profile(profile, session, &t, error);
+}
+
+tdn_status tdn_profile_read(tdn_profile *profile, tdn_session *session, tdn_error *error)
+{
+    samples t;
+    TDN_TRY(begin_samples(&t, session, 0, error));
     return read_profile(profile, session, &t, error);
 }
 

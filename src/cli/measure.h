@@ -47,6 +47,11 @@ tdn_status tdn_measurement_latency(const tdn_measurement *m, bool from_due, tdn_
 void tdn_latency_print(FILE *out, const char *title, const tdn_latency *latency,
                        const double *percents, int n);
 
+/* One or two sentences: which figure to quote, of how many calls, and whether they were too few or
+ * too uneven for it. `latency` is that of the response where rate > 0. */
+const char *tdn_measurement_quote(const tdn_measurement *m, const tdn_latency *latency, double rate,
+                                  const char *circumstances, char *text, size_t size);
+
 /* What a profile says about the steps of a program: it lives in the session's arena. */
 typedef struct tdn_profile {
     tdn_step_info *steps;
@@ -59,6 +64,8 @@ typedef struct tdn_profile {
  * has a plain one again afterwards. */
 tdn_status tdn_profile_run(tdn_profile *profile, tdn_session *session, const tdn_feed *feed,
                            int64_t n_calls, tdn_error *error);
+/* The steps of the program in use without running: no times where the context does not time. */
+tdn_status tdn_profile_read(tdn_profile *profile, tdn_session *session, tdn_error *error);
 void tdn_profile_print(FILE *out, const tdn_profile *profile);
 
 #endif
