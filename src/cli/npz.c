@@ -292,7 +292,7 @@ static tdn_status read_elements(source *s, const npy_header *h, tdn_tensor *tens
     /* Other programs may leave more than one bit in a truth value. */
     for (size_t i = 0; tensor->dtype == TDN_BOOL && i < size; i++)
         ((uint8_t *)tensor->data)[i] = ((uint8_t *)tensor->data)[i] != 0;
-    if (!h->fortran || h->rank < 2)
+    if (!h->fortran || h->rank < 2 || size == 0) /* beside a zero, dims may be of any size */
         return TDN_OK;
     void *row_major = transpose(tensor->data, tensor, item);
     if (!row_major)
@@ -519,39 +519,69 @@ static tdn_status add_member(zip_t *zip, const char *name, const tdn_tensor *t, 
     return TDN_OK;
 }
 
-static tdn_status write_members(const char *path, const char *const *names,
+/* Archives `bytes`, which stay the caller's. */
+static tdn_status write_members(zip_source_t *bytes, const char *const *names,
                                 const tdn_tensor *tensors, int n, char **headers, tdn_error *error)
 {
-    int code;
-    zip_t *zip = zip_open(path, ZIP_CREATE | ZIP_TRUNCATE, &code);
+    zip_error_t why;
+    zip_error_init(&why);
+    zip_source_keep(bytes);
+    zip_t *zip = zip_open_from_source(bytes, ZIP_TRUNCATE, &why);
     if (!zip) {
-        zip_error_t why;
-        zip_error_init_with_code(&why, code);
-        tdn_fail(error, TDN_E_IO, "%s", zip_error_strerror(&why));
+        zip_source_free(bytes);
+        tdn_fail_nomem(error, zip_error_strerror(&why));
         zip_error_fini(&why);
-        return TDN_E_IO;
+        return TDN_E_NOMEM;
     }
     tdn_status status = TDN_OK;
     for (int i = 0; i < n && status == TDN_OK; i++)
         status = add_member(zip, names[i], &tensors[i], &headers[i], error);
-    /* Writes beside the old file and renames. */
     if (status == TDN_OK && zip_close(zip) == 0)
         return TDN_OK;
     if (status == TDN_OK)
-        status = tdn_fail(error, TDN_E_IO, "%s", zip_strerror(zip));
+        status = tdn_fail(error, TDN_E_NOMEM, "%s", zip_strerror(zip));
     zip_discard(zip);
     return status;
 }
 
+/* malloc'ed; NULL: no memory, or none to be read. */
+static void *take_bytes(zip_source_t *bytes, size_t *size)
+{
+    zip_stat_t stat;
+    if (zip_source_stat(bytes, &stat) != 0 || !(stat.valid & ZIP_STAT_SIZE) ||
+        zip_source_open(bytes) != 0)
+        return NULL;
+    *size = (size_t)stat.size;
+    void *data = malloc(*size + 1);
+    if (data && zip_source_read(bytes, data, *size) != (zip_int64_t)*size) {
+        free(data);
+        data = NULL;
+    }
+    zip_source_close(bytes);
+    return data;
+}
+
+/* The archive is made in memory, so that it reaches the disk by the one way that is whole or not at
+ * all. */
 tdn_status tdn_npz_write(const char *path, const char *const *names, const tdn_tensor *tensors,
                          int n, tdn_error *error)
 {
     char **headers = calloc((size_t)n + 1, sizeof *headers);
-    if (!headers)
-        return tdn_fail_nomem(error, "an array");
-    tdn_status status = write_members(path, names, tensors, n, headers, error);
-    for (int i = 0; i < n; i++)
+    zip_source_t *bytes = zip_source_buffer_create(NULL, 0, 0, NULL);
+    tdn_status status = headers && bytes ? TDN_OK : tdn_fail_nomem(error, "an array");
+    if (status == TDN_OK)
+        status = write_members(bytes, names, tensors, n, headers, error);
+    for (int i = 0; headers && i < n; i++)
         free(headers[i]);
     free(headers);
-    return status == TDN_OK ? TDN_OK : tdn_fail_while(error, status, "writing %s", path);
+    size_t size;
+    void *data = status == TDN_OK ? take_bytes(bytes, &size) : NULL;
+    zip_source_free(bytes);
+    if (status == TDN_OK && !data)
+        status = tdn_fail_nomem(error, "the arrays as a file");
+    if (status != TDN_OK)
+        return tdn_fail_while(error, status, "writing %s", path);
+    status = tdn_file_write(path, data, size, error);
+    free(data);
+    return status;
 }

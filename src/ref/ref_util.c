@@ -3,7 +3,7 @@
  * Strided copies and the other things that references share.
  *
  * A copy first drops axes of extent 1 and joins axes that lie one after the other in both places,
- * so that the loop over the innermost axis is long and, where both are contiguous, a memcpy.
+ * so that the loop over the innermost axis is long and, where both are contiguous, a memmove.
  * Elements are moved by size, not by type.
  */
 #include "ref/ref_util.h"
@@ -54,7 +54,7 @@ static void move_row(char *to, int64_t to_stride, const char *from, int64_t from
                      size_t size, int64_t n)
 {
     if (to_stride == (int64_t)size && from_stride == (int64_t)size) {
-        memcpy(to, from, (size_t)n * size);
+        memmove(to, from, (size_t)n * size); /* a damaged plan's operands may overlap */
         return;
     }
     switch (size) {
@@ -147,7 +147,7 @@ void tdn_ref_copy_one(const tdn_view *to, int64_t to_offset, const tdn_view *fro
         return;
     }
     const int64_t size = (int64_t)tdn_dtype_size(to->dtype, 1);
-    memcpy((char *)to->data + to_offset * size, (const char *)from->data + from_offset * size,
+    memmove((char *)to->data + to_offset * size, (const char *)from->data + from_offset * size,
            (size_t)size);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Family copy: elements from one strided view to another, by size, whatever their type. Rows that
- * are contiguous on both sides are memcpy; where the two sides have different axes contiguous, it
+ * are contiguous on both sides are memmove; where the two sides have different axes contiguous, it
  * is a transpose, done in squares so that both sides move whole cache lines. Limited by memory, so
  * it is built once, without levels.
  */
@@ -190,7 +190,7 @@ static void run_patch(const patch *p, int element_size)
 {
     if (p->from_col == 1 && p->to_col == 1) {
         for (int64_t i = 0; i < p->rows; i++)
-            memcpy(p->to + i * p->to_row * element_size, p->from + i * p->from_row * element_size,
+            memmove(p->to + i * p->to_row * element_size, p->from + i * p->from_row * element_size,
                    (size_t)(p->cols * element_size));
     } else if (p->from_row == 1 && p->to_col == 1 && p->rows > 1) {
         transpose(p, element_size);
