@@ -157,9 +157,13 @@ static void put_figures(tdn_text *t, const tdn_report *r)
     put_tile(t, "", tdn_html_ms(l->max, text), "slowest call");
     if (r->rate > 0)
         put_deadlines(t, r);
-    snprintf(what, sizeof what, "calls a second, %zu in %.3g&nbsp;s%s", r->m->n, r->m->wall_s,
+    snprintf(what, sizeof what, "calls a second, %s in %.3g&nbsp;s%s",
+             tdn_html_count((double)r->m->n, text), r->m->wall_s,
              r->m->interrupted ? ", interrupted" : "");
-    snprintf(text, sizeof text, qps < 9.995 ? "%.2f" : qps < 99.95 ? "%.1f" : "%.0f", qps);
+    if (qps < 99.95)
+        snprintf(text, sizeof text, qps < 9.995 ? "%.2f" : "%.1f", qps);
+    else
+        tdn_html_count(qps, text);
     put_tile(t, "", text, what);
     tdn_text_put(t, "</div>\n");
 }

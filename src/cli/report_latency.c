@@ -48,10 +48,10 @@ static tdn_axis histogram_axis(const tdn_latency *l)
     const double lo = l->min, near = p99 + 0.3 * (p99 - lo), far = p90 + 2.5 * (p90 - lo);
     double hi = near > far ? near : far;
     hi = hi < l->max ? hi : l->max;
+    if (lo > 0 && hi > 12 * lo)
+        return (tdn_axis){0.97 * lo, 1.03 * hi, true};
     const double pad = 0.01 * (hi - lo) + 0.002 * lo + 1e-7;
-    tdn_axis axis = {lo - pad > 0 ? lo - pad : 0, hi + pad, false};
-    axis.log = axis.lo > 0 && axis.hi > 12 * axis.lo;
-    return axis;
+    return (tdn_axis){lo > pad ? lo - pad : 0, hi + pad, false};
 }
 
 /* Returns the number of calls in the fullest bin; *n_beyond those right of the axis. */
@@ -170,7 +170,10 @@ static tdn_axis time_line_axis(const series *s)
 static void put_columns(tdn_text *t, const series *s, const tdn_axis *y)
 {
     const size_t n = s->r->m->n, n_columns = n < N_COLUMNS ? n : N_COLUMNS;
-    tdn_text_put(t, "<path class=\"%s\" d=\"", n > N_COLUMNS ? "calls" : "dots");
+    tdn_text_put(t, "<path class=\"%s\" d=\"",
+                 n > N_COLUMNS ? "calls"
+                 : n > 100     ? "dots"
+                               : "dots few");
     for (size_t c = 0; c < n_columns; c++) {
         const size_t begin = (size_t)((double)n * (double)c / (double)n_columns);
         const size_t end = (size_t)((double)n * (double)(c + 1) / (double)n_columns);

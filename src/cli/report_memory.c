@@ -155,9 +155,9 @@ static bool put_label(tdn_text *t, const memory *m, const block *b, double heigh
         return false;
     tdn_text_put(t, "<span class=\"block\" style=\"left:%.2f%%;bottom:%.2f%%;width:%.2f%%\">",
                  100 * b->first / m->n_steps, 100 * b->offset / m->arena, width);
-    tdn_text_put(t, "%s ", tdn_scaled(b->size, "B", size, sizeof size));
+    tdn_text_put(t, "<b>%s ", tdn_scaled(b->size, "B", size, sizeof size));
     tdn_html_put(t, b->name, 80);
-    tdn_text_put(t, "</span>\n");
+    tdn_text_put(t, "</b></span>\n");
     return true;
 }
 
@@ -195,9 +195,11 @@ static void put_picture(tdn_text *t, const tdn_report *r, const memory *m, const
                  m->n);
     if (m->n > N_RECTANGLES)
         tdn_text_put(t, " The %d smallest are left out.", m->n - N_RECTANGLES);
-    if (m->peak > 0 && m->peak <= m->arena)
-        tdn_text_put(t, " The arena is %.0f&nbsp;%% of the most that lives at once.",
-                     100 * m->arena / m->peak);
+    if (m->peak > 0 && m->arena <= 1.005 * m->peak)
+        tdn_text_put(t, " The arena is no larger than what must live at once.");
+    else if (m->peak > 0)
+        tdn_text_put(t, " The arena is %.0f&nbsp;%% larger than the most that lives at once.",
+                     100 * (m->arena / m->peak - 1));
     tdn_text_put(t, "</p>\n");
 }
 

@@ -121,7 +121,7 @@ static int log_ticks(const tdn_axis *axis, double ticks[8])
 {
     static const double steps[] = {1, 2, 5};
     const double decades = log10(axis->hi / axis->lo);
-    const int every = decades > 2 ? 3 : 1;
+    const int every = decades > 2.6 ? 3 : 1;
     int n = 0;
     for (int e = (int)floor(log10(axis->lo)); n < 8 && e <= (int)ceil(log10(axis->hi)); e++)
         for (int i = 0; n < 8 && i < 3; i += every) {
@@ -147,7 +147,9 @@ int tdn_axis_ticks(const tdn_axis *axis, int want, double ticks[8])
 
 const char *tdn_tick_ms(const tdn_axis *axis, double ms, char text[32])
 {
-    const bool s = axis->hi >= 1000, us = axis->hi < 1;
+    const double scale =
+        axis->log ? ms : axis->hi; /* one unit for all where they are evenly spaced */
+    const bool s = scale >= 1000, us = scale < 1;
     snprintf(text, 32, "%.4g\xc2\xa0%s",
              s    ? ms * 1e-3
              : us ? ms * 1e3

@@ -135,8 +135,9 @@ static void put_row(tdn_text *t, const ranked *row, double max_ns, const tdn_kin
                      tdn_html_ms(row->ns * 1e-6, ms), share);
     else
         tdn_text_put(t, "<td>&ndash;</td><td>&ndash;</td>");
-    tdn_text_put(t, "<td>%s</td>", per_second((double)s->flops, row->ns, number));
-    tdn_text_put(t, "<td>%s</td></tr>\n", per_second((double)s->bytes, row->ns, number));
+    tdn_text_put(t, "<td class=\"flops\">%s</td>", per_second((double)s->flops, row->ns, number));
+    tdn_text_put(t, "<td class=\"bytes\">%s</td></tr>\n",
+                 per_second((double)s->bytes, row->ns, number));
 }
 
 static void put_head(tdn_text *t)
