@@ -5,11 +5,9 @@
  * and outputs written) is checked before any work, so that minutes of measuring are not lost to a
  * misspelt path. The log is stdout's; only warnings and errors go to stderr.
  */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -72,27 +70,6 @@ static tdn_status read_pools(const tdn_trtexec_args *args, double *workspace_gib
     return TDN_OK;
 }
 
-/* Can a file be made at that path? */
-static tdn_status check_output(const char *flag, const char *path, tdn_error *error)
-{
-    struct stat info;
-    char folder[4096] = ".";
-    const char *why = NULL;
-    if (!path)
-        return TDN_OK;
-    const char *slash = strrchr(path, '/');
-    if (slash)
-        snprintf(folder, sizeof folder, "%.*s", slash == path ? 1 : (int)(slash - path), path);
-    bool exists = stat(path, &info) == 0;
-    if (exists && S_ISDIR(info.st_mode))
-        why = "it is a folder";
-    else if (access(folder, W_OK | X_OK) != 0 || (exists && access(path, W_OK) != 0))
-        why = strerror(errno);
-    else if (stat(folder, &info) == 0 && !S_ISDIR(info.st_mode))
-        why = strerror(ENOTDIR);
-    return why ? tdn_fail(error, TDN_E_IO, "--%s: cannot write '%s': %s", flag, path, why) : TDN_OK;
-}
-
 static tdn_status check_files(const tdn_trtexec_args *a, tdn_error *error)
 {
     const struct {
@@ -102,15 +79,16 @@ static tdn_status check_files(const tdn_trtexec_args *a, tdn_error *error)
                    {"exportOutput", a->export_output},
                    {"exportProfile", a->export_profile},
                    {"exportLayerInfo", a->export_layers}};
+    const char *path = a->load_engine ? a->load_engine : a->onnx;
     enum { N = sizeof outputs / sizeof outputs[0] };
     for (int i = 0; i < N; i++) {
-        TDN_TRY(check_output(outputs[i].flag, outputs[i].path, error));
+        if (outputs[i].path)
+            TDN_TRY(tdn_cmd_check_output(outputs[i].path, path, error));
         for (int k = 0; k < i && outputs[i].path; k++)
             if (outputs[k].path && strcmp(outputs[i].path, outputs[k].path) == 0)
                 return tdn_fail(error, TDN_E_ARG, "--%s and --%s name the same file: %s",
                                 outputs[k].flag, outputs[i].flag, outputs[i].path);
     }
-    const char *path = a->load_engine ? a->load_engine : a->onnx;
     bool is_plan;
     TDN_TRY(tdn_file_is_plan(path, &is_plan, error));
     if (a->load_engine && !is_plan)
