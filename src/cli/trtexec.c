@@ -259,7 +259,7 @@ static tdn_measure_options measure_options(job *j)
 {
     const tdn_trtexec_args *a = &j->args;
     return (tdn_measure_options){
-        .n_calls = a->iterations,
+        .n_calls = a->iterations > 0 ? a->iterations : 1,
         .warmup_ns = (uint64_t)(1e6 * a->warm_up_ms),
         .duration_ns = a->duration_s < 0 ? UINT64_MAX : (uint64_t)(1e9 * a->duration_s),
         .idle_ns = (uint64_t)(1e6 * a->idle_ms),

@@ -99,7 +99,7 @@ tdn_status tdn_trtexec_write_outputs(const tdn_session *session, const char *pat
 tdn_status tdn_trtexec_write_profile(const tdn_profile *p, const char *path, tdn_error *error)
 {
     tdn_text t = {0};
-    char name[1024];
+    char name[4096];
     double total = 0;
     for (int i = 0; i < p->n; i++)
         total += (double)p->steps[i].total_ns * 1e-6;

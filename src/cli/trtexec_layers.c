@@ -227,7 +227,7 @@ static char *make_json(const layers *l)
 {
     tdn_text t = {0};
     size_t i;
-    char name[1024];
+    char name[4096];
     const json_t *step;
     tdn_json_begin(&t, NULL, '{');
     tdn_json_begin(&t, "Layers", '[');

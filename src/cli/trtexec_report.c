@@ -224,7 +224,7 @@ const char *tdn_trtexec_profile_name(const tdn_profile *profile, int index, char
 void tdn_trtexec_print_profile(const tdn_profile *p)
 {
     double total = 0, medians = 0;
-    char name[1024];
+    char name[4096];
     for (int i = 0; i < p->n; i++) {
         total += (double)p->steps[i].total_ns * 1e-6;
         medians += p->median_ms[i];

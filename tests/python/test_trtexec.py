@@ -298,6 +298,8 @@ def test_idle_and_sleep_times(plan, tmp_path):
     times = read(tmp_path / "t.json")
     assert all(b["startComputeMs"] - a["endComputeMs"] >= 20 for a, b in zip(times, times[1:]))
     assert float(log.field("Total Host Walltime").split()[0]) >= 0.1
+    log = trtexec(f"--loadEngine={plan}", "--iterations=0", "--avgRuns=0", *QUICK)
+    assert any(line.startswith("Timing trace has 1 queries over ") for line in log.lines)
     begin = time.monotonic()
     trtexec(f"--loadEngine={plan}", "--iterations=1", "--sleepTime=1300", "--noSpinWait", *QUICK)
     assert time.monotonic() - begin >= 1.3
