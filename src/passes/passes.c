@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The pipeline, top to bottom, and the runner. Each pass leaves a valid graph with shapes. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/status.h"
@@ -12,7 +13,9 @@ const tdn_pass tdn_passes[] = {
     {"drop-dead", tdn_pass_drop_dead},     /* nobody reads it */
     {"merge-equal", tdn_pass_merge_equal}, /* the same work twice */
     {"map-constants", tdn_pass_map_constants}, /* scalar constants into expressions */
-    {"narrow-conv", tdn_pass_narrow_conv},     /* a slice of a convolution's result */
+    {"reduce-early", tdn_pass_reduce_early},   /* a mean before a product, not behind it */
+    {"drop-dead", tdn_pass_drop_dead},
+    {"narrow-conv", tdn_pass_narrow_conv}, /* a slice of a convolution's result */
     {"bias", tdn_pass_bias},             /* a convolution's bias becomes a map, like everybody's */
     {"fuse-maps", tdn_pass_fuse_maps},   /* joined expressions */
     {"fold-scale", tdn_pass_fold_scale}, /* a scale per channel into the weights before it */
@@ -31,8 +34,28 @@ static void dump_after(tdn_graph *g, const char *name, const tdn_pass_options *o
     tdn_graph_dump(g, o->line, o->user);
 }
 
+static bool is_dump(const char *name)
+{
+    bool found = strcmp(name, "import") == 0 || strcmp(name, "all") == 0;
+    for (const tdn_pass *p = tdn_passes; p->name && !found; p++)
+        found = strcmp(p->name, name) == 0;
+    return found;
+}
+
+static tdn_status fail_dump(const char *name, tdn_error *error)
+{
+    char names[512] = "all, import";
+    size_t at = strlen(names);
+    for (const tdn_pass *p = tdn_passes; p->name && at < sizeof names; p++)
+        if (!strstr(names, p->name))
+            at += (size_t)snprintf(names + at, sizeof names - at, ", %s", p->name);
+    return tdn_fail(error, TDN_E_ARG, "--dump=%s: no pass has that name\n  expected: %s", name, names);
+}
+
 tdn_status tdn_passes_run(tdn_graph *g, const tdn_pass_options *options, tdn_error *error)
 {
+    if (options && options->dump && !is_dump(options->dump))
+        return fail_dump(options->dump, error);
     dump_after(g, "import", options);
     for (const tdn_pass *p = tdn_passes; p->name; p++) {
         tdn_status status = p->run(g, error);

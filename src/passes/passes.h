@@ -31,6 +31,7 @@ tdn_status tdn_pass_merge_equal(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_drop_dead(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_map_constants(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fold_scale(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_reduce_early(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_narrow_conv(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_bias(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fuse_maps(tdn_graph *g, tdn_error *error);

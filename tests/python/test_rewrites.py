@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rewrites that leave out work: networks made at random, on which the engine must agree with the reference, and ones
+on which the work must be gone."""
+import json
+import os
+import pathlib
+import subprocess
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+TENDON = os.environ.get("TENDON", str(pathlib.Path(__file__).resolve().parents[2] / "build" / "tendon"))
+
+
+def tendon(*args, code=0):
+    run = subprocess.run([TENDON, *map(str, args)], capture_output=True, text=True, timeout=120)
+    assert run.returncode == code, run.stdout + run.stderr
+    return run.stdout
+
+
+class Net:
+    """A chain of nodes; `shape` is that of its end."""
+
+    def __init__(self, shape, seed):
+        self.rng = np.random.default_rng(seed)
+        self.nodes, self.weights, self.inputs = [], [], []
+        self.end = self.input(shape)
+        self.shape = tuple(shape)
+
+    def input(self, shape):
+        name = f"x{len(self.inputs)}"
+        self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        return name
+
+    def constant(self, array):
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def normal(self, *shape):
+        return self.constant(self.rng.standard_normal(shape).astype(np.float32))
+
+    def add(self, op, *inputs, shape, **attrs):
+        self.end, name = f"v{len(self.nodes)}", self.end
+        names = [name if i is None else i for i in inputs]
+        self.nodes.append(helper.make_node(op, names, [self.end], name=f"n{len(self.nodes)}", **attrs))
+        self.shape = tuple(shape)
+
+    def product(self):
+        n = int(self.rng.integers(1, 9))
+        self.add("MatMul", None, self.normal(self.shape[-1], n), shape=self.shape[:-1] + (n,))
+
+    def product_from_the_left(self):
+        n = int(self.rng.integers(1, 9))
+        self.add("MatMul", self.normal(n, self.shape[-2]), None, shape=self.shape[:-2] + (n, self.shape[-1]))
+
+    def map(self):
+        op = self.rng.choice(["Add", "Sub", "Mul", "Div"])
+        shape = [d if self.rng.random() < 0.6 else 1 for d in self.shape]
+        other = self.constant(self.rng.uniform(0.5, 2, shape).astype(np.float32))
+        swap = op != "Div" and self.rng.random() < 0.3
+        self.add(op, *((other, None) if swap else (None, other)), shape=self.shape)
+
+    def square(self):
+        self.add("Mul", None, None, shape=self.shape)
+
+    def softmax(self):
+        self.add("Softmax", None, axis=int(self.rng.integers(len(self.shape))), shape=self.shape)
+
+    def transpose(self):
+        perm = [int(i) for i in self.rng.permutation(len(self.shape))]
+        self.add("Transpose", None, perm=perm, shape=[self.shape[i] for i in perm])
+
+    def reshape(self):
+        shape = list(self.shape)
+        i = int(self.rng.integers(len(shape)))
+        if self.rng.random() < 0.5 and i + 1 < len(shape):
+            shape[i:i + 2] = [shape[i] * shape[i + 1]]
+        elif shape[i] % 2 == 0 and len(shape) < 6:
+            shape[i:i + 1] = [2, shape[i] // 2]
+        else:
+            shape.insert(i, 1)
+        if len(shape) >= 2:
+            self.add("Reshape", None, self.constant(np.array(shape, np.int64)), shape=shape)
+
+    def reduce(self):
+        op = self.rng.choice(["ReduceMean", "ReduceSum"])
+        n = int(self.rng.integers(1, len(self.shape)))
+        axes = sorted(int(i) for i in self.rng.choice(len(self.shape), n, replace=False))
+        keep = len(self.shape) - n < 2 or bool(self.rng.random() < 0.5)
+        shape = [1 if i in axes else d for i, d in enumerate(self.shape) if keep or i not in axes]
+        self.add(op, None, self.constant(np.array(axes, np.int64)), keepdims=int(keep), shape=shape)
+
+    def save(self, path):
+        out = helper.make_tensor_value_info(self.end, TensorProto.FLOAT, self.shape)
+        graph = helper.make_graph(self.nodes, "net", self.inputs, [out], initializer=self.weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, path)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_chains_of_linear_operators(tmp_path, seed):
+    net = Net((2, 6, 4), seed)
+    steps = [net.product, net.product, net.product_from_the_left, net.map, net.map, net.transpose, net.transpose,
+             net.reshape, net.reshape, net.reduce, net.square, net.softmax]
+    for i in net.rng.choice(len(steps), 9):
+        steps[i]()
+        if net.rng.random() < 0.5:
+            net.map()
+    net.reduce()
+    net.save(tmp_path / "m.onnx")
+    tendon("validate", tmp_path / "m.onnx", "--rtol=1e-3", "--atol=1e-4")
+
+
+def work(folder):
+    tendon("build", folder / "m.onnx", "-o", folder / "m.plan")
+    plan = json.loads(tendon("inspect", folder / "m.plan", "--json"))
+    return sum(step.get("flops", 0) for step in plan["sections"][0]["programs"][0]["steps"])
+
+
+def attention(n_heads, reduced, between=lambda net: None):
+    """Self attention without projections of its own, an output projection, then a mean over its positions."""
+    net = Net((n_heads, 64, 64), 0)
+    net.softmax()
+    net.add("MatMul", None, net.input((n_heads, 64, 32)), shape=(n_heads, 64, 32))
+    net.add("Transpose", None, perm=[1, 0, 2], shape=(64, n_heads, 32))
+    net.add("Reshape", None, net.constant(np.array([64, n_heads * 32])), shape=(64, n_heads * 32))
+    net.add("MatMul", None, net.normal(n_heads * 32, 128), shape=(64, 128))
+    net.add("Add", None, net.normal(128), shape=(64, 128))
+    between(net)
+    if reduced:
+        net.add("ReduceMean", None, net.constant(np.array([0])), keepdims=0, shape=(128,))
+    return net
+
+
+@pytest.mark.small
+def test_a_mean_over_positions_is_taken_before_the_products(tmp_path):
+    attention(4, reduced=False).save(tmp_path / "m.onnx")
+    all_positions = work(tmp_path)
+    attention(4, reduced=True).save(tmp_path / "m.onnx")
+    assert work(tmp_path) < all_positions / 10
+    tendon("validate", tmp_path / "m.onnx")
+
+
+@pytest.mark.small
+def test_a_mean_behind_what_is_not_linear_stays(tmp_path):
+    attention(4, reduced=False, between=lambda net: net.square()).save(tmp_path / "m.onnx")
+    all_positions = work(tmp_path)
+    attention(4, reduced=True, between=lambda net: net.square()).save(tmp_path / "m.onnx")
+    assert work(tmp_path) >= all_positions
+    tendon("validate", tmp_path / "m.onnx")
