@@ -164,6 +164,8 @@ static int swish(builder *b)
     return mul(b, x, op1(b, TDN_X_SIGMOID, alpha == 1 ? x : mul(b, x, number(b, alpha))));
 }
 
+static int swiglu(builder *b) { return mul(b, swish(b), input(b, 1)); }
+
 static int gelu(builder *b)
 {
     const int x = input(b, 0);
@@ -334,6 +336,7 @@ static const row rows[] = {
     {"Gelu", 0, gelu},
     {"Mish", 0, mish},
     {"Swish", 0, swish},
+    {"SwiGLU", 0, swiglu},
     {"Shrink", 0, shrink},
     {"Clip", 0, clip},
 };

@@ -68,6 +68,15 @@ static tdn_status compare_infer(tdn_infer *io)
     return equal_infer(io);
 }
 
+/* The gate and what it scales are not broadcast. */
+static tdn_status swiglu_infer(tdn_infer *io)
+{
+    TDN_TRY(floats_infer(io));
+    TDN_NEED(io, tdn_shape_equal(&io->node->in[0]->shape, &io->node->in[1]->shape),
+             "the two inputs have different shapes");
+    return TDN_OK;
+}
+
 /* The exponent's dtype may be another. */
 static tdn_status pow_infer(tdn_infer *io)
 {
@@ -376,6 +385,7 @@ const tdn_op_def tdn_ops_elementwise[] = {
     ROW("Gelu", 20, 1, 1, gelu_infer),
     ROW("Mish", 18, 1, 1, float_infer),
     ROW("Swish", 24, 1, 1, float_infer),
+    ROW("SwiGLU", 28, 2, 2, swiglu_infer),
     ROW("Shrink", 9, 1, 1, number_infer),
     ROW("Clip", 6, 1, 3, clip_infer),
     {.name = "Dropout",

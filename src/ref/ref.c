@@ -12,12 +12,14 @@ extern const tdn_ref_def tdn_refs_conv[], tdn_refs_pool[], tdn_refs_matmul[], td
 extern const tdn_ref_def tdn_refs_gather[], tdn_refs_sort[], tdn_refs_shape[], tdn_refs_rnn[],
     tdn_refs_resize[];
 extern const tdn_ref_def tdn_refs_control[], tdn_refs_detection[], tdn_refs_attention[];
+extern const tdn_ref_def tdn_refs_recurrent[], tdn_refs_signal[], tdn_refs_loss[];
 
 static const tdn_ref_def *const families[] = {
-    tdn_refs_elementwise, tdn_refs_reduce,    tdn_refs_cast, tdn_refs_quant,    tdn_refs_conv,
-    tdn_refs_pool,        tdn_refs_matmul,    tdn_refs_norm, tdn_refs_movement, tdn_refs_gather,
-    tdn_refs_sort,        tdn_refs_shape,     tdn_refs_rnn,  tdn_refs_resize,   tdn_refs_control,
-    tdn_refs_detection,   tdn_refs_attention,
+    tdn_refs_elementwise, tdn_refs_reduce,    tdn_refs_cast,    tdn_refs_quant,
+    tdn_refs_conv,        tdn_refs_pool,      tdn_refs_matmul,  tdn_refs_norm,
+    tdn_refs_movement,    tdn_refs_gather,    tdn_refs_sort,    tdn_refs_shape,
+    tdn_refs_rnn,         tdn_refs_resize,    tdn_refs_control, tdn_refs_detection,
+    tdn_refs_attention,   tdn_refs_recurrent, tdn_refs_signal,  tdn_refs_loss,
 };
 
 const tdn_ref_def *tdn_ref_find(const char *name)

@@ -322,6 +322,7 @@ REAL_WITH(celu, ATTR("alpha", 1), NO_ATTR, larger(x, 0) + smaller(p->a * expm1(x
 REAL_WITH(thresholded_relu, ATTR("alpha", 1), NO_ATTR, x > p->a || isnan(x) ? x : 0)
 REAL_WITH(hard_sigmoid, ATTR("alpha", 0.2f), ATTR("beta", 0.5f), unit(p->a *x + p->b))
 REAL_WITH(swish, ATTR("alpha", 1), NO_ATTR, x *sigmoid_of(p->a *x))
+REAL_WITH(swiglu, ATTR("alpha", 1), NO_ATTR, x *sigmoid_of(p->a *x) * y)
 REAL_WITH(shrink, ATTR("lambd", 0.5f), ATTR("bias", 0), x<-p->a ? x + p->b : x> p->a ? x - p->b : 0)
 REAL(sigmoid, sigmoid_of(x))
 REAL(hard_swish, x *unit(x / 6 + 0.5))
@@ -640,6 +641,7 @@ const tdn_ref_def tdn_refs_elementwise[] = {
     ROW("Gelu", gelu),
     ROW("Mish", mish),
     ROW("Swish", swish),
+    ROW("SwiGLU", swiglu),
     ROW("Shrink", shrink),
     ROW("Clip", clip),
     {"Dropout", dropout_run, NULL, NULL},
