@@ -641,6 +641,18 @@ static const tdn_onnx_shape *shape_given(const tdn_onnx_shape *shapes, int n, co
     return NULL;
 }
 
+/* With the names that there are. */
+static tdn_status fail_given(const importer *im, const char *input)
+{
+    char names[400] = "";
+    size_t at = 0;
+    for (int32_t k = 0; k < im->model->n_inputs && at < sizeof names; k++)
+        at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", k ? ", " : "",
+                               im->model->inputs[k].name);
+    return tdn_fail(im->error, TDN_E_ARG, "%s has no input '%s'; its inputs: %s", im->model->name,
+                    input, names);
+}
+
 static tdn_status check_given(const importer *im, const tdn_onnx_shape *shapes, int n_shapes)
 {
     for (int i = 0; i < n_shapes; i++) {
@@ -648,8 +660,7 @@ static tdn_status check_given(const importer *im, const tdn_onnx_shape *shapes, 
         for (int32_t k = 0; k < im->model->n_inputs; k++)
             found |= strcmp(im->model->inputs[k].name, shapes[i].input) == 0;
         if (!found)
-            return tdn_fail(im->error, TDN_E_ARG, "%s has no input '%s'", im->model->name,
-                            shapes[i].input);
+            return fail_given(im, shapes[i].input);
     }
     return TDN_OK;
 }
