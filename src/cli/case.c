@@ -118,7 +118,6 @@ static tdn_status build(data_set *s, tdn_model *model, size_t *size)
 static tdn_status compile(data_set *s, const char *path)
 {
     tdn_status status = TDN_E_UNSUPPORTED;
-    tdn_error first = {""};
     size_t size = 0;
     for (attempt a = ALL_FREE; a < N_ATTEMPTS && status == TDN_E_UNSUPPORTED; a++) {
         tdn_model *model;
@@ -129,11 +128,7 @@ static tdn_status compile(data_set *s, const char *path)
         if (status == TDN_OK)
             status = build(s, model, &size);
         tdn_model_free(model);
-        if (a == ALL_FREE)
-            first = *s->error;
     }
-    if (status == TDN_E_UNSUPPORTED) /* a constant did not help: it is not what is missing */
-        *s->error = first;
     TDN_TRY(status);
     return tdn_engine_load_memory(&s->engine, s->plan, size, NULL, s->error);
 }
