@@ -73,18 +73,29 @@ static const json_t *find_io(const layers *l, const char *list, const char *name
     return NULL;
 }
 
-/* The value that a buffer holds for step `step`: the last that was written to it up to then. */
-static const json_t *find_value(const layers *l, json_int_t buffer, size_t step)
+/* The value that a buffer is there for; NULL where it holds several, as that of a concatenation. */
+static const json_t *find_value(const layers *l, json_int_t buffer)
 {
     size_t i;
-    const json_t *value, *last = NULL;
+    const json_t *value, *found = NULL;
     json_array_foreach(l->values, i, value)
     {
-        bool is_there = json_integer_value(json_object_get(value, "buffer")) == buffer;
-        if (is_there && tdn_described_number(value, "step") <= (double)step)
-            last = value;
+        if (json_integer_value(json_object_get(value, "buffer")) != buffer)
+            continue;
+        if (found)
+            return NULL;
+        found = value;
     }
-    return last;
+    return found;
+}
+
+static double count_of(const json_t *dims)
+{
+    size_t i;
+    const json_t *dim;
+    double n = 1;
+    json_array_foreach(dims, i, dim) n *= json_number_value(dim);
+    return n;
 }
 
 /* Are the elements laid out as the model's dims say? Steps see axes of their own. */
@@ -110,25 +121,31 @@ static bool is_row_major(const json_t *operand, const json_t *dims)
     return k == 0;
 }
 
-/* Weights are part of a layer, not its input. */
-static void put_operand(tdn_text *t, const layers *l, const json_t *operand, size_t step)
+/* The dims as the model has them, if the step takes all of the tensor; else the step's own. */
+static const json_t *dims_of(const layers *l, const json_t *operand, const json_t *buffer)
+{
+    const char *class = tdn_described_text(buffer, "class"),
+               *name = tdn_described_text(buffer, "name");
+    json_int_t number = json_integer_value(json_object_get(operand, "buffer"));
+    const json_t *tensor = strcmp(class, "input") == 0    ? find_io(l, "inputs", name)
+                           : strcmp(class, "output") == 0 ? find_io(l, "outputs", name)
+                                                          : find_value(l, number);
+    const json_t *own = json_object_get(operand, "dims"), *dims = json_object_get(tensor, "dims");
+    return dims && count_of(dims) == count_of(own) ? dims : own;
+}
+
+/* Tensors have the names of their buffers, so that who writes and who reads agree. Weights are part
+ * of a layer, not its input. */
+static void put_operand(tdn_text *t, const layers *l, const json_t *operand)
 {
     const json_t *number = json_object_get(operand, "buffer");
     const json_t *buffer = json_array_get(l->buffers, (size_t)json_integer_value(number));
-    const char *class = tdn_described_text(buffer, "class");
-    if (!number || strcmp(class, "weight") == 0)
-        return;
     const char *name = tdn_described_text(buffer, "name");
-    const json_t *value = strcmp(class, "input") == 0 ? find_io(l, "inputs", name)
-                          : strcmp(class, "output") == 0
-                              ? find_io(l, "outputs", name)
-                              : find_value(l, json_integer_value(number), step);
-    if (value && *tdn_described_text(value, "name"))
-        name = tdn_described_text(value, "name");
-    char unnamed[32];
+    if (!number || strcmp(tdn_described_text(buffer, "class"), "weight") == 0)
+        return;
+    const json_t *dims = dims_of(l, operand, buffer);
+    char format[64], unnamed[32];
     snprintf(unnamed, sizeof unnamed, "buffer %lld", (long long)json_integer_value(number));
-    const json_t *dims = json_object_get(value ? value : operand, "dims");
-    char format[64];
     snprintf(format, sizeof format, "%s %s",
              is_row_major(operand, dims) ? "Row major linear" : "Strided", datatype_of(operand));
     tdn_json_begin(t, NULL, '{');
@@ -139,13 +156,12 @@ static void put_operand(tdn_text *t, const layers *l, const json_t *operand, siz
     tdn_json_end(t, '}');
 }
 
-static void put_operands(tdn_text *t, const layers *l, const char *key, const json_t *list,
-                         size_t step)
+static void put_operands(tdn_text *t, const layers *l, const char *key, const json_t *list)
 {
     size_t i;
     const json_t *operand;
     tdn_json_begin(t, key, '[');
-    json_array_foreach(list, i, operand) put_operand(t, l, operand, step);
+    json_array_foreach(list, i, operand) put_operand(t, l, operand);
     tdn_json_end(t, ']');
 }
 
@@ -154,8 +170,7 @@ static const char *described_name(const void *steps, int index)
     return tdn_described_text(json_array_get(steps, (size_t)index), "name");
 }
 
-static void put_layer(tdn_text *t, const layers *l, const json_t *step, size_t number,
-                      const char *name)
+static void put_layer(tdn_text *t, const layers *l, const json_t *step, const char *name)
 {
     const char *kernel = tdn_described_text(step, "kernel"),
                *kind = tdn_described_text(step, "kind");
@@ -163,8 +178,8 @@ static void put_layer(tdn_text *t, const layers *l, const json_t *step, size_t n
     tdn_json_begin(t, NULL, '{');
     tdn_json_string(t, "Name", name);
     tdn_json_string(t, "LayerType", type);
-    put_operands(t, l, "Inputs", json_object_get(step, "in"), number);
-    put_operands(t, l, "Outputs", json_object_get(step, "out"), number);
+    put_operands(t, l, "Inputs", json_object_get(step, "in"));
+    put_operands(t, l, "Outputs", json_object_get(step, "out"));
     tdn_json_string(t, "ParameterType", type);
     tdn_json_string(t, "Origin", "ONNX");
     tdn_json_string(t, "TacticName", *kernel ? kernel : kind);
@@ -235,7 +250,7 @@ static char *make_json(const layers *l)
     {
         tdn_trtexec_layer_name(described_name, l->steps, (int)i, name, sizeof name);
         if (l->detailed)
-            put_layer(&t, l, step, i, name);
+            put_layer(&t, l, step, name);
         else
             tdn_json_string(&t, NULL, name);
     }

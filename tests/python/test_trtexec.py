@@ -108,7 +108,7 @@ def normal(*shape, seed=0):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """emg: a window of 16 channels, batch free. joints: 1x3x150x33x5. mixed: two inputs, four outputs of three types.
-    odd: an operator that nobody knows."""
+    parts: two convolutions, concatenated. odd: an operator that nobody knows."""
     folder = tmp_path_factory.mktemp("trtexec")
     emg = [
         helper.make_node("Transpose", ["emg"], ["t"], name="channels first", perm=[0, 2, 1]),
@@ -143,6 +143,14 @@ def models(tmp_path_factory):
         [value("x:0", F32, [2, 3]), value("y", F32, [2, 3])],
         [value("sum", F32, [2, 3]), value("total", F32, []), value("best", I64, [2, 1]), value("more", BOOL, [2, 3])],
     )
+    parts = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="a", pads=[1, 1]),
+        helper.make_node("Conv", ["x", "u"], ["b"], name="b"),
+        helper.make_node("Concat", ["a", "b"], ["ab"], name="both", axis=1),
+        helper.make_node("Conv", ["ab", "v"], ["y"], name="join"),
+    ]
+    weights = {"w": normal(8, 4, 3), "u": normal(16, 4, 1), "v": normal(2, 24, 1)}
+    save(folder / "parts.onnx", parts, [value("x", F32, [1, 4, 30])], [value("y", F32, [1, 2, 30])], weights)
     wild = helper.make_node("Wild", ["x"], ["y"], name="n1", domain="acme")
     save(folder / "odd.onnx", [wild], [value("x", F32, [1, 3])], [value("y", F32, [1, 3])])
     return folder
@@ -411,6 +419,16 @@ def test_profile_and_layer_information_agree(models, tmp_path):
     check_layers(read(tmp_path / "l.json"), names, [2, 200, 16], [2, 7])
 
 
+def test_medians_are_of_single_runs(plan, tmp_path):
+    for n in (1, 2):  # where the median is the mean, whatever the times were
+        trtexec(f"--loadEngine={plan}", f"--iterations={n}", f"--exportProfile={tmp_path}/p.json", *QUICK)
+        count, *layers = read(tmp_path / "p.json")
+        assert count == {"count": n} and len(layers) > 1
+        for layer in layers:
+            assert layer["medianMs"] == pytest.approx(layer["averageMs"], rel=1e-6)
+            assert layer["averageMs"] * n == pytest.approx(layer["timeMs"], rel=1e-6)
+
+
 def check_layers(info, names, input_dims, output_dims):
     assert [layer["Name"] for layer in info["Layers"]] == names
     assert info["Bindings"] == ["emg", "logits"]
@@ -420,7 +438,16 @@ def check_layers(info, names, input_dims, output_dims):
         ("logits", "Output", "FP32", output_dims),
     ]
     assert all(set(t["ProfileInfo"][0]) == {"MinShape", "OptShape", "MaxShape", "Format"} for t in tensors)
-    known = {"emg"}
+    check_connected(info, ["emg"], ["logits"])
+    types = [layer["LayerType"] for layer in info["Layers"]]
+    assert "Convolution" in types and "MatrixMultiply" in types
+    last = info["Layers"][-1]["Outputs"][0]
+    assert last["Dimensions"] == output_dims and last["Format/Datatype"] == "Row major linear FP32"
+
+
+def check_connected(info, inputs, outputs):
+    """Every tensor that a layer reads is an input, or was written by a layer before."""
+    known = set(inputs)
     for layer in info["Layers"]:
         for key in ["Name", "LayerType", "ParameterType", "Origin", "TacticName", "TacticValue"]:
             assert layer[key] and isinstance(layer[key], str), layer
@@ -430,11 +457,17 @@ def check_layers(info, names, input_dims, output_dims):
         assert layer["Inputs"] and layer["Outputs"]
         assert {t["Name"] for t in layer["Inputs"]} <= known, layer
         known |= {t["Name"] for t in layer["Outputs"]}
-    assert "logits" in known
-    types = [layer["LayerType"] for layer in info["Layers"]]
-    assert "Convolution" in types and "MatrixMultiply" in types
-    last = info["Layers"][-1]["Outputs"][0]
-    assert last["Dimensions"] == output_dims and last["Format/Datatype"] == "Row major linear FP32"
+    assert set(outputs) <= known
+
+
+def test_parts_of_a_concatenation(models, tmp_path):
+    detailed = ["--profilingVerbosity=detailed", f"--exportLayerInfo={tmp_path}/l.json"]
+    trtexec(f"--onnx={models}/parts.onnx", "--buildOnly", *detailed)
+    info = read(tmp_path / "l.json")
+    check_connected(info, ["x"], ["y"])
+    convolutions = [layer for layer in info["Layers"] if layer["LayerType"] == "Convolution"]
+    assert [[math.prod(t["Dimensions"]) for t in layer["Outputs"]] for layer in convolutions] == [[240], [480], [60]]
+    assert math.prod(convolutions[2]["Inputs"][0]["Dimensions"]) == 720
 
 
 def test_layer_names_and_none(models, plan, tmp_path):
@@ -585,6 +618,23 @@ def test_errors_have_words_and_leave_nothing(models, plan, tmp_path, args, words
     args = [arg.format(models=models, plan=plan, tmp=tmp_path) for arg in args]
     log = trtexec(*args, *QUICK, code=1)
     assert 1 <= len(log.errors) <= 3 and all(word in "\n".join(log.errors) for word in words), log.errors
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "flag",
+    """
+    --shapes=: --shapes=* --shapes=*: --shapes=emg:x --shapes='emg:1x200x16 --shapes=emg:1x --shapes=,
+    --minShapes=emg:-1x200x16 --maxShapes=emg:99999999999x200x16 --loadInputs=: --loadInputs=' --loadInputs='emg'
+    --loadInputs=emg: --loadInputs=,,, --loadInputs='':x --memPoolSize=: --memPoolSize=workspace
+    --memPoolSize=workspace: --memPoolSize=workspace:-1 --memPoolSize=workspace:nan --memPoolSize=workspace:1MM
+    --memPoolSize=, --percentile=, --percentile=90, --percentile=nan --sparsity=, --sparsity= --onnx= --helpBuildRoute=x
+    --useCudaGraph=1 --iterations=1e3 --duration=inf
+    """.split(),
+)
+def test_damaged_flags_are_errors(models, tmp_path, flag):
+    log = trtexec(f"--onnx={models}/emg.onnx", f"--saveEngine={tmp_path}/x.plan", flag, *QUICK[:1], code=1)
+    assert log.errors and all(len(line) > 10 for line in log.errors[:1])
     assert not any(tmp_path.iterdir())
 
 
