@@ -42,11 +42,11 @@ static const tdn_opt conform_opts[] = {
 
 static const tdn_usage usage = {
     .synopsis = "conform DIR... [options]",
-    .about = "Runs ONNX's backend tests: DIR is a case (model.onnx, test_data_set_0/input_0.pb,\n"
-             "output_0.pb, ...) or a folder of cases. Each model is compiled for its inputs'\n"
-             "shapes; inputs that decide about shapes become constants. One line for each case\n"
-             "that does not pass; the last is 'N passed, N failed', where cases that need what\n"
-             "Tendon lacks have failed. Exit code 0 only if all pass.",
+    .about = "Runs ONNX's backend tests: DIR is a case (model.onnx, test_data_set_0 with\n"
+             "input_0.pb, output_0.pb, ...) or a folder of cases. Models are compiled for\n"
+             "their inputs' shapes; inputs that decide about shapes become constants. One\n"
+             "line for each case that does not pass; the last is 'N passed, N failed', where\n"
+             "those that need what Tendon lacks have failed. Exit code 0 only if all pass.",
     .example = "tendon conform onnx/backend/test/data/node --json=results.json",
     .n_operands_min = 1,
     .n_operands_max = 1 << 16,

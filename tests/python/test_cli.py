@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TENDON = os.environ.get("TENDON", str(ROOT / "build" / "tendon"))
 DONE, FAILED, USAGE, INPUT = 0, 1, 2, 3
 F32, I64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
-COMMANDS = ["build", "run", "bench", "validate", "inspect"]
+COMMANDS = ["build", "run", "bench", "validate", "inspect", "conform"]
 
 
 def tendon(*args, code=DONE, **options):

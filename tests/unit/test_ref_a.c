@@ -117,6 +117,7 @@ static const special specials[] = {
     {"Elu", {{.name = "alpha", .kind = TDN_ATTR_FLOAT, .f = 1.5f}}, -4, 4},
     {"Celu", {{.name = "alpha", .kind = TDN_ATTR_FLOAT, .f = 0.5f}}, -4, 4},
     {"Swish", {{.name = "alpha", .kind = TDN_ATTR_FLOAT, .f = 1.7f}}, -4, 4},
+    {"SwiGLU", {{.name = "alpha", .kind = TDN_ATTR_FLOAT, .f = 1.7f}}, -4, 4},
     {"HardSigmoid",
      {{.name = "alpha", .kind = TDN_ATTR_FLOAT, .f = 0.3f},
       {.name = "beta", .kind = TDN_ATTR_FLOAT, .f = 0.6f}},
@@ -144,11 +145,13 @@ static bool is_logic(const char *name)
            !strcmp(name, "Not");
 }
 
+/* Later inputs are smaller, to be broadcast, where the operator does that. */
 static tdn_value *random_input(one_node *t, int i, bool is_bool, const special *s)
 {
+    const int smaller = s->name && !strcmp(s->name, "SwiGLU") ? 0 : i;
     static const int64_t dims[3][3] = {{2, 3, 5}, {3, 1}, {5}};
     static const float odd[] = {0, -0.0f, INFINITY, -INFINITY, NAN};
-    const tdn_shape shape = tdn_shape_make(3 - i, dims[i]);
+    const tdn_shape shape = tdn_shape_make(3 - smaller, dims[smaller]);
     const int64_t count = tdn_shape_count(&shape);
     float *data = tdn_arena_alloc_data(t->arena, (size_t)count * sizeof *data);
     tdn_value *v = tdn_graph_add_input(t->g, NULL, is_bool ? TDN_BOOL : TDN_F32, &shape);
