@@ -191,6 +191,7 @@ static tdn_status build_checked(build_args *args, const tdn_operands *operands, 
         return tdn_fail(error, TDN_E_ARG, "which model? usage: tendon %s", usage.synopsis);
     if (!args->engine)
         return tdn_fail(error, TDN_E_ARG, "where does the plan go? add -o FILE.plan");
+    TDN_TRY(tdn_cmd_check_output(args->engine, args->onnx, error));
     tdn_term term = tdn_term_of(stderr);
     phases p = {.term = &term, .n = 5};
     tdn_arena *arena = tdn_arena_create(NULL);
@@ -199,7 +200,7 @@ static tdn_status build_checked(build_args *args, const tdn_operands *operands, 
     tdn_status status = build(args, &p, arena, error);
     if (status != TDN_OK)
         phase_break(&p);
-    if (status == TDN_E_UNSUPPORTED)
+    if (status == TDN_E_UNSUPPORTED && strstr(error->text, "not supported"))
         tdn_cmd_hint(error, "tendon inspect MODEL.onnx lists all that is not supported");
     tdn_arena_free(arena);
     return status;

@@ -80,6 +80,8 @@ tdn_status tdn_cmd_check_output(const char *path, const char *source, tdn_error 
     if (stat(folder, &info) != 0 && errno == ENOENT)
         return tdn_fail(error, TDN_E_IO,
                         "cannot write '%s': there is no folder '%s'; make it first", path, folder);
+    if (stat(folder, &info) == 0 && !S_ISDIR(info.st_mode))
+        return tdn_fail(error, TDN_E_IO, "cannot write '%s': '%s' is no folder", path, folder);
     if (access(folder, W_OK | X_OK) != 0)
         return tdn_fail(error, TDN_E_IO, "cannot write '%s': folder '%s': %s", path, folder,
                         strerror(errno));

@@ -77,7 +77,9 @@ static tdn_status parse_spec(const char *text, size_t length, tdn_arena *arena,
 {
     const char *colon = memrchr(text, ':', length), *end = text + length;
     if (!colon || colon == text)
-        return tdn_fail(error, TDN_E_ARG, "shape '%.*s': expected NAME:1x3x8", (int)length, text);
+        return tdn_fail(error, TDN_E_ARG,
+                        "shape '%.*s': expected NAME:1x3x8, several with commas between",
+                        (int)length, text);
     size_t name_size = (size_t)(colon - text);
     if (name_size > 2 && text[0] == '\'' && colon[-1] == '\'') {
         text++;
@@ -186,13 +188,36 @@ static tdn_status prepare_shapes(const tdn_compile_args *args, tdn_arena *arena,
     return TDN_OK;
 }
 
-static bool is_input(const tdn_model *model, const char *name)
+typedef tdn_status io_fn(const tdn_model *model, int index, tdn_model_io *io);
+
+static bool is_among(const tdn_model *model, io_fn *get, const char *name)
 {
     tdn_model_io io = {.struct_size = sizeof io};
-    for (int i = 0; i < tdn_model_n_inputs(model); i++)
-        if (tdn_model_input(model, i, &io) == TDN_OK && strcmp(io.name, name) == 0)
+    for (int i = 0; get(model, i, &io) == TDN_OK; i++)
+        if (strcmp(io.name, name) == 0)
             return true;
     return false;
+}
+
+/* "a, b": cut where there are many. */
+static const char *io_names(const tdn_model *model, io_fn *get, char *text, size_t size)
+{
+    tdn_model_io io = {.struct_size = sizeof io};
+    size_t at = 0;
+    snprintf(text, size, "none");
+    for (int i = 0; at < size && get(model, i, &io) == TDN_OK; i++)
+        at += (size_t)snprintf(text + at, size - at, "%s%s", i ? ", " : "", io.name);
+    return text;
+}
+
+static tdn_status fail_state(const char *text, const tdn_model *model, tdn_error *error)
+{
+    char inputs[400], outputs[400];
+    return tdn_fail(error, TDN_E_ARG,
+                    "--state=%s: expected INPUT:OUTPUT with the model's names\n  inputs: %s; "
+                    "outputs: %s",
+                    text, io_names(model, tdn_model_input, inputs, sizeof inputs),
+                    io_names(model, tdn_model_output, outputs, sizeof outputs));
 }
 
 tdn_status tdn_state_parse(const char *text, const tdn_model *model, tdn_arena *arena,
@@ -203,11 +228,11 @@ tdn_status tdn_state_parse(const char *text, const tdn_model *model, tdn_arena *
         state->output = colon + 1;
         if (!state->input)
             return tdn_fail_nomem(error, "the states");
-        if (is_input(model, state->input) && *state->output)
+        if (is_among(model, tdn_model_input, state->input) &&
+            is_among(model, tdn_model_output, state->output))
             return TDN_OK;
     }
-    return tdn_fail(error, TDN_E_ARG, "--state=%s: expected INPUT:OUTPUT with the model's names",
-                    text);
+    return fail_state(text, model, error);
 }
 
 static tdn_status prepare_states(const tdn_compile_args *args, const tdn_model *model,

@@ -148,6 +148,21 @@ __attribute__((format(printf, 4, 5))) static tdn_status fail_arrays(const tdn_ar
                     tdn_ports_text(ports->inputs, ports->n_inputs, list, sizeof list));
 }
 
+/* "'emg', 'label'": at most 8. */
+static const char *names_text(const tdn_npz *npz, char *text, size_t size)
+{
+    size_t at = 0;
+    snprintf(text, size, "nothing");
+    for (int i = 0; i < npz->n && i < 8 && at < size; i++) {
+        const char *name = npz->arrays[i].name;
+        at += (size_t)snprintf(text + at, size - at, "%s'%.60s'", i ? ", " : "",
+                               *name ? name : "(no name)");
+    }
+    if (npz->n > 8 && at < size)
+        snprintf(text + at, size - at, " and %d more", npz->n - 8);
+    return text;
+}
+
 /* ---- Checking arrays ------------------------------------------------------------------------- */
 
 /* N of "outN", or -1. */
@@ -219,9 +234,9 @@ static tdn_status check_array(const tdn_arrays *arrays, const tdn_array *array,
                            tdn_dtype_name(t->dtype), tdn_dtype_name(want->dtype),
                            tdn_dtype_name(want->dtype));
     if (want->rank >= 0 && t->rank != want->rank)
-        return fail_arrays(arrays, ports, error,
-                           "'%s' has shape %s, which has %d dimensions, not %d", want->name,
-                           tdn_tensor_text(t, text, sizeof text), t->rank, want->rank);
+        return fail_arrays(
+            arrays, ports, error, "'%s' has shape %s, which has %d dimension%s, not %d", want->name,
+            tdn_tensor_text(t, text, sizeof text), t->rank, t->rank == 1 ? "" : "s", want->rank);
     int64_t nan = allow_nan ? -1 : find_nan(t);
     if (nan >= 0)
         return tdn_fail(error, TDN_E_FORMAT, "%s: '%s' is NaN at %s\n  --allow-nan lets NaN pass",
@@ -246,11 +261,13 @@ static tdn_status name_single(tdn_arrays *arrays, const tdn_ports *ports, tdn_er
 tdn_status tdn_arrays_check(tdn_arrays *arrays, const tdn_ports *ports, bool allow_nan,
                             tdn_error *error)
 {
+    char names[400];
     TDN_TRY(name_single(arrays, ports, error));
     for (int i = 0; i < ports->n_inputs; i++)
         if (!tdn_npz_find(&arrays->npz, ports->inputs[i].name))
-            return fail_arrays(arrays, ports, error, "there is no array '%s'",
-                               ports->inputs[i].name);
+            return fail_arrays(arrays, ports, error, "there is no array '%s', it has %s",
+                               ports->inputs[i].name,
+                               names_text(&arrays->npz, names, sizeof names));
     for (int i = 0; i < arrays->npz.n; i++)
         if (!is_known(ports, arrays->npz.arrays[i].name))
             return fail_arrays(arrays, ports, error,

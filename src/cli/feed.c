@@ -78,8 +78,9 @@ static tdn_status fail_shapes(const tdn_engine *engine, const tdn_feed *feed, td
                                    ports.inputs[i].name,
                                    tdn_dims_text(&ports.inputs[i], dims, sizeof dims));
     }
-    return tdn_fail(error, TDN_E_SHAPE, "no program takes %s, nor that as samples\n  there are: %s",
-                    given, held);
+    return tdn_fail(error, TDN_E_SHAPE,
+                    "no program takes %s, nor that as samples along axis 0\n  there are: %s", given,
+                    held);
 }
 
 /* Chooses the program, and how the wholes are cut. */
@@ -123,7 +124,11 @@ tdn_status tdn_feed_arrays(tdn_feed *feed, const tdn_engine *engine, const tdn_a
             (tdn_feed_input){.name = ports.inputs[i].name,
                              .whole = tdn_npz_find(&arrays->npz, ports.inputs[i].name)->tensor};
     tdn_status status = feed_cut(feed, engine, arena, error);
-    return status == TDN_OK ? TDN_OK : tdn_fail_while(error, status, "reading %s", arrays->path);
+    if (status == TDN_OK || !error)
+        return status;
+    /* In front: the text may end with a second line. */
+    const tdn_error why = *error;
+    return tdn_fail(error, status, "%s: %.1900s", arrays->path, why.text);
 }
 
 /* ---- Seeded values --------------------------------------------------------------------------- */

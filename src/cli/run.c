@@ -129,6 +129,10 @@ static tdn_status run_session(tdn_session *s, const char *path, const run_args *
 static tdn_status run_file(const char *path, const run_args *args, tdn_error *error)
 {
     tdn_arrays arrays = {.path = args->inputs};
+    if (args->outputs)
+        TDN_TRY(tdn_cmd_check_output(args->outputs, path, error));
+    if (args->outputs && args->inputs)
+        TDN_TRY(tdn_cmd_check_output(args->outputs, args->inputs, error));
     if (args->inputs)
         TDN_TRY(tdn_npz_read(&arrays.npz, args->inputs, error));
     tdn_session session;

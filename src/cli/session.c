@@ -29,6 +29,40 @@ tdn_status tdn_file_is_plan(const char *path, bool *is_plan, tdn_error *error)
     return status;
 }
 
+static bool is_named_onnx(const char *path)
+{
+    const char *suffix = strrchr(path, '.');
+    return suffix && strcmp(suffix, ".onnx") == 0;
+}
+
+/* What a file that is no model most often is. */
+static void hint_at_model(const char *path, tdn_error *error)
+{
+    static const struct {
+        const char *begins, *hint;
+    } rows[] = {
+        {"version https://git-lfs", "it is a pointer of Git LFS: `git lfs pull` fetches the model"},
+        {"PK\003\004", "it is a zip archive (.npz, .pt, ...): export the model as ONNX"},
+        {"<", "it looks like a web page: was the page downloaded instead of the file?"},
+    };
+    tdn_source file;
+    const bool damaged = strstr(error->text, "damaged") || strstr(error->text, "is empty");
+    const char *hint = damaged ? "was it copied whole? fetch or export it again" : NULL;
+    if (!is_named_onnx(path))
+        hint = "the file does not begin as a plan does, so it was read as an ONNX model";
+    if (tdn_source_open(&file, path, NULL) == TDN_OK) {
+        const size_t size = file.map.size < 64 ? file.map.size : 64;
+        const bool good = tdn_source_fill(&file, 0, size, NULL) == TDN_OK;
+        for (size_t i = 0; good && i < sizeof rows / sizeof rows[0]; i++)
+            if (size >= strlen(rows[i].begins) &&
+                memcmp(file.map.data, rows[i].begins, strlen(rows[i].begins)) == 0)
+                hint = rows[i].hint;
+        tdn_source_close(&file);
+    }
+    if (hint)
+        tdn_cmd_hint(error, hint);
+}
+
 tdn_status tdn_session_load_model(tdn_model **model, const char *path, tdn_log_sink *sink,
                                   tdn_error *error)
 {
@@ -36,11 +70,8 @@ tdn_status tdn_session_load_model(tdn_model **model, const char *path, tdn_log_s
     options.log = tdn_log_line;
     options.log_user = sink;
     tdn_status status = tdn_model_load(model, path, &options, error);
-    const char *suffix = strrchr(path, '.');
-    bool is_named_so = suffix && strcmp(suffix, ".onnx") == 0;
-    if ((status == TDN_E_MODEL || status == TDN_E_FORMAT) && !is_named_so)
-        tdn_cmd_hint(error,
-                     "the file does not begin as a plan does, so it was read as an ONNX model");
+    if (status == TDN_E_FORMAT || status == TDN_E_MODEL)
+        hint_at_model(path, error);
     return status;
 }
 
@@ -124,6 +155,15 @@ static tdn_status compile(tdn_session *s, tdn_model *model, const char *path,
     return tdn_session_name_file(status, path, error);
 }
 
+static void hint_at_plan(const char *path, tdn_error *error)
+{
+    bool is_plan;
+    if (tdn_file_is_plan(path, &is_plan, NULL) != TDN_OK)
+        return;
+    tdn_cmd_hint(error, is_plan ? "copy it again, or build it again with this version"
+                                : "a plan is wanted here: tendon build MODEL.onnx -o FILE.plan");
+}
+
 static tdn_status load_plan(tdn_session *s, const char *path, const tdn_session_options *options,
                             tdn_error *error)
 {
@@ -137,7 +177,10 @@ static tdn_status load_plan(tdn_session *s, const char *path, const tdn_session_
         return tdn_fail(error, TDN_E_ARG,
                         "%s is compiled already, and the arrays have their shapes: drop --shapes",
                         path);
-    TDN_TRY(load_engine(s, path, options, error));
+    const tdn_status status = load_engine(s, path, options, error);
+    if (status == TDN_E_FORMAT)
+        hint_at_plan(path, error);
+    TDN_TRY(status);
     tdn_ports ports;
     /* The last program is the largest, so that words about it tell the most. */
     TDN_TRY(tdn_ports_of_engine(&ports, s->engine, tdn_engine_n_programs(s->engine) - 1, s->arena,

@@ -142,9 +142,11 @@ static tdn_status model_input(const validation *v, int index, int64_t call, tdn_
             *t = tdn_feed_tensor(&v->feed, i, call);
             return TDN_OK;
         }
-    return tdn_fail(error, TDN_E_ARG,
-                    "the plan has no input '%s': if it is a state there, say --state=%s:OUTPUT",
-                    name, name);
+    return tdn_fail(
+        error, TDN_E_ARG,
+        "the plan has no input '%s': is it the plan of another model?\n  if it is a state "
+        "there, say --state=%s:OUTPUT",
+        name, name);
 }
 
 /* The reference for the shapes of v->inputs: the last call of a batch may be shorter. */

@@ -49,7 +49,8 @@ static tdn_status fail_dump(const char *name, tdn_error *error)
     for (const tdn_pass *p = tdn_passes; p->name && at < sizeof names; p++)
         if (!strstr(names, p->name))
             at += (size_t)snprintf(names + at, sizeof names - at, ", %s", p->name);
-    return tdn_fail(error, TDN_E_ARG, "--dump=%s: no pass has that name\n  expected: %s", name, names);
+    return tdn_fail(error, TDN_E_ARG, "--dump=%s: no pass has that name\n  expected: %s", name,
+                    names);
 }
 
 tdn_status tdn_passes_run(tdn_graph *g, const tdn_pass_options *options, tdn_error *error)
