@@ -69,6 +69,14 @@ format:
 	$(DEPS) format
 	@git ls-files -co --exclude-standard -- '*.c' '*.h' | xargs clang-format -i
 
+deb: # Debian packages of the run time, the compiler, the command and the headers, in build-deb/
+	$(DEPS) build deb
+	$(BUILD) build-deb -DCMAKE_INSTALL_PREFIX=/usr -DTDN_DEB=ON
+	@tools/deb.sh build-deb
+
+test-install: all deb # make install and the packages, on a bare Debian: the C example is built against them
+	@tests/install.sh build build-deb
+
 install: all # PREFIX and DESTDIR as usual
 	@cmake --install build --prefix $(or $(PREFIX),/usr/local)
 

@@ -10,11 +10,11 @@ set -euo pipefail
 packages_of() {
     case $1 in
     build) echo gcc libc6-dev cmake make libjansson-dev libzip-dev ;;
-    test) echo gcc libc6-dev cmake make libjansson-dev libzip-dev libcmocka-dev binutils python3 python3-venv ;;
+    test) echo gcc libc6-dev cmake make libjansson-dev libzip-dev libcmocka-dev binutils python3 python3-venv zsh ;;
     clang) echo clang "$(clang_runtime)" ;;
     format) echo clang-format ;;
     aarch64) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user ;;
-    deb) echo dpkg-dev file pkg-config mandoc debootstrap ;;
+    deb) echo dpkg-dev file pkg-config binutils debootstrap ;;
     *) echo "deps.sh: unknown group '$1'" >&2 && return 2 ;;
     esac
 }
