@@ -271,7 +271,11 @@ static tdn_status summarise(results *r, tdn_session *session, tdn_error *error)
     const bool profile = (r->args->profile || r->args->report) && !r->m->interrupted;
     if (profile) {
         int64_t n_calls = r->m->n < 1000 ? (int64_t)r->m->n : 1000;
-        TDN_TRY(tdn_profile_run(&r->profile, session, r->feed, n_calls, error));
+        tdn_term term = tdn_term_of(stderr);
+        tdn_term_bar(&term, "timing the steps", 0);
+        const tdn_status status = tdn_profile_run(&r->profile, session, r->feed, n_calls, error);
+        tdn_term_clear(&term);
+        TDN_TRY(status);
     }
     if (profile && r->args->profile)
         tdn_profile_print(stdout, &r->profile);

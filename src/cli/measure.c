@@ -69,6 +69,13 @@ static tdn_status timed_call(tdn_session *s, const tdn_feed *feed, int64_t call,
     return status == TDN_OK ? TDN_OK : tdn_fail(error, status, "%s", tdn_context_error(s->context));
 }
 
+/* Where `n_calls` calls and `ns` of time are both wanted. */
+static double share_of(double calls, double n_calls, double elapsed, double ns)
+{
+    const double by_calls = n_calls > 0 ? calls / n_calls : 1, by_time = ns > 0 ? elapsed / ns : 1;
+    return by_calls < by_time ? by_calls : by_time;
+}
+
 static tdn_status warm_up(tdn_measurement *m, tdn_session *s, const tdn_feed *feed,
                           const tdn_measure_options *o, tdn_error *error)
 {
@@ -77,16 +84,13 @@ static tdn_status warm_up(tdn_measurement *m, tdn_session *s, const tdn_feed *fe
         tdn_call_time time;
         TDN_TRY(timed_call(s, feed, m->n_warmup++, &time, error));
         now = time.end;
+        if (o->term->is_terminal)
+            tdn_term_bar(o->term, "warming up",
+                         share_of((double)m->n_warmup, (double)o->warmup_calls,
+                                  (double)(now - begin), (double)o->warmup_ns));
     }
     m->warmup_s = (double)(now - begin) * 1e-9;
     return TDN_OK;
-}
-
-static double share_done(const tdn_measurement *m, uint64_t elapsed, const tdn_measure_options *o)
-{
-    double calls = o->n_calls > 0 ? (double)m->n / (double)o->n_calls : 1;
-    double time = o->duration_ns > 0 ? (double)elapsed / (double)o->duration_ns : 1;
-    return calls < time ? calls : time;
 }
 
 /* When the next call is due, after one that was due at `due` and ended at `now`. */
@@ -122,7 +126,9 @@ static tdn_status measure(tdn_measurement *m, tdn_session *s, const tdn_feed *fe
         if (period > 0)
             due = next_due(m, start, &k, period, now);
         if (o->term->is_terminal)
-            tdn_term_bar(o->term, "measuring", share_done(m, now - start, o));
+            tdn_term_bar(o->term, "measuring",
+                         share_of((double)m->n, (double)o->n_calls, (double)(now - start),
+                                  (double)o->duration_ns));
     }
     m->wall_s = (double)(now - start) * 1e-9;
     return TDN_OK;

@@ -185,13 +185,13 @@ static void put_totals(tdn_text *t, const tdn_report *r, const tdn_kinds *kinds)
     tdn_text_put(t, "<p>%d step%s, %s a call.", r->profile->n, r->profile->n == 1 ? "" : "s",
                  flops_text);
     if (kinds->total_ns > 0)
-        tdn_text_put(t,
-                     " All steps together take %s, %s GFLOP/s, in a run of its own over %llu calls "
-                     "that times them; the median of a call without timing is %s.</p>\n",
-                     tdn_html_ms(kinds->total_ns * 1e-6, ms),
-                     per_second(flops, kinds->total_ns, speed),
-                     (unsigned long long)r->profile->steps[0].n_runs,
-                     tdn_html_ms(r->latency->median, median));
+        tdn_text_put(
+            t,
+            " All steps together take %s, %s GFLOP/s, in a run of its own over %llu call%s "
+            "that times them; the median of a call without timing is %s.</p>\n",
+            tdn_html_ms(kinds->total_ns * 1e-6, ms), per_second(flops, kinds->total_ns, speed),
+            (unsigned long long)r->profile->n_calls, r->profile->n_calls == 1 ? "" : "s",
+            tdn_html_ms(r->latency->median, median));
     else
         tdn_text_put(t, " Measuring was interrupted, so the steps were not timed.</p>\n");
 }

@@ -87,6 +87,7 @@ const char tdn_report_style[] =
     "details{margin-top:.75rem}summary{cursor:pointer;color:var(--accent)}\n"
     "@media(max-width:40rem){main{padding:1rem .6rem 2rem}section,.quote{padding:.8rem .7rem}"
     ".plot{margin-left:3.4rem}td,th{padding:.3rem .35rem}"
+    ".numbers :is(td,th):is(:nth-child(2),:nth-child(5),:nth-child(n+9)){display:none}"
     ".steps,.steps tbody{display:block}.steps tr{display:flex;flex-wrap:wrap;padding:.4rem 0}"
     ".steps tr:first-child{display:none}.steps td{border:0;padding:.1rem .6rem .1rem 0}"
     ".steps tr+tr{border-top:1px solid var(--line)}"

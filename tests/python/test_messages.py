@@ -294,6 +294,7 @@ BENCH = ["bench", "fixed.plan", "--duration=0.3", "--warmup=0"]
 def test_a_terminal_gets_colour_and_progress(folder):
     text = on_a_terminal(BENCH, folder, TERM="xterm")
     assert BAR in text and COLOUR.search(text)
+    assert "warming up [" in on_a_terminal(["bench", "fixed.plan", "--iterations=1"], folder, TERM="xterm")
     assert text.rindex(BAR) < text.rindex("\033[K") < text.index("=== Performance summary ===")
     assert COLOUR.search(on_a_terminal(["bench", "nothere"], folder, TERM="xterm"))
 
