@@ -107,6 +107,7 @@ struct tdn_arena {
     tdn_allocator allocator;
     chunk *chunks; /* the one that small allocations are cut from is first */
     size_t next_size;
+    bool failed;
 };
 
 tdn_arena *tdn_arena_create(const tdn_allocator *allocator)
@@ -167,11 +168,19 @@ static chunk *chunk_for(tdn_arena *arena, size_t size, size_t align)
     return c;
 }
 
+static void *fail_cut(tdn_arena *arena)
+{
+    arena->failed = true;
+    return NULL;
+}
+
+bool tdn_arena_failed(const tdn_arena *arena) { return arena->failed; }
+
 static void *arena_cut(tdn_arena *arena, size_t size, size_t align)
 {
     chunk *c = chunk_for(arena, size, align);
     if (!c)
-        return NULL;
+        return fail_cut(arena);
     const size_t start = tdn_round_up(c->used, align);
     char *memory = (char *)c + HEADER_SIZE + start;
     c->used = start + size;
@@ -182,14 +191,14 @@ void *tdn_arena_alloc(tdn_arena *arena, size_t count, size_t size)
 {
     size_t whole;
     if (!tdn_size_mul(count, size, &whole) || whole > PTRDIFF_MAX)
-        return NULL;
+        return fail_cut(arena);
     return arena_cut(arena, whole ? whole : 1, 16);
 }
 
 void *tdn_arena_alloc_data(tdn_arena *arena, size_t size)
 {
     if (size > PTRDIFF_MAX)
-        return NULL;
+        return fail_cut(arena);
     return arena_cut(arena, size ? size : 1, TDN_ALIGN);
 }
 
@@ -197,7 +206,7 @@ char *tdn_arena_strndup(tdn_arena *arena, const char *text, size_t size)
 {
     size_t whole;
     if (!tdn_size_add(size, 1, &whole))
-        return NULL;
+        return fail_cut(arena);
     char *copy = tdn_arena_alloc(arena, whole, 1);
     if (copy && size)
         memcpy(copy, text, size);

@@ -29,6 +29,9 @@ typedef struct tdn_arena tdn_arena;
 /* NULL when out of memory. */
 tdn_arena *tdn_arena_create(const tdn_allocator *allocator);
 void tdn_arena_free(tdn_arena *arena);
+/* Has an allocation from it failed? So a phase that could go on without one, or has no way to say
+ * it, need not: whoever runs the phase asks at its end. */
+bool tdn_arena_failed(const tdn_arena *arena);
 /* Zeroed memory aligned to 16, NULL when out of memory (or count*size overflows). */
 void *tdn_arena_alloc(tdn_arena *arena, size_t count, size_t size);
 /* The same aligned to TDN_ALIGN: tensor data. */

@@ -71,14 +71,13 @@ static bool fuse(tdn_graph *g, tdn_node *n, tdn_node *map)
 
 tdn_status tdn_pass_fuse_epilogues(tdn_graph *g, tdn_error *error)
 {
-    (void)error;
     for (tdn_node *n = g->first, *next; n; n = next) {
         next = n->next;
         if (!takes_epilogue(n))
             continue;
         tdn_node *map = reader(n);
-        if (fits(n, map))
-            fuse(g, n, map);
+        if (fits(n, map) && !fuse(g, n, map) && tdn_arena_failed(g->arena))
+            return tdn_fail_nomem(error, "an epilogue");
     }
     return TDN_OK;
 }

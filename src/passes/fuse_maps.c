@@ -97,8 +97,8 @@ static void update_first_use(fuser *f, tdn_value *v, const tdn_node *from)
         }
 }
 
-/* Makes p part of c: c keeps its place and its outputs. False: out of memory or too long, nothing
- * changed. */
+/* Makes p part of c: c keeps its place and its outputs. False: too long, and nothing changed; or
+ * out of memory. */
 static bool join(fuser *f, tdn_node *p, tdn_node *c)
 {
     tdn_value *in[TDN_EXPR_MAX_IN], *out[TDN_EXPR_MAX_OUT * 2];
@@ -148,10 +148,10 @@ tdn_status tdn_pass_fuse_maps(tdn_graph *g, tdn_error *error)
         for (int i = 0; i < n->n_in; i++)
             if (n->in[i])
                 f.first_use[n->in[i]->id] = n->mark;
-    for (tdn_node *c = g->first; c; c = c->next) {
+    for (tdn_node *c = g->first; c && !tdn_arena_failed(g->arena); c = c->next) {
         if (c->op->core != TDN_CORE_MAP)
             continue;
-        for (int i = 0; i < c->n_in; i++) {
+        for (int i = 0; i < c->n_in && !tdn_arena_failed(g->arena); i++) {
             tdn_node *p = c->in[i]->producer;
             if (p && can_join(&f, p, c) && join(&f, p, c))
                 i = -1; /* the inputs are others now */
