@@ -32,6 +32,13 @@
 #define TDN_LANES 4
 #endif
 
+/* Whether multiplying by one lane of a vector, taken as vf_set(x[i]), costs no instruction more. */
+#if defined(__ARM_NEON)
+#define TDN_BY_LANE 1
+#else
+#define TDN_BY_LANE 0
+#endif
+
 /* A loop that is unrolled completely: its bounds are constants after inlining, so that arrays of
  * vectors become registers. Clang does it by itself, before it places arrays; told to, too late. */
 #if defined(__clang__)
