@@ -230,17 +230,28 @@ bool tdn_node_append_input(tdn_graph *g, tdn_node *node, tdn_value *v)
 
 /* ---- Rewriting ------------------------------------------------------------------------------- */
 
-static void replace_reads(tdn_graph *g, const tdn_value *from, tdn_value *to)
+static int n_reads(const tdn_node *node, const tdn_value *v)
 {
-    for (tdn_node *node = g->first; node; node = node->next) {
+    int n = 0;
+    for (int i = 0; node && i < node->n_in; i++)
+        n += node->in[i] == v;
+    return n;
+}
+
+/* From `node` on, until no read is left. */
+static void replace_reads(tdn_node *node, const tdn_value *from, tdn_value *to, int *left)
+{
+    for (; node && *left > 0; node = node->next) {
         if (node == to->producer)
             continue;
         for (int i = 0; i < node->n_in; i++)
-            if (node->in[i] == from)
+            if (node->in[i] == from) {
                 tdn_node_set_input(node, i, to);
+                --*left;
+            }
         for (int k = 0; k < node->attrs.n; k++)
             if (node->attrs.items[k].kind == TDN_ATTR_GRAPH)
-                replace_reads(node->attrs.items[k].graph, from, to);
+                replace_reads(node->attrs.items[k].graph->first, from, to, left);
     }
 }
 
@@ -258,7 +269,12 @@ void tdn_graph_replace(tdn_graph *g, tdn_value *from, tdn_value *to)
 {
     if (from == to)
         return;
-    replace_reads(g, from, to);
+    /* Readers stand behind the producer, near it as a rule: a look at all nodes for each value
+     * would be quadratic. */
+    int left = from->n_uses - (from->output >= 0) - n_reads(to->producer, from);
+    if (from->producer)
+        replace_reads(from->producer, from, to, &left);
+    replace_reads(g->first, from, to, &left);
     const bool moves = from->output >= 0 && to->output < 0 && to->kind == TDN_VALUE_NODE;
     if (moves) {
         g->outputs[from->output] = to;
@@ -344,7 +360,7 @@ bool tdn_shape_fits(const tdn_shape *shape)
         return false;
     for (int i = 0; i < shape->rank; i++) {
         const int64_t d = shape->dims[i];
-        if (d < 0 || (d > 0 && product > TDN_MAX_ELEMENTS / d))
+        if (d < 0 || d > TDN_MAX_EXTENT || (d > 0 && product > TDN_MAX_ELEMENTS / d))
             return false;
         product *= d ? d : 1;
     }

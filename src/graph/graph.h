@@ -134,9 +134,10 @@ tdn_node *tdn_value_only_user(const tdn_graph *g, const tdn_value *v);
 
 /* Elements of one value: 2^40 is four terabytes of fp32, beyond any machine this is for. */
 #define TDN_MAX_ELEMENTS ((int64_t)1 << 40)
+#define TDN_MAX_EXTENT ((int64_t)1 << 30) /* as in a plan */
 /* Is the rank in 0..TDN_MAX_RANK, no extent negative, and the product of those that are not 0 at
- * most TDN_MAX_ELEMENTS? Every shape from outside is held against this, so that products of its
- * dims cannot overflow. */
+ * most TDN_MAX_ELEMENTS, each at most TDN_MAX_EXTENT? Every shape from outside is held against
+ * this, so that products of its dims cannot overflow. */
 bool tdn_shape_fits(const tdn_shape *shape);
 int64_t tdn_shape_count(const tdn_shape *shape); /* of a shape that fits */
 bool tdn_shape_equal(const tdn_shape *a, const tdn_shape *b);

@@ -13,7 +13,16 @@
 #include "onnx/model.h"
 #include "onnx/wire.h"
 
-enum { MAX_DEPTH = 64, MAX_PARTS = 4 << 20, MAX_DIMS = 1 << 16, MAX_ATTRS = 256, MAX_OPSETS = 256 };
+enum {
+    MAX_DEPTH = 64,
+    MAX_PARTS = 4 << 20,
+    MAX_TEXT = 1 << 20,
+    MAX_OPERANDS = 1 << 13,
+    MAX_NODES = 1 << 18,
+    MAX_DIMS = 1 << 16,
+    MAX_ATTRS = 256,
+    MAX_OPSETS = 256
+};
 
 typedef struct parser {
     tdn_onnx *model;
@@ -85,6 +94,8 @@ static tdn_status text(parser *p, const tdn_wire_field *f, const char **out)
     if (!is_bytes(f))
         return TDN_OK;
     const size_t size = tdn_reader_left(&f->bytes);
+    if (size > MAX_TEXT)
+        return FAIL(p, "a name has %zu bytes", size);
     if (size && memchr(f->bytes.at, 0, size))
         return FAIL(p, "the name at byte %td holds a NUL", f->bytes.at - p->model->data);
     *out = tdn_arena_strndup(p->arena, (const char *)f->bytes.at, size);
@@ -466,8 +477,12 @@ static tdn_status node_field(parser *p, const tdn_wire_field *f, void *into)
 {
     onnx_node *node = into;
     switch (f->number) {
-    case 1: return push_text(p, f, &node->in, &node->n_in);
-    case 2: return push_text(p, f, &node->out, &node->n_out);
+    case 1:
+        return node->n_in < MAX_OPERANDS ? push_text(p, f, &node->in, &node->n_in)
+                                         : FAIL(p, "more than %d inputs", MAX_OPERANDS);
+    case 2:
+        return node->n_out < MAX_OPERANDS ? push_text(p, f, &node->out, &node->n_out)
+                                          : FAIL(p, "more than %d outputs", MAX_OPERANDS);
     case 3: return text(p, f, &node->name);
     case 4: return text(p, f, &node->op);
     case 5: return push_attr(p, f, &node->attrs, &node->n_attrs);
@@ -487,6 +502,8 @@ static tdn_status push_node(parser *p, const tdn_wire_field *f, onnx_body *body)
     onnx_node *node;
     if (!is_bytes(f))
         return TDN_OK;
+    if (body->n_nodes == MAX_NODES)
+        return FAIL(p, "a graph has more than %d nodes", MAX_NODES);
     PUSH(p, body->nodes, body->n_nodes, node);
     *node = (onnx_node){.name = "", .op = "", .domain = "", .overload = ""};
     const tdn_status status = walk(p, f->bytes, "NodeProto", node_field, node);

@@ -264,12 +264,13 @@ static void the_verifier_finds_what_is_broken(void **state)
 static void shapes_that_fit(void **state)
 {
     (void)state;
-    const int64_t most = TDN_MAX_ELEMENTS;
+    const int64_t most = TDN_MAX_EXTENT, rest = TDN_MAX_ELEMENTS / most;
     const tdn_shape good[] = {tdn_shape_make(0, NULL), tdn_shape_make(1, &most),
-                              tdn_shape_make(2, (int64_t[]){0, most})};
+                              tdn_shape_make(2, (int64_t[]){0, most}),
+                              tdn_shape_make(2, (int64_t[]){most, rest})};
     const tdn_shape bad[] = {
         tdn_shape_make(1, (int64_t[]){most + 1}),
-        tdn_shape_make(2, (int64_t[]){most, 2}),
+        tdn_shape_make(2, (int64_t[]){most, rest + 1}),
         tdn_shape_make(3, (int64_t[]){0, INT64_MAX, 2}), /* nothing in it, but products overflow */
         tdn_shape_make(1, (int64_t[]){-1}),
         {.rank = -1},
