@@ -4,7 +4,7 @@
 
 #include <tendon/operator.h>
 
-/* The rows that this example adds. */
-const tdn_operator *tdn_operators(int32_t *n);
+/* The rows that this example adds, by the name that the command looks for in a library. */
+TDN_API const tdn_operator *tdn_operators(int32_t *n);
 
 #endif

@@ -14,6 +14,9 @@
  *     tdn_engine_options engine_options = TDN_ENGINE_OPTIONS_INIT;   (to run)
  *     engine_options.operators = rows, engine_options.n_operators = 1;
  *
+ * The command takes a shared library (--operators=LIB.so) that exports the rows:
+ *     const tdn_operator *tdn_operators(int32_t *n);
+ *
  * A plan names the operators that it needs, by domain and name; loading it without them is an error
  * that names the first. examples/operator/ is a whole one.
  */

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "cli/cmd.h"
 #include "cli/describe.h"
+#include "cli/operators.h"
 #include "cli/session.h"
 
 typedef struct build_args {
@@ -129,10 +130,12 @@ static tdn_status print_plan(const char *path, tdn_error *error)
 
 /* Loads what was written, as a device would: a plan that does not load is no success, unless it is
  * for another CPU. */
-static tdn_status print_information(const char *path, tdn_error *error)
+static tdn_status print_information(const char *path, const char *operators, tdn_error *error)
 {
     tdn_engine *engine;
-    tdn_status status = tdn_engine_load(&engine, path, NULL, error);
+    tdn_engine_options options = TDN_ENGINE_OPTIONS_INIT;
+    TDN_TRY(tdn_operators_load(operators, &options.operators, &options.n_operators, error));
+    tdn_status status = tdn_engine_load(&engine, path, &options, error);
     tdn_engine_free(engine);
     if (status != TDN_OK && status != TDN_E_TARGET)
         return status;
@@ -157,7 +160,7 @@ static tdn_status compile(tdn_model *model, const build_args *args, phases *p, t
         return tdn_session_name_file(status, args->onnx, error);
     TDN_TRY(status);
     phase_end(p);
-    return print_information(args->engine, error);
+    return print_information(args->engine, args->compile.operators, error);
 }
 
 static tdn_status build(const build_args *args, phases *p, tdn_arena *arena, tdn_error *error)
@@ -171,7 +174,7 @@ static tdn_status build(const build_args *args, phases *p, tdn_arena *arena, tdn
     if (is_plan)
         return tdn_fail(error, TDN_E_FORMAT, "%s is a plan already: build takes an ONNX model",
                         args->onnx);
-    TDN_TRY(tdn_session_load_model(&model, args->onnx, &sink, error));
+    TDN_TRY(tdn_session_load_model(&model, args->onnx, args->compile.operators, &sink, error));
     phase_end(p);
     tdn_status status = compile(model, args, p, arena, error);
     tdn_model_free(model);

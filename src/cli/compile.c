@@ -36,6 +36,12 @@
         "verbose", 0, TDN_OPT_FLAG, AT(verbose), NULL, "print what the compiler does", 0, 0        \
     }
 
+#define OPERATORS                                                                                  \
+    {                                                                                              \
+        "operators", 0, TDN_OPT_TEXT, AT(operators), "LIB.so",                                     \
+            "operators of your own (operator.h)", 0, 0                                             \
+    }
+
 const tdn_opt tdn_compile_opts[] = {
     PRECISION,
     LEVEL,
@@ -54,6 +60,7 @@ const tdn_opt tdn_compile_opts[] = {
     {"workspace", 0, TDN_OPT_REAL, AT(workspace), "GB", "limit of the memory for activations", 0,
      1 << 20},
     THREADS,
+    OPERATORS,
     {"dump", 0, TDN_OPT_TEXT, AT(dump), "PASS", "print the graph after this pass, or all", 0, 0},
     VERBOSE,
 };
@@ -64,9 +71,10 @@ const tdn_opt tdn_compile_few_opts[] = {
     STATE,
     THREADS,
     PRECISION,
-    LEVEL,
+    OPERATORS,
     VERBOSE,
     {"target", 0, TDN_OPT_LIST, AT(targets), NULL, NULL, 0, 0},
+    {"optimization-level", 0, TDN_OPT_INT, AT(level), NULL, NULL, 0, 5},
     {"dump", 0, TDN_OPT_TEXT, AT(dump), NULL, NULL, 0, 0},
 };
 const int tdn_n_compile_few_opts = sizeof tdn_compile_few_opts / sizeof tdn_compile_few_opts[0];

@@ -18,6 +18,7 @@ typedef struct tdn_compile_args {
     double workspace; /* GiB, 0: no limit */
     tdn_opt_list targets, shapes, min_shapes, opt_shapes, max_shapes, states;
     const char *dump;
+    const char *operators; /* a shared library of the user's own */
     bool verbose;
 } tdn_compile_args;
 #define TDN_COMPILE_ARGS_INIT                                                                      \

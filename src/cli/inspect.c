@@ -13,7 +13,7 @@
 #include "cli/session.h"
 
 typedef struct inspect_args {
-    tdn_compile_args compile; /* only its shapes */
+    tdn_compile_args compile; /* its shapes and operators */
     bool json, all;
 } inspect_args;
 
@@ -23,6 +23,8 @@ static const tdn_opt inspect_opts[] = {
     {"all", 0, TDN_OPT_FLAG, AT(all), NULL, "every step, buffer and node", 0, 0},
     {"shapes", 0, TDN_OPT_LIST, AT(compile.shapes), "NAME:1x3x8,...",
      "of a model: count operations for these", 0, 0},
+    {"operators", 0, TDN_OPT_TEXT, AT(compile.operators), "LIB.so",
+     "operators of your own (operator.h)", 0, 0},
 };
 
 static const tdn_usage usage = {
@@ -260,7 +262,7 @@ static tdn_status describe_model(char **json, const char *path, const inspect_ar
     tdn_arena *arena = tdn_arena_create(NULL);
     if (!arena)
         return tdn_fail_nomem(error, "the description");
-    tdn_status status = tdn_session_load_model(&model, path, &sink, error);
+    tdn_status status = tdn_session_load_model(&model, path, args->compile.operators, &sink, error);
     if (status == TDN_OK && args->compile.shapes.n > 0) {
         given = &shapes;
         status = tdn_shapes_parse(args->compile.shapes.items[0], arena, given, error);

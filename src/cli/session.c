@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "cli/cmd.h"
+#include "cli/operators.h"
 
 /* A plan's first bytes are a line of text, then eight that are no text, so that one damaged byte
  * does not hide it. */
@@ -63,10 +64,12 @@ static void hint_at_model(const char *path, tdn_error *error)
         tdn_cmd_hint(error, hint);
 }
 
-tdn_status tdn_session_load_model(tdn_model **model, const char *path, tdn_log_sink *sink,
-                                  tdn_error *error)
+tdn_status tdn_session_load_model(tdn_model **model, const char *path, const char *operators,
+                                  tdn_log_sink *sink, tdn_error *error)
 {
     tdn_model_options options = TDN_MODEL_OPTIONS_INIT;
+    *model = NULL;
+    TDN_TRY(tdn_operators_load(operators, &options.operators, &options.n_operators, error));
     options.log = tdn_log_line;
     options.log_user = sink;
     tdn_status status = tdn_model_load(model, path, &options, error);
@@ -103,6 +106,8 @@ static tdn_status load_engine(tdn_session *s, const char *path, const tdn_sessio
     *sink = (tdn_log_sink){options->log, options->compile->verbose};
     engine_options.log = tdn_log_line;
     engine_options.log_user = sink;
+    TDN_TRY(tdn_operators_load(options->compile->operators, &engine_options.operators,
+                               &engine_options.n_operators, error));
     uint64_t begin = tdn_now_ns();
     tdn_status status =
         path ? tdn_engine_load(&s->engine, path, &engine_options, error)
@@ -222,7 +227,8 @@ tdn_status tdn_session_open(tdn_session *session, const char *path,
         if (!sink)
             return tdn_fail_nomem(error, "the session");
         *sink = (tdn_log_sink){options->log, options->compile->verbose};
-        TDN_TRY(tdn_session_load_model(&session->model, path, sink, error));
+        TDN_TRY(tdn_session_load_model(&session->model, path, options->compile->operators, sink,
+                                       error));
         TDN_TRY(compile(session, session->model, path, options, error));
     }
     return make_ready(session, options, error);

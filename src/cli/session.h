@@ -43,8 +43,8 @@ tdn_status tdn_file_is_plan(const char *path, bool *is_plan, tdn_error *error);
 /* Loads a model with the library's lines going to `sink`, which must outlive it; words for what is
  * no model.
  */
-tdn_status tdn_session_load_model(tdn_model **model, const char *path, tdn_log_sink *sink,
-                                  tdn_error *error);
+tdn_status tdn_session_load_model(tdn_model **model, const char *path, const char *operators,
+                                  tdn_log_sink *sink, tdn_error *error);
 
 /* Appends the file's name to an error that does not name it yet. Returns status. */
 tdn_status tdn_session_name_file(tdn_status status, const char *path, tdn_error *error);

@@ -157,7 +157,7 @@ static tdn_status build_engine(job *j, double workspace_gib, tdn_error *error)
     const tdn_trtexec_args *a = &j->args;
     tdn_ports ports;
     uint64_t begin = tdn_now_ns();
-    TDN_TRY(tdn_session_load_model(&j->model, a->onnx, &j->sink, error));
+    TDN_TRY(tdn_session_load_model(&j->model, a->onnx, NULL, &j->sink, error));
     TDN_TRY(tdn_ports_of_model(&ports, j->model, NULL, 0, j->arena, error));
     TDN_TRY(expand_shapes(j, &ports, error));
     prepare_compile(j, workspace_gib);

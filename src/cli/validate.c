@@ -492,7 +492,7 @@ static tdn_status validate_files(const tdn_operands *operands, const validate_ar
                     .arrays = args->data ? &arrays : NULL,
                     .term = &term,
                     .holds = true};
-    tdn_status status = tdn_session_load_model(&v.model, path, &sink, error);
+    tdn_status status = tdn_session_load_model(&v.model, path, args->compile.operators, &sink, error);
     if (status == TDN_OK)
         status = validate(&v, path, operands->n > 1 ? operands->items[1] : NULL,
                           args->data ? &arrays : NULL, error);

@@ -719,3 +719,27 @@ def test_colour_and_progress_on_a_terminal_only(models, plan, tmp_path):
     assert "\033[" in on_a_terminal("inspect", models / "odd.onnx")
     for run in (tendon(*line), tendon("inspect", models / "odd.onnx", code=FAILED)):
         assert "\033" not in run.stdout + run.stderr and "\r" not in run.stdout + run.stderr
+
+
+# --- Operators of the user's own
+
+
+@pytest.mark.small
+def test_operators_from_a_library(tmp_path):
+    library = Path(TENDON).parent / "examples" / "teager.so"
+    model = ROOT / "examples" / "operator" / "teager.onnx"
+    plan, out = tmp_path / "p.plan", tmp_path / "out.npz"
+    tendon("build", model, "-o", plan, code=INPUT)
+    tendon("build", model, "-o", plan, "--operators", library)
+    x = normal(1, 200, 4)
+    inputs = npz(tmp_path / "in.npz", emg=x)
+    run = tendon("run", plan, "-i", inputs, "-o", out, code=INPUT)
+    assert "'emg::TeagerKaiser'" in run.stderr
+    tendon("run", plan, "-i", inputs, "-o", out, "--operators", library)
+    inner = x[:, 1:-1] ** 2 - x[:, :-2] * x[:, 2:]
+    want = np.concatenate([inner[:, :1], inner, inner[:, -1:]], 1).mean(1)
+    np.testing.assert_allclose(np.load(out)["energy"], want, rtol=1e-4, atol=1e-4)
+    tendon("validate", model, plan, "--operators", library)
+    tendon("inspect", model, "--operators", library)
+    for wrong in ("nothing.so", library.with_name("minimal"), library.parents[1] / "libtendon.so"):
+        tendon("inspect", model, "--operators", wrong, code=INPUT)
