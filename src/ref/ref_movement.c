@@ -122,10 +122,12 @@ static tdn_status transpose(const tdn_ref_call *call)
     tdn_place from = tdn_place_of(x);
     int n;
     const int64_t *perm = tdn_attr_ints(call->attrs, "perm", &n);
+    unsigned seen = 0; /* an axis that came twice would be read beyond its end */
     TDN_REF_NEED(call, !perm || n == x->rank);
     for (int i = 0; i < x->rank; i++) {
         const int64_t axis = perm ? perm[i] : x->rank - 1 - i;
-        TDN_REF_NEED(call, axis >= 0 && axis < x->rank);
+        TDN_REF_NEED(call, axis >= 0 && axis < x->rank && !(seen >> axis & 1));
+        seen |= 1u << axis;
         from.view.dims[i] = x->dims[axis];
         from.view.strides[i] = x->strides[axis];
     }
