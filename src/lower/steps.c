@@ -142,8 +142,11 @@ tdn_status tdn_step_reference(tdn_lowering *l, const char *name, const tdn_attrs
                             "but not be computed with yet",
                             i);
     tdn_plan_step step = {.kind = TDN_STEP_REFERENCE, .kernel = name, .expr = expr};
-    if (attrs)
+    if (attrs) {
+        if (!strstr(name, "::")) /* a caller's own */
+            TDN_TRY(tdn_plan_check_attrs(attrs, TDN_E_MODEL, l->error));
         step.attrs = *attrs;
+    }
     return append(l, step, in, n_in, out, n_out);
 }
 

@@ -127,6 +127,9 @@ typedef struct tdn_plan {
     const tdn_plan_note *notes;
 } tdn_plan;
 
+/* May a reference step have these attributes? Those of a caller's own operator are its own affair.
+ * Fails with `status`: the model's fault while building, the plan's while loading. */
+tdn_status tdn_plan_check_attrs(const tdn_attrs *attrs, tdn_status status, tdn_error *error);
 /* Writes the bytes (aligned to 64, from `allocator`, tdn_free'd by the caller). The same plan gives
  * the same bytes. */
 tdn_status tdn_plan_write(const tdn_plan *plan, const tdn_allocator *allocator, void **bytes,

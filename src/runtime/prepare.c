@@ -92,34 +92,6 @@ static int64_t reference_flops(const tdn_plan_step *p, const tdn_view *views)
                                                                                       : flops;
 }
 
-/* Numbers that count elements must not overflow when multiplied with extents. Others are checked,
- * or clamped to the extents, by the references that read them. */
-static bool may_be_large(const char *name)
-{
-    static const char *const names[] = {"starts", "ends", "shape", "value_int", "value_ints"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(name, names[i]) == 0)
-            return true;
-    return false;
-}
-
-static tdn_status check_attrs(const tdn_attrs *attrs, tdn_error *error)
-{
-    for (int32_t i = 0; i < attrs->n; i++) {
-        const tdn_attr *a = &attrs->items[i];
-        const int64_t *v = a->kind == TDN_ATTR_INT    ? &a->i
-                           : a->kind == TDN_ATTR_INTS ? a->ints
-                                                      : NULL;
-        const int32_t n = a->kind == TDN_ATTR_INT ? 1 : a->n;
-        for (int32_t k = 0; v && k < n && !may_be_large(a->name); k++)
-            if (v[k] > TDN_FORMAT_MAX_EXTENT || v[k] < -TDN_FORMAT_MAX_EXTENT)
-                return tdn_fail(error, TDN_E_FORMAT,
-                                "attribute '%s' is %lld, which is out of range", a->name,
-                                (long long)v[k]);
-    }
-    return TDN_OK;
-}
-
 static tdn_status find_reference(tdn_engine_step *s, const tdn_customs *customs, tdn_error *error)
 {
     const char *name = s->plan->kernel;
@@ -127,7 +99,7 @@ static tdn_status find_reference(tdn_engine_step *s, const tdn_customs *customs,
     const tdn_custom *custom = is_custom ? tdn_customs_find(customs, name) : NULL;
     s->ref = custom ? &custom->ref : is_custom ? NULL : tdn_ref_find(name);
     if (s->ref)
-        return is_custom ? TDN_OK : check_attrs(&s->plan->attrs, error);
+        return is_custom ? TDN_OK : tdn_plan_check_attrs(&s->plan->attrs, TDN_E_FORMAT, error);
     return is_custom
                ? tdn_fail(error, TDN_E_UNSUPPORTED,
                           "the plan needs the operator '%s', which the engine was not given", name)
