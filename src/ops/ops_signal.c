@@ -48,14 +48,17 @@ static tdn_status dft_infer(tdn_infer *io)
     return tdn_infer_set(io, 0, node->in[0]->dtype, &y);
 }
 
-/* Each result is a sum over the axis; what is known here is what there is of it. */
+/* Each result is a sum over the axis, at most the longest there is; half a spectrum is mirrored
+ * first. */
 static int64_t dft_flops(const tdn_node *node)
 {
     const tdn_shape *x = &node->in[0]->shape, *y = &node->out[0]->shape;
+    const bool half = tdn_attr_int(&node->attrs, "inverse", 0) != 0 &&
+                      tdn_attr_int(&node->attrs, "onesided", 0) != 0;
+    const tdn_shape *summed = half ? y : x;
     int64_t length = 1, flops;
-    for (int i = 0; i < x->rank - 1; i++)
-        if (x->dims[i] > length && i < y->rank)
-            length = x->dims[i];
+    for (int i = 0; i < summed->rank - 1; i++)
+        length = summed->dims[i] > length ? summed->dims[i] : length;
     return __builtin_mul_overflow(tdn_shape_count(y), 4 * length, &flops) ? INT64_MAX : flops;
 }
 

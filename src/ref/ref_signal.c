@@ -20,7 +20,7 @@ static bool is_one(const tdn_view *v)
 
 /* Scratch of a transform over n positions: samples and roots, real and imaginary. */
 typedef struct transform {
-    int64_t n;
+    int64_t n, n_samples; /* n_samples: those behind are zeros */
     double *re, *im, *cos, *sin;
 } transform;
 
@@ -33,7 +33,7 @@ static size_t transform_size(int64_t n)
 static transform transform_make(void *scratch, int64_t n)
 {
     double *at = scratch;
-    const transform t = {n, at, at + n, at + 2 * n, at + 3 * n};
+    const transform t = {n, 0, at, at + n, at + 2 * n, at + 3 * n};
     for (int64_t i = 0; i < n; i++) {
         t.cos[i] = cos(2 * M_PI * (double)i / (double)n);
         t.sin[i] = sin(2 * M_PI * (double)i / (double)n);
@@ -41,20 +41,24 @@ static transform transform_make(void *scratch, int64_t n)
     return t;
 }
 
-/* Samples from a line of x, zeros behind its end. */
-static void load(const transform *t, const tdn_view *x, int64_t at, int64_t step, int64_t extent)
+/* Samples from a line of x, at most n of them. */
+static void load(transform *t, const tdn_view *x, int64_t at, int64_t step, int64_t extent)
 {
     const bool is_complex = x->dims[x->rank - 1] == 2;
-    for (int64_t i = 0; i < t->n; i++) {
+    t->n_samples = extent < t->n ? extent : t->n;
+    for (int64_t i = 0; i < t->n_samples; i++) {
         const int64_t from = at + i * step;
-        t->re[i] = i < extent ? tdn_ref_get(x, from) : 0;
-        t->im[i] = i < extent && is_complex ? tdn_ref_get(x, from + x->strides[x->rank - 1]) : 0;
+        t->re[i] = tdn_ref_get(x, from);
+        t->im[i] = is_complex ? tdn_ref_get(x, from + x->strides[x->rank - 1]) : 0;
     }
 }
 
 /* The spectrum of real numbers has its other half mirrored and conjugated. */
-static void mirror(const transform *t)
+static void mirror(transform *t)
 {
+    for (int64_t i = t->n_samples; i < t->n; i++)
+        t->re[i] = t->im[i] = 0;
+    t->n_samples = t->n;
     t->im[0] = 0;
     for (int64_t i = t->n / 2 + 1; i < t->n; i++) {
         t->re[i] = t->re[t->n - i];
@@ -69,7 +73,7 @@ static void result(const transform *t, int64_t k, double sign, double *re, doubl
 {
     int64_t root = 0;
     *re = *im = 0;
-    for (int64_t i = 0; i < t->n; i++) {
+    for (int64_t i = 0; i < t->n_samples; i++) {
         const double c = t->cos[root], s = sign * t->sin[root];
         *re += t->re[i] * c - t->im[i] * s;
         *im += t->re[i] * s + t->im[i] * c;
@@ -128,7 +132,7 @@ static tdn_status run_dft(const tdn_ref_call *call, int64_t axis)
     TDN_REF_NEED(call, !length || is_one(length));
     d.n = length ? tdn_view_get_int(length, 0) : half_in ? 2 * (extent - 1) : extent;
     TDN_REF_NEED(call, d.n > 0 && n_out == (half_out ? d.n / 2 + 1 : d.n));
-    const transform t = transform_make(call->scratch, d.n);
+    transform t = transform_make(call->scratch, d.n);
     tdn_view lines = *d.y;
     lines.dims[d.axis] = lines.dims[lines.rank - 1] = 1;
     for (tdn_walk w = tdn_walk_begin(lines.rank, lines.dims); w.more; tdn_walk_next(&w)) {
@@ -178,7 +182,7 @@ static tdn_status stft_run(const tdn_ref_call *call)
                            (!window || window->dims[0] == n));
     TDN_REF_NEED(call, y->dims[1] == (x->dims[1] - n) / step + 1 &&
                            y->dims[2] == (onesided ? n / 2 + 1 : n));
-    const transform t = transform_make(call->scratch, n);
+    transform t = transform_make(call->scratch, n);
     for (tdn_walk w = tdn_walk_begin(2, y->dims); w.more; tdn_walk_next(&w)) {
         const int64_t first = w.index[1] * step;
         load(&t, x, w.index[0] * x->strides[0] + first * x->strides[1], x->strides[1], n);
