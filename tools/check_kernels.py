@@ -23,8 +23,8 @@ LEVELS = {  # fused multiply-adds, and moves of vectors to and from the stack
 }
 LOOP_MIN_FUSED = 12  # loops with fewer are tails
 FUNCTION = re.compile(r"^[0-9a-f]+ <(\S+)>:$")
-LINE = re.compile(r"^\s*([0-9a-f]+):\t(\S+)\s*(.*)$")
-JUMP = re.compile(r"(?:^|, )([0-9a-f]+) <")  # some of AArch64's name a register first
+LINE = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
+JUMP = re.compile(r"(?:^|, )(?:0x)?([0-9a-f]+) <")  # some of AArch64's name a register first
 IS_JUMP = re.compile(r"j|b\.|b$|[ct]bn?z")
 
 
