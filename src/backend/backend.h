@@ -51,6 +51,9 @@ typedef struct tdn_group {
                               result, input i is  extra[i - 1]; NULL: none */
     const tdn_view *extra; /* broadcast to out[0]'s dims (the same rank, stride 0) */
     int32_t n_extra;
+    int32_t variant; /* which of the family's ways to do it; 0: the plain one, which takes all that
+                        the family takes */
+    bool dry;        /* sizes and cost only: nothing is packed */
 } tdn_group;
 
 /* A candidate step. Its inputs are the group's `in` then `extra`; where packed_input >= 0, that
@@ -59,17 +62,22 @@ typedef struct tdn_made {
     const tdn_kernel *kernel;
     void *args;
     size_t args_size;
-    void *packed;
+    void *packed; /* NULL after a dry run */
     size_t packed_size;
     int32_t packed_input;
+    int64_t cost; /* a guess of the time, in floating-point operations of a well fed multiply-add
+                     loop: to be compared between variants */
 } tdn_made;
 
 typedef struct tdn_family {
     const char *name;          /* "conv" */
     const tdn_kernel *kernels; /* ended by a row without a name; best last */
+    int32_t n_variants; /* ways to make a step, numbered from 0; which of them suits is the
+                           compiler's choice. 0 here means 1 */
     /* Makes the step with the best kernel within `isa`. TDN_E_UNSUPPORTED says what it does not
-     * take (a dtype, a stride): the compiler then copies, or falls back to the reference. Packs
-     * with portable code, so that plans for other CPUs can be built anywhere. */
+     * take (a dtype, a stride): the compiler then copies, or falls back to the reference; of a
+     * variant other than 0, that it does not suit. Packs with portable code, so that plans for
+     * other CPUs can be built anywhere. */
     tdn_status (*make)(tdn_made *made, const tdn_group *group, uint64_t isa, tdn_arena *arena,
                        tdn_error *error);
     /* Checks all: sizes and contents of args, dims, dtypes, strides, sizes of packed blobs.
