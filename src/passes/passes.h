@@ -43,6 +43,10 @@ tdn_status tdn_pass_fuse_epilogues(tdn_graph *g, tdn_error *error);
 const char *tdn_origin_join(tdn_graph *g, const char *a, const char *b);
 /* Does a stand before b in the graph's order? */
 bool tdn_node_before(const tdn_node *a, const tdn_node *b);
+/* Do two nodes do the same to whatever they read: operator, attributes, expression, results' shapes?
+ * Nodes that do have the same hash. */
+bool tdn_node_alike(const tdn_node *a, const tdn_node *b);
+uint64_t tdn_node_alike_hash(const tdn_node *n);
 /* Numbers the nodes in order, in `mark`. */
 void tdn_graph_number(tdn_graph *g);
 /* A new value after v, to be given a producer that reads v: it takes v's readers, shape and name.

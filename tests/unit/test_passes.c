@@ -249,6 +249,33 @@ static void test_merge_equal(void **state)
     assert_ptr_not_equal(f->g->last->in[0], f->g->last->in[2]);
 }
 
+/* Copies of a layer read one constant, whatever its names; another shape of the same bytes is
+ * another constant. */
+static void test_merge_equal_constants(void **state)
+{
+    fixture *f = *state;
+    static const float one[] = {1, 2, 3, 4}, same[] = {1, 2, 3, 4};
+    tdn_value *x[2], *y[3];
+    const int64_t square[] = {2, 2};
+    tdn_value *w[2] = {constant(f, "w", 2, square, one), constant(f, "v", 2, square, same)};
+    tdn_value *row = constant(f, "row", 2, (int64_t[]){1, 4}, one);
+    for (int i = 0; i < 2; i++) {
+        x[i] = input(f, i ? "x1" : "x0", 2, (int64_t[]){1, 2});
+        y[i] = node(f, "", "MatMul", NULL, (tdn_value *[]){x[i], w[i]}, 2, NULL, &x[i]->shape);
+        tdn_graph_set_output(f->g, y[i]);
+    }
+    tdn_expr neg = unary(TDN_X_NEG);
+    y[2] = node(f, "tendon", "Map", NULL, &row, 1, &neg, &row->shape);
+    tdn_graph_set_output(f->g, y[2]);
+    run(f, tdn_pass_merge_equal);
+    assert_int_equal(count_nodes(f), 3);
+    assert_ptr_equal(f->g->first->in[1], w[0]);
+    assert_ptr_equal(f->g->first->next->in[1], w[0]);
+    assert_ptr_equal(f->g->last->in[0], row);
+    assert_int_equal(w[0]->n_uses, 2);
+    assert_int_equal(w[1]->n_uses, 0);
+}
+
 static void test_map_constants(void **state)
 {
     fixture *f = *state;
@@ -335,6 +362,7 @@ int main(void)
         TEST(test_fuse_epilogues_leaves_a_product_that_is_read_twice),
         TEST(test_fold_scale_into_weights),
         TEST(test_merge_equal),
+        TEST(test_merge_equal_constants),
         TEST(test_map_constants),
         TEST(test_simplify_joins_transposes),
         TEST(test_narrow_conv),
