@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 DEPS = $(if $(SKIP_DEPS),@true,@tools/deps.sh)
 BUILD = @JOBS=$(JOBS) tools/build.sh
 
-.PHONY: all demo test test-asan test-tsan test-clang test-aarch64 test-install deb fuzz bench-kernels bench-footprint venv format install clean
+.PHONY: all demo test test-asan test-tsan test-clang test-aarch64 test-install deb fuzz bench-kernels bench-footprint bench-peers venv format install clean
 
 all: # the command and the libraries, in build/
 	$(DEPS) build
@@ -60,6 +60,12 @@ bench-kernels: all # each kernel on the shapes of networks, beside the core's pe
 bench-footprint: all venv # the library's size, start to first result, memory, time of builds
 	@cmake --build build --target start >/dev/null
 	@build/venv/bin/python bench/footprint.py
+
+bench-peers: all # beside onnxruntime and openvino; PEERS="--models snn,tcn --quick" and the like, PEERS=--help
+	$(DEPS) test
+	@cmake --build build --target bench_machine -j $(JOBS) >/dev/null
+	@tools/venv.sh bench/requirements.txt build/venv-bench
+	@build/venv-bench/bin/python bench/peers.py --json build/peers.json $(PEERS)
 
 venv: # the Python of tests and tools, in build/venv
 	$(DEPS) test

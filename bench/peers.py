@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures Tendon and its peers side by side: latency, error, build, load and memory, on the zoo, EMG and other models.
+
+usage: python bench/peers.py [--models snn,tcn | MODEL.onnx...] [--threads 1,2] [--quick] ...   (`make bench-peers`)
+
+Each engine runs each model in a process of its own that is stopped (SIGSTOP) while another is measured, so that no
+engine's threads disturb another's. Engines take turns, a round each, so that drift of the machine hits all alike.
+"""
+import argparse
+import hashlib
+import json
+import math
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import peers_report as report
+from peers_engines import ENGINES, RESTRICTIONS
+
+ROOT = Path(__file__).resolve().parents[1]
+TEN = ("snn", "tcn", "spiking_tcn", "hybrid", "stgcn_M1", "stgcn_M2", "stgcn_M5", "policy", "sc2_bq", "ssd300")
+SPIKING = ("snn", "spiking_tcn")
+OTHERS = ("emg",)
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---- Models
+
+
+class Model:
+    """An ONNX file, the file of its inputs and, once asked for, that of its reference outputs."""
+
+    def __init__(self, name, path, inputs, folder):
+        from tendon import inspect  # needs the folder of the libraries, which the command line names
+
+        self.name, self.path, self.folder = name, Path(path), folder
+        declared = inspect(str(path))["inputs"]
+        self.names = [i["name"] for i in declared]
+        self.inputs = folder / f"{name}.inputs.npz"
+        feeds = self._feeds(declared, inputs)
+        np.savez(self.inputs, **feeds)
+        self.symbols = {
+            d: extent for i in declared for d, extent in zip(i["declared"], feeds[i["name"]].shape) if isinstance(d, str)
+        }
+        described = inspect(str(path), {n: x.shape for n, x in feeds.items()})
+        self.flops = described.get("flops", 0)
+        moved = sum(x.nbytes for x in feeds.values()) + 4 * described.get("parameters", 0)
+        self.bytes = moved + sum(4 * math.prod(o["shape"]) for o in described["outputs"] if o.get("shape"))
+        self.key = hashlib.sha256(Path(path).read_bytes() + self.inputs.read_bytes()).hexdigest()
+        self.reference = None
+
+    def _feeds(self, declared, inputs):
+        """One sample of each input: the first of the file's, or seeded normal values (integers: 0)."""
+        rng, feeds = np.random.default_rng(0), {}
+        given = np.load(inputs) if inputs else {}
+        for i in declared:
+            shape = [d if isinstance(d, int) and d >= 0 else 1 for d in i["declared"]]
+            dtype = np.dtype(i["dtype"])
+            if i["name"] in given:
+                x = given[i["name"]]
+                fixed = isinstance(i["declared"][0], int) if shape else False
+                if fixed and x.ndim == len(shape) and x.shape[0] > shape[0]:
+                    x = x[: shape[0]]
+            elif inputs:
+                raise SystemExit(f"peers: {inputs} has no array '{i['name']}' for {self.path}")
+            else:
+                x = rng.standard_normal(shape) if dtype.kind == "f" else np.zeros(shape)
+            feeds[i["name"]] = np.ascontiguousarray(x, dtype)
+        return feeds
+
+    def refer(self, cache):
+        """Evaluates the reference, which is slow, unless an earlier session did."""
+        import tendon
+
+        self.reference = cache / f"{self.name}.{self.key[:16]}.npz"
+        if not self.reference.exists():
+            say(f"{self.name}: evaluating the reference (kept in {cache})")
+            with np.load(self.inputs) as feeds:
+                outputs = tendon.reference(str(self.path), dict(feeds))
+            cache.mkdir(parents=True, exist_ok=True)
+            part = self.reference.with_suffix(".part.npz")
+            np.savez(part, **{f"out{i}": y for i, y in enumerate(outputs)})
+            part.rename(self.reference)
+
+
+def write_one_operator(path):
+    """The model whose time is an engine's call and nothing else."""
+    from onnx import TensorProto, helper, save
+
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 8]) for n in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "one", [x], [y])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def find_models(args, folder):
+    """Those of --models and those named as files."""
+    models, zoo = [], Path(args.zoo)
+    names = args.models.split(",") if args.models else ([] if args.files else [*TEN, *OTHERS])
+    if "stgcn" in names:
+        at = names.index("stgcn")
+        names[at : at + 1] = [n for n in TEN if n.startswith("stgcn")]
+    if unknown := [n for n in names if n not in (*TEN, *OTHERS)]:
+        raise SystemExit(f"peers: no model {', '.join(unknown)}; there are {', '.join((*TEN, *OTHERS))}")
+    missing = [n for n in names if n in TEN and not (zoo / f"{n}.onnx").exists()]
+    if missing:
+        say(f"writing {', '.join(missing)} to {zoo}")
+        command = [sys.executable, ROOT / "tools/zoo.py", "--out", zoo, "--only", ",".join(missing)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    for name in names:
+        if name == "emg":
+            models.append(Model(name, ROOT / "examples/emg/emg_tcn.onnx", ROOT / "examples/emg/test.npz", folder))
+        else:
+            models.append(Model(name, zoo / f"{name}.onnx", zoo / f"{name}.npz", folder))
+    return models + [Model(Path(f).stem, f, args.inputs, folder) for f in args.files]
+
+
+# ---- Workers
+
+
+class Failed(Exception):
+    pass
+
+
+class Worker:
+    """A process that runs one engine on one model; stopped but for the time of a command."""
+
+    def __init__(self, engine, model, threads, args):
+        task = {
+            "engine": engine, "model": str(model.path), "inputs": str(model.inputs), "names": model.names,
+            "symbols": model.symbols, "threads": threads, "level": args.level,
+            "reference": model.reference and str(model.reference), "tendon_options": args.tendon_options,
+            "built": str(model.folder / f"{model.name}.{engine}.{threads}"),
+        }  # fmt: skip
+        extra = RESTRICTIONS.get(engine, {}) if args.level else {}
+        self.log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("peers_engines.py")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=os.environ | extra,
+        )  # fmt: skip
+        self.ask(task)
+
+    def ask(self, command):
+        os.kill(self.process.pid, signal.SIGCONT)
+        try:
+            self.process.stdin.write(json.dumps(command) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            self.log.seek(0)
+            words = self.log.read().decode(errors="replace").strip().splitlines()
+            raise Failed(f"the process ended ({self.process.wait()}): {words[-1] if words else ''}")
+        os.kill(self.process.pid, signal.SIGSTOP)
+        reply = json.loads(line)
+        if "failed" in reply:
+            raise Failed(" ".join(reply["failed"].split())[:200])
+        return reply
+
+    def do(self, what, **values):
+        return self.ask({"do": what, **values})
+
+    def cpu_ticks(self):
+        return process_ticks(self.process.pid)
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.log.close()
+
+
+def process_ticks(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def machine_ticks():
+    """Busy ticks of all cores: all but idle and waiting, time stolen by other guests included."""
+    values = [int(v) for v in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return sum(values) - values[3] - values[4]
+
+
+class Quiet:
+    """Keeps watch that nothing but the worker whose turn it is has the cores."""
+
+    def __init__(self):
+        self.stopped = self.others = self.total = 0
+
+    def turn(self, worker, workers, act):
+        def ticks(which):
+            return sum(w.cpu_ticks() for w in which)
+
+        idle = [w for w in workers if w is not worker]
+        start, stopped, own, busy = time.monotonic(), ticks(idle), worker.cpu_ticks(), machine_ticks()
+        reply = act()
+        own, busy, stopped = worker.cpu_ticks() - own, machine_ticks() - busy, ticks(idle) - stopped
+        self.stopped += stopped
+        self.others += max(0, busy - own - stopped)
+        self.total += (time.monotonic() - start) * os.sysconf("SC_CLK_TCK") * os.cpu_count()
+        return reply
+
+
+# ---- Measuring
+
+
+def prepare(engine, model, threads, args, cell):
+    """Build time, then load time and memory, of what was built, each in a process of its own."""
+    worker = Worker(engine, model, threads, args)
+    try:
+        cell["build_s"] = worker.do("build")["seconds"]
+    finally:
+        worker.end()
+    worker = Worker(engine, model, threads, args)
+    try:
+        reply = worker.do("load", built=True)
+        cell.update(load_s=reply["seconds"], resident=reply["resident"], peak=reply["peak"])
+    finally:
+        worker.end()
+
+
+def open_cells(model, threads, args):
+    """A cell and a loaded, stopped worker for each engine; a cell alone where that fails."""
+    cells, workers = [], {}
+    for engine in args.engines:
+        cell = {"model": model.name, "threads": threads, "engine": engine}
+        cells.append(cell)
+        say(f"{model.name}, {threads} threads: {engine} builds and loads")
+        worker = None
+        try:
+            try:
+                prepare(engine, model, threads, args, cell)
+            except Failed as failure:  # a peer that cannot keep what it built may still run
+                if engine == "tendon":
+                    raise
+                cell["not_kept"] = str(failure)
+            worker = Worker(engine, model, threads, args)
+            reply = worker.do("load", built=False)
+            cell.update({k: reply[k] for k in ("error", "tolerance", "version") if k in reply})
+            workers[engine] = worker
+        except Failed as failure:
+            cell["failed"] = str(failure)
+            say(f"    {engine}: {failure}")
+            if worker:
+                worker.end()
+    return cells, workers
+
+
+def take_rounds(workers, args, quiet):
+    """Nanoseconds of calls by engine and round, engines taking turns, each round in another order."""
+    times = {engine: [] for engine in workers}
+    order, calls = list(workers), math.ceil(args.calls / args.rounds)
+    for _ in range(args.rounds):
+        for engine in order:
+            worker = workers[engine]
+
+            def act(worker=worker):
+                return worker.do("measure", seconds=args.seconds, calls=calls)
+
+            times[engine].append(quiet.turn(worker, workers.values(), act)["ns"])
+        order = order[1:] + order[:1]
+    return times
+
+
+def take_paced(cells, workers, args, quiet):
+    for cell in cells:
+        worker = workers.get(cell["engine"])
+        if not worker or cell["p50"] > 0.5 / args.paced:
+            continue
+        seconds = max(2, args.rounds * args.seconds)
+        reply = quiet.turn(
+            worker, workers.values(), lambda w=worker, s=seconds: w.do("pace", seconds=s, hz=args.paced)
+        )
+        p50 = report.percentile(sorted(reply["ns"]), 50) * 1e-9
+        cell["paced"] = {"p50": p50, "relative": p50 / cell["p50"], "cpu": reply["cpu"]}
+
+
+def measure(model, threads, args, quiet):
+    cells, workers = open_cells(model, threads, args)
+    try:
+        if not workers:
+            return cells
+        times = take_rounds(workers, args, quiet)
+        for cell in cells:
+            if cell["engine"] in times:
+                cell.update(report.summary(times[cell["engine"]]))
+        if args.paced:
+            take_paced(cells, workers, args, quiet)
+    finally:
+        for worker in workers.values():
+            worker.end()
+    return cells
+
+
+def measure_machine(args):
+    """Peaks of this machine, as build/bench/bench_machine prints them."""
+    program = Path(args.build) / "bench" / "bench_machine"
+    if not program.exists():
+        say(f"no {program}: peaks and shares are left out")
+        return {}
+    say("the machine: peak of arithmetic, read bandwidth")
+    command = [program, *map(str, args.thread_counts)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def cpu_name():
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def session(args, keep):
+    """Measures all; `keep` takes the result so far after each model."""
+    result = {
+        "date": time.strftime("%Y-%m-%d %H:%M"), "cpu": cpu_name(), "cores": os.cpu_count(), "level": args.level,
+        "engines": args.engines, "rounds": args.rounds, "seconds": args.seconds, "paced": args.paced,
+        "tendon_options": args.tendon_options, "precision": "fp32", "overhead": {}, "models": {}, "cells": [],
+        "machine": measure_machine(args),
+    }  # fmt: skip
+    quiet, begin = Quiet(), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
+        folder = Path(scratch)
+        one = folder / "one.onnx"
+        write_one_operator(one)
+        model = Model("one", one, None, folder)
+        for threads in args.thread_counts:
+            for cell in measure(model, threads, args, quiet):
+                if "p50" in cell:
+                    result["overhead"].setdefault(cell["engine"], {})[str(threads)] = cell["p50"]
+        for model in find_models(args, folder):
+            model.refer(Path(args.zoo) / "reference")
+            kind = "spiking" if model.name in SPIKING else "zoo" if model.name in TEN else "other"
+            result["models"][model.name] = {"flops": model.flops, "bytes": model.bytes, "kind": kind}
+            for threads in args.thread_counts:
+                result["cells"] += measure(model, threads, args, quiet)
+                result["quiet"] = {
+                    "stopped_cpu": quiet.stopped / max(quiet.total, 1), "others_cpu": quiet.others / max(quiet.total, 1)
+                }  # fmt: skip
+                result["took_s"] = time.monotonic() - begin
+                keep(result)
+    return result
+
+
+def tendon_option(text):
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError("NAME=VALUE")
+    try:
+        return name.replace("-", "_"), json.loads(value)
+    except ValueError:
+        return name.replace("-", "_"), value
+
+
+def parse(arguments):
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("files", nargs="*", metavar="MODEL.onnx", help="measure these (alone, but for --models)")
+    p.add_argument("--models", metavar="NAME,...", help=f"of {', '.join((*TEN, *OTHERS))}; stgcn: all three (all)")
+    p.add_argument("--inputs", metavar="FILE.npz", help="of the files named (seeded normal values)")
+    p.add_argument("--threads", default="1,2", help="(1,2)")
+    p.add_argument("--peers", default="onnxruntime,openvino", help=f"of {', '.join(list(ENGINES)[1:])}")
+    p.add_argument("--rounds", type=int, default=5, help="turns of each engine (5)")
+    p.add_argument("--seconds", type=float, default=0.4, help="of a turn (0.4)")
+    p.add_argument("--calls", type=int, default=10, help="at least so many a model and engine (10)")
+    p.add_argument("--quick", action="store_true", help="3 rounds of 0.1 s, at least 3 calls: a rough look")
+    p.add_argument("--level", choices=["avx2"], help="restrict Tendon, and peers as far as they can be")
+    p.add_argument("--paced", type=float, metavar="HZ", help="calls at this rate, too")
+    p.add_argument("--tendon-option", type=tendon_option, action="append", default=[], metavar="NAME=VALUE",
+                   help="of tendon.build, e.g. optimization_level=5; repeatable")  # fmt: skip
+    p.add_argument("--build", default=str(ROOT / "build"), help="folder of Tendon's libraries (build)")
+    p.add_argument("--zoo", default=str(ROOT / "build" / "zoo"), help="of the zoo's models, written where missing")
+    p.add_argument("--json", metavar="FILE", help="write the figures for tools")
+    p.add_argument("--html", metavar="FILE", help="write a page with plots")
+    p.add_argument("--from", dest="read", nargs="+", metavar="FILE.json",
+                   help="measure nothing: show what was measured; of several sessions the worst ratios")  # fmt: skip
+    args = p.parse_args(arguments)
+    args.thread_counts = [int(n) for n in args.threads.split(",")]
+    args.engines = ["tendon", *(n for n in args.peers.split(",") if n)]
+    if unknown := [n for n in args.engines if n not in ENGINES]:
+        p.error(f"no engine {', '.join(unknown)}; there are {', '.join(ENGINES)}")
+    args.tendon_options = dict(args.tendon_option)
+    if args.quick:
+        args.rounds, args.seconds, args.calls = 3, 0.1, 3
+    return args
+
+
+def write(args, result):
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
+    if args.html:
+        import peers_html
+
+        Path(args.html).write_text(peers_html.page(result))
+
+
+def main(arguments=None):
+    args = parse(arguments)
+    if args.read:
+        result = report.worst([json.loads(Path(f).read_text()) for f in args.read])
+        write(args, result)
+    else:
+        os.environ["TENDON_LIBRARY_PATH"] = str(Path(args.build).resolve())
+        if not (Path(args.build) / "libtendon.so").exists():
+            raise SystemExit(f"peers: no libtendon.so in {args.build}: build Tendon first, or name the folder by --build")
+        os.environ["PYTHONPATH"] = str(ROOT / "python")
+        sys.path.insert(0, str(ROOT / "python"))
+        result = session(args, lambda so_far: write(args, report.complete(so_far)))
+    print(report.markdown(result))
+
+
+if __name__ == "__main__":
+    main()
