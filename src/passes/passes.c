@@ -11,6 +11,7 @@ const tdn_pass tdn_passes[] = {
     {"fold-constants", tdn_graph_infer},   /* what the rewrite made constant */
     {"simplify", tdn_pass_simplify},       /* drop what does nothing, join chains of transposes */
     {"drop-dead", tdn_pass_drop_dead},     /* nobody reads it */
+    {"expand-late", tdn_pass_expand_late}, /* what does not vary along an axis, once */
     {"merge-equal", tdn_pass_merge_equal}, /* the same work twice */
     {"map-constants", tdn_pass_map_constants}, /* scalar constants into expressions */
     {"reduce-early", tdn_pass_reduce_early},   /* a mean before a product, not behind it */
@@ -120,6 +121,22 @@ tdn_value *tdn_value_follow(tdn_graph *g, tdn_value *v)
     after->shape = v->shape;
     tdn_graph_replace(g, v, after); /* the name goes with the readers */
     return after;
+}
+
+tdn_value *tdn_node_copy(tdn_graph *g, tdn_node *before, const tdn_node *n, tdn_value *const *in,
+                         const tdn_shape *shape)
+{
+    tdn_value *v = tdn_graph_value(g, NULL);
+    tdn_node *copy = v ? tdn_graph_node(g, before, n->op, n->name, in, n->n_in, &v, 1) : NULL;
+    if (!copy)
+        return NULL;
+    copy->n_own_in = n->n_own_in;
+    copy->attrs = n->attrs;
+    copy->expr = n->expr;
+    copy->origin = n->origin;
+    v->dtype = n->out[0]->dtype;
+    v->shape = *shape;
+    return v;
 }
 
 bool tdn_node_before(const tdn_node *a, const tdn_node *b)

@@ -29,6 +29,7 @@ tdn_status tdn_pass_decompose(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_simplify(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_merge_equal(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_drop_dead(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_expand_late(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_map_constants(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fold_scale(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_reduce_early(tdn_graph *g, tdn_error *error);
@@ -47,6 +48,10 @@ bool tdn_node_before(const tdn_node *a, const tdn_node *b);
  * Nodes that do have the same hash. */
 bool tdn_node_alike(const tdn_node *a, const tdn_node *b);
 uint64_t tdn_node_alike_hash(const tdn_node *n);
+/* The value that a node like n makes of `in` (as many as n has), before `before`: n has one result,
+ * whose dtype the new one has; its shape is for the caller to know. NULL: no memory. */
+tdn_value *tdn_node_copy(tdn_graph *g, tdn_node *before, const tdn_node *n, tdn_value *const *in,
+                         const tdn_shape *shape);
 /* Numbers the nodes in order, in `mark`. */
 void tdn_graph_number(tdn_graph *g);
 /* A new value after v, to be given a producer that reads v: it takes v's readers, shape and name.

@@ -335,6 +335,98 @@ static void test_narrow_conv(void **state)
     assert_ptr_equal(conv->out[0], y);
 }
 
+/* x expanded to a matrix. */
+static tdn_value *expand(fixture *f, tdn_value *x, int64_t rows, int64_t cols)
+{
+    tdn_shape s = tdn_shape_make(2, (int64_t[]){rows, cols});
+    tdn_value *dims = tdn_graph_const_ints(f->g, s.dims, 2);
+    return node(f, "", "Expand", NULL, (tdn_value *[]){x, dims}, 2, NULL, &s);
+}
+
+static tdn_value *rows_of(fixture *f, const char *name, tdn_value *x, int64_t first, int64_t n)
+{
+    tdn_shape s = tdn_shape_make(2, (int64_t[]){n, x->shape.dims[1]});
+    tdn_value *y = node(f, "tendon", "Slice", name, &x, 1, NULL, &s);
+    tdn_node_set_ints(f->g, f->g->last, "starts", (int64_t[]){first, 0}, 2);
+    tdn_node_set_ints(f->g, f->g->last, "steps", (int64_t[]){1, 1}, 2);
+    tdn_node_set_ints(f->g, f->g->last, "extents", s.dims, 2);
+    return y;
+}
+
+/* One input for three steps: the layer is computed once, and its steps are the same value. */
+static void test_expand_late_leaves_one_layer(void **state)
+{
+    fixture *f = *state;
+    static const float w[] = {1, 2, 3, 4};
+    tdn_value *x = input(f, "x", 2, (int64_t[]){1, 2}), *y[3];
+    tdn_value *vw = constant(f, "w", 2, (int64_t[]){2, 2}, w), *e = expand(f, x, 3, 2);
+    tdn_expr neg = unary(TDN_X_NEG), add = binary(TDN_X_ADD);
+    tdn_value *m = node(f, "tendon", "Map", "m", &e, 1, &neg, &e->shape);
+    for (int i = 0; i < 3; i++) {
+        tdn_value *step = rows_of(f, NULL, m, i, 1);
+        y[i] = node(f, "", "MatMul", NULL, (tdn_value *[]){step, vw}, 2, NULL, &step->shape);
+    }
+    tdn_value *s = node(f, "tendon", "Map", "s", y, 2, &add, &y[0]->shape);
+    tdn_graph_set_output(
+        f->g, node(f, "tendon", "Map", "t", (tdn_value *[]){s, y[2]}, 2, &add, &s->shape));
+    run(f, tdn_pass_expand_late);
+    run(f, tdn_pass_simplify);
+    run(f, tdn_pass_merge_equal);
+    run(f, tdn_pass_drop_dead);
+    assert_int_equal(count_nodes(f), 4); /* neg, MatMul, two sums */
+    assert_ptr_equal(f->g->first->in[0], x);
+    assert_string_equal(f->g->first->next->op->name, "MatMul");
+    assert_ptr_equal(f->g->last->in[1], f->g->first->next->out[0]);
+}
+
+static tdn_value *reduce_rows(fixture *f, const char *name, const char *kind, tdn_value *x)
+{
+    tdn_shape s = tdn_shape_make(1, (int64_t[]){x->shape.dims[1]});
+    tdn_value *y = node(f, "tendon", "Reduce", name, &x, 1, NULL, &s);
+    tdn_node_set_string(f->g, f->g->last, "kind", kind);
+    tdn_node_set_ints(f->g, f->g->last, "axes", (int64_t[]){0}, 1);
+    tdn_node_set_int(f->g, f->g->last, "keepdims", 0);
+    return y;
+}
+
+/* The mean of equal rows is the row, their sum three times it; a product of them is left alone. */
+static void test_expand_late_and_reductions(void **state)
+{
+    fixture *f = *state;
+    tdn_value *x = input(f, "x", 2, (int64_t[]){1, 2}), *e = expand(f, x, 3, 2);
+    tdn_value *sum = reduce_rows(f, "sum", "sum", e), *prod = reduce_rows(f, "prod", "prod", e);
+    tdn_graph_set_output(f->g, reduce_rows(f, "mean", "mean", e));
+    tdn_graph_set_output(f->g, sum);
+    tdn_graph_set_output(f->g, prod);
+    run(f, tdn_pass_expand_late);
+    run(f, tdn_pass_drop_dead);
+    tdn_value *const *out = f->g->outputs;
+    assert_ptr_equal(out[0]->producer->in[0], x);
+    const tdn_node *scale = out[1]->producer;
+    float in = 5, scaled;
+    assert_int_equal(scale->op->core, TDN_CORE_MAP);
+    tdn_expr_eval(scale->expr, &in, &scaled);
+    assert_true(scaled == 15);
+    assert_ptr_equal(scale->in[0]->producer->in[0], x);
+    assert_ptr_equal(out[2]->producer->in[0], e);
+}
+
+/* An axis that another operand varies along stays; the map reads the smaller value all the same. */
+static void test_expand_late_in_a_map_that_varies(void **state)
+{
+    fixture *f = *state;
+    tdn_value *x = input(f, "x", 2, (int64_t[]){1, 2}), *z = input(f, "z", 2, (int64_t[]){3, 2});
+    tdn_value *e = expand(f, x, 3, 2);
+    tdn_expr add = binary(TDN_X_ADD);
+    tdn_graph_set_output(f->g,
+                         node(f, "tendon", "Map", "y", (tdn_value *[]){e, z}, 2, &add, &z->shape));
+    run(f, tdn_pass_expand_late);
+    run(f, tdn_pass_drop_dead);
+    assert_graph(f, "input %x:float32[1x2]\ninput %z:float32[3x2]\n"
+                    "%y:float32[3x2] = Map(%x, %z) : t0 = add(in0, in1); out0 = t0  ; y\n"
+                    "output %y:float32[3x2]\n");
+}
+
 static void test_batch_axes(void **state)
 {
     fixture *f = *state;
@@ -366,6 +458,9 @@ int main(void)
         TEST(test_map_constants),
         TEST(test_simplify_joins_transposes),
         TEST(test_narrow_conv),
+        TEST(test_expand_late_leaves_one_layer),
+        TEST(test_expand_late_and_reductions),
+        TEST(test_expand_late_in_a_map_that_varies),
         TEST(test_batch_axes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
