@@ -132,6 +132,10 @@ typedef struct tdn_build_options {
     void *log_user;
     tdn_progress_fn *progress;
     void *progress_user;
+    /* Faster kernels may need larger weights: those of a plan may have this many times the bytes
+     * that they would have with the plain ones, and are spent where they save most time. 1: none
+     * more; 0: 2. */
+    double max_weights;
 } tdn_build_options;
 #define TDN_BUILD_OPTIONS_INIT                                                                     \
     {                                                                                              \

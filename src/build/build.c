@@ -16,7 +16,16 @@
 #include "passes/passes.h"
 #include "plan/plan.h"
 
+#define MAX_WEIGHTS 2.0 /* times the weights with each step made the plain way */
+
 enum { N_PHASES = 5, MAX_PROGRAMS = 64, MAX_TARGETS = 16, MAX_SPECS = 64 };
+
+/* A set of shapes between the graph and its programs. */
+typedef struct unit {
+    tdn_graph *graph;
+    tdn_lower_options lower;
+    uint32_t first_choice[MAX_TARGETS], n_choices[MAX_TARGETS];
+} unit;
 
 typedef struct builder {
     tdn_model *model;
@@ -24,6 +33,8 @@ typedef struct builder {
     tdn_arena *arena;
     tdn_error *error;
     tdn_blobs blobs;
+    tdn_choices choices;
+    unit *units; /* by set */
     const tdn_target *targets[MAX_TARGETS];
     tdn_shape_set sets[MAX_PROGRAMS];
     tdn_plan_program *programs;  /* [set * n_targets + target] */
@@ -51,6 +62,9 @@ static tdn_status check_options(builder *b)
     if (o->optimization_level < 0 || o->optimization_level > 5)
         return tdn_fail(b->error, TDN_E_ARG, "optimization level %d is not in 0..5",
                         o->optimization_level);
+    if (!(o->max_weights == 0 || (o->max_weights >= 1 && o->max_weights <= 1000)))
+        return tdn_fail(b->error, TDN_E_ARG, "max weights %g: expected a ratio from 1 to 1000",
+                        o->max_weights);
     if (o->n_shapes > MAX_PROGRAMS || o->n_targets > MAX_TARGETS)
         return tdn_fail(b->error, TDN_E_ARG, "at most %d sets of shapes and %d targets",
                         MAX_PROGRAMS, MAX_TARGETS);
@@ -273,26 +287,50 @@ static tdn_status prove_batch(builder *b, const tdn_graph *g, tdn_lower_options 
     return TDN_OK;
 }
 
-static tdn_status compile_set(builder *b, int set)
+/* The graph of a set of shapes, with the passes run. */
+static tdn_status optimize_set(builder *b, int set)
 {
+    unit *u = &b->units[set];
     tdn_graph *g;
-    double step = 1.0 / b->n_sets;
+    progress(b, 2, "Optimizing the graph", (double)set / b->n_sets);
     TDN_TRY(tdn_model_graph(&g, b->model, b->arena, &b->sets[set], b->error));
     for (int i = 0; i < g->n_inputs; i++)
         b->sizes[set] += tdn_shape_count(&g->inputs[i]->shape);
     TDN_TRY(declare_states(b, g));
     if (set == 0)
         TDN_TRY(name_io(b, g));
-    progress(b, 2, "Optimizing the graph", set * step);
     tdn_pass_options po = {b->o->dump, dump_line, (void *)b->o};
     TDN_TRY(tdn_passes_run(g, &po, b->error));
-    tdn_lower_options lo = {.log = b->o->log, .log_user = b->o->log_user};
-    TDN_TRY(prove_batch(b, g, &lo));
+    u->graph = g;
+    u->lower = (tdn_lower_options){.log = b->o->log, .log_user = b->o->log_user};
+    return prove_batch(b, g, &u->lower);
+}
+
+/* What can be chosen in the programs of a set. */
+static tdn_status collect_set(builder *b, int set)
+{
+    unit *u = &b->units[set];
     for (int t = 0; t < b->n_targets; t++) {
-        progress(b, 3, "Compiling", (set + (double)t / b->n_targets) * step);
-        lo.isa = b->targets[t]->isa;
+        u->lower.isa = b->targets[t]->isa;
+        u->lower.target = t;
+        u->first_choice[t] = b->choices.n;
+        TDN_TRY(tdn_lower_collect(&b->choices, u->graph, &u->lower, b->arena, b->error));
+        u->n_choices[t] = b->choices.n - u->first_choice[t];
+    }
+    return TDN_OK;
+}
+
+static tdn_status compile_set(builder *b, int set)
+{
+    unit *u = &b->units[set];
+    for (int t = 0; t < b->n_targets; t++) {
+        progress(b, 3, "Compiling", (set + (double)t / b->n_targets) / b->n_sets);
+        u->lower.isa = b->targets[t]->isa;
+        u->lower.target = t;
+        u->lower.choices = b->choices.n ? b->choices.items + u->first_choice[t] : NULL;
+        u->lower.n_choices = u->n_choices[t];
         tdn_plan_program *p = &b->programs[set * b->n_targets + t];
-        TDN_TRY(tdn_lower(p, g, &lo, &b->blobs, b->arena, b->error));
+        TDN_TRY(tdn_lower(p, u->graph, &u->lower, &b->blobs, b->arena, b->error));
         if (b->o->workspace && p->arena_size > b->o->workspace)
             return tdn_fail(b->error, TDN_E_ARG,
                             "the engine needs a workspace of %.1f MB, %.1f MB are allowed: raise "
@@ -336,6 +374,11 @@ static tdn_status make_sections(builder *b, tdn_plan *plan)
     return TDN_OK;
 }
 
+static double max_weights(const tdn_build_options *o)
+{
+    return o->max_weights > 0 ? o->max_weights : MAX_WEIGHTS;
+}
+
 static tdn_status compile(builder *b, void **bytes, size_t *size)
 {
     TDN_TRY(check_options(b));
@@ -343,8 +386,14 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
     TDN_TRY(find_sets(b));
     b->programs =
         tdn_arena_alloc(b->arena, (size_t)(b->n_sets * b->n_targets), sizeof *b->programs);
-    if (!b->programs)
+    b->units = tdn_arena_alloc(b->arena, (size_t)b->n_sets, sizeof *b->units);
+    if (!b->programs || !b->units)
         return tdn_fail_nomem(b->error, "programs");
+    for (int i = 0; i < b->n_sets; i++)
+        TDN_TRY(optimize_set(b, i));
+    for (int i = 0; i < b->n_sets; i++)
+        TDN_TRY(collect_set(b, i));
+    TDN_TRY(tdn_choices_decide(&b->choices, max_weights(b->o), b->error));
     for (int i = 0; i < b->n_sets; i++)
         TDN_TRY(compile_set(b, i));
     progress(b, 4, "Writing the plan", 0);
@@ -380,7 +429,7 @@ tdn_status tdn_build(tdn_model *model, const tdn_build_options *options, void **
     *size = 0;
     builder b = {.model = model, .o = options ? options : &defaults, .error = error ? error : &own};
     b.arena = tdn_arena_create(model->allocator);
-    b.blobs.arena = b.arena;
+    b.blobs.arena = b.choices.arena = b.arena;
     tdn_status status = b.arena ? compile(&b, plan, size) : tdn_fail_nomem(error, "the build");
     tdn_arena_free(b.arena);
     return status;

@@ -194,26 +194,64 @@ static tdn_status make_io(tdn_lowering *l, tdn_plan_program *p)
     return TDN_OK;
 }
 
+/* Each node in turn, then what follows the last. */
+static tdn_status walk(tdn_lowering *l)
+{
+    if (!tables(l))
+        return tdn_fail_nomem(l->error, "lowering");
+    TDN_TRY(place_inputs(l));
+    tdn_place_targets(l);
+    for (const tdn_node *n = l->g->first; n; n = n->next) {
+        l->node = n;
+        l->step_name = n->origin ? n->origin : n->name;
+        tdn_status status = tdn_lower_node(l, n);
+        if (status != TDN_OK)
+            return tdn_fail_while(l->error, status, "lowering node '%s' (%s)", n->name,
+                                  n->op->name);
+    }
+    TDN_TRY(finish_outputs(l));
+    return carry_states(l);
+}
+
+/* Constants that steps read as they are; what is packed was counted with its step. */
+static tdn_status count_constants(const tdn_lowering *l)
+{
+    for (int32_t i = 0; i < l->n_storages; i++) {
+        const tdn_storage *s = &l->storages[i];
+        if (s->cls != TDN_BUFFER_WEIGHT || s->first > s->last || !s->data)
+            continue;
+        const int64_t size = (int64_t)s->size;
+        const tdn_view bytes = tdn_view_make((void *)(uintptr_t)s->data, TDN_U8, 1, &size);
+        if (!tdn_choices_add_blob(l->collect, l->options->target,
+                                  tdn_blob_name(&bytes, NULL, s->size), s->size))
+            return tdn_fail_nomem(l->error, "the choice of kernels");
+    }
+    return TDN_OK;
+}
+
+tdn_status tdn_lower_collect(tdn_choices *choices, const tdn_graph *g,
+                             const tdn_lower_options *options, tdn_arena *arena, tdn_error *error)
+{
+    tdn_lower_options silent = *options; /* the walk that makes will warn */
+    silent.log = NULL;
+    tdn_lowering l = {
+        .g = g, .options = &silent, .arena = arena, .collect = choices, .error = error};
+    TDN_TRY(walk(&l));
+    return count_constants(&l);
+}
+
 tdn_status tdn_lower(tdn_plan_program *program, const tdn_graph *g,
                      const tdn_lower_options *options, tdn_blobs *blobs, tdn_arena *arena,
                      tdn_error *error)
 {
     tdn_lowering l = {.g = g, .options = options, .arena = arena, .blobs = blobs, .error = error};
     *program = (tdn_plan_program){0};
-    if (!tables(&l))
-        return tdn_fail_nomem(error, "lowering");
-    TDN_TRY(place_inputs(&l));
-    tdn_place_targets(&l);
-    for (const tdn_node *n = g->first; n; n = n->next) {
-        l.node = n;
-        l.step_name = n->origin ? n->origin : n->name;
-        tdn_status status = tdn_lower_node(&l, n);
-        if (status != TDN_OK)
-            return tdn_fail_while(error, status, "lowering node '%s' (%s)", n->name, n->op->name);
+    TDN_TRY(walk(&l));
+    if (options->choices && l.n_chosen != options->n_choices)
+        return tdn_fail(error, TDN_E_INTERNAL, "%u choices for %u steps", options->n_choices,
+                        l.n_chosen);
+    for (const tdn_node *n = g->first; n; n = n->next)
         program->flops += tdn_node_flops(n);
-    }
-    TDN_TRY(finish_outputs(&l));
-    TDN_TRY(carry_states(&l));
     program->steps = l.steps;
     program->n_steps = l.n_steps;
     program->values = l.values;

@@ -9,7 +9,7 @@
 #ifndef TDN_LOWER_LOWER_H
 #define TDN_LOWER_LOWER_H
 
-#include "backend/backend.h"
+#include "lower/choose.h"
 #include "ops/op.h"
 #include "plan/plan.h"
 
@@ -27,10 +27,18 @@ typedef struct tdn_lower_options {
     uint64_t isa;              /* of the target */
     int32_t batch_axis;        /* of all inputs and outputs, or -1: they are bound at full size */
     const int32_t *batch_axes; /* by value id, where batch_axis >= 0 */
-    tdn_log_fn *log;           /* for warnings: what falls back to a reference */
+    int32_t target;            /* the build's number of it, for choices */
+    /* Of this program's steps, as tdn_lower_collect found and tdn_choices_decide decided them;
+     * NULL: variant 0 everywhere. */
+    const tdn_choice *choices;
+    uint32_t n_choices;
+    tdn_log_fn *log; /* for warnings: what falls back to a reference */
     void *log_user;
 } tdn_lower_options;
 
+/* Walks the graph as tdn_lower will, and appends the candidates of its steps. */
+tdn_status tdn_lower_collect(tdn_choices *choices, const tdn_graph *g,
+                             const tdn_lower_options *options, tdn_arena *arena, tdn_error *error);
 /* Makes the program. Its memory is the arena's; inputs and outputs in the graph's order without
  * states. */
 tdn_status tdn_lower(tdn_plan_program *program, const tdn_graph *g,

@@ -29,6 +29,8 @@ typedef struct tdn_lowering {
     const tdn_lower_options *options;
     tdn_arena *arena;
     tdn_blobs *blobs;
+    tdn_choices *collect; /* the walk that collects; NULL: the one that makes */
+    uint32_t n_chosen;    /* of options->choices, by the walk that makes */
     tdn_error *error;
     tdn_storage *storages;
     int32_t n_storages, storages_capacity;

@@ -99,6 +99,45 @@ tdn_status tdn_step_made(tdn_lowering *l, const tdn_made *made, const tdn_place 
     return append(l, step, places, n_in, out, n_out);
 }
 
+/* Variant 0, dry; its packed weights are counted here, other constants where their storage is. */
+static tdn_status collect(tdn_lowering *l, tdn_made *made, const tdn_family *family,
+                          tdn_group *group)
+{
+    const uint64_t isa = l->options->isa;
+    const int32_t target = l->options->target;
+    group->dry = true;
+    if (family->n_variants > 1)
+        TDN_TRY(
+            tdn_choices_add(l->collect, made, family, group, isa, target, l->step_name, l->error));
+    else
+        TDN_TRY(family->make(made, group, isa, l->arena, l->error));
+    made->packed = NULL;
+    if (made->packed_input < 0 || made->packed_input >= group->n_in)
+        return TDN_OK;
+    const tdn_view *weights = &group->in[made->packed_input];
+    return tdn_choices_add_blob(l->collect, target,
+                                tdn_blob_name(weights, made->kernel, made->packed_size),
+                                made->packed_size)
+               ? TDN_OK
+               : tdn_fail_nomem(l->error, "the choice of kernels");
+}
+
+/* The variant that was chosen for this step, which is the next of its family's in both walks. */
+static tdn_status make_chosen(tdn_lowering *l, tdn_made *made, const tdn_family *family,
+                              tdn_group *group)
+{
+    if (family->n_variants > 1 && l->options->choices) {
+        if (l->n_chosen == l->options->n_choices)
+            return tdn_fail(l->error, TDN_E_INTERNAL, "a step that has no choice");
+        const tdn_choice *choice = &l->options->choices[l->n_chosen++];
+        if (choice->family != family)
+            return tdn_fail(l->error, TDN_E_INTERNAL, "a choice for another step");
+        if (choice->n_candidates > 0)
+            group->variant = choice->candidates[choice->chosen].variant;
+    }
+    return family->make(made, group, l->options->isa, l->arena, l->error);
+}
+
 tdn_status tdn_step_make(tdn_lowering *l, const char *name, const void *desc, const tdn_place *in,
                          int n_in, const tdn_place *extra, int n_extra, const tdn_place *out,
                          int n_out, const tdn_expr *expr)
@@ -126,7 +165,7 @@ tdn_status tdn_step_make(tdn_lowering *l, const char *name, const void *desc, co
                        .extra = views + n_in,
                        .n_extra = n_extra};
     tdn_made made = {.packed_input = -1};
-    TDN_TRY(family->make(&made, &group, l->options->isa, l->arena, l->error));
+    TDN_TRY(l->collect ? collect(l, &made, family, &group) : make_chosen(l, &made, family, &group));
     return tdn_step_made(l, &made, places, n_in + n_extra, out, n_out);
 }
 

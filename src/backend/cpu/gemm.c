@@ -65,15 +65,17 @@ static bool packed_size(const tdn_gemm_args *args, size_t *size)
     return true;
 }
 
-static tdn_status pack(tdn_made *made, const tdn_gemm_args *args, const tdn_view *b,
+static tdn_status pack(tdn_made *made, const tdn_gemm_args *args, const tdn_view *b, bool dry,
                        tdn_arena *arena, tdn_error *error)
 {
     if (!packed_size(args, &made->packed_size))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a product that is too large");
+    made->packed_input = 1;
+    if (dry)
+        return TDN_OK;
     made->packed = tdn_arena_alloc_data(arena, made->packed_size);
     if (!made->packed)
         return tdn_fail_nomem(error, "packed weights");
-    made->packed_input = 1;
     const int64_t dims[4] = {1, 1, 1, b->dims[2]}, strides[4] = {0, 0, 0, b->strides[2]};
     float *to = made->packed;
     for (int64_t i = 0; i < args->b_dims[0]; i++)
@@ -104,7 +106,7 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     tdn_map_program *program;
     TDN_TRY(tdn_epilogue_make(&args.epilogue, &program, g, 2, arena, error));
     if (args.packed)
-        TDN_TRY(pack(made, &args, b, arena, error));
+        TDN_TRY(pack(made, &args, b, g->dry, arena, error));
     const size_t size = program ? tdn_map_program_size(program) : 0;
     made->args_size = sizeof args + size;
     made->args = tdn_arena_alloc(arena, 1, made->args_size);
