@@ -65,7 +65,7 @@ bench-peers: all # beside onnxruntime and openvino; PEERS="--models snn,tcn --qu
 	$(DEPS) test
 	@cmake --build build --target bench_machine -j $(JOBS) >/dev/null
 	@tools/venv.sh bench/requirements.txt build/venv-bench
-	@build/venv-bench/bin/python bench/peers.py --json build/peers.json $(PEERS)
+	@build/venv-bench/bin/python bench/peers.py --json build/peers.json --html build/peers.html $(PEERS)
 
 venv: # the Python of tests and tools, in build/venv
 	$(DEPS) test

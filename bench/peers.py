@@ -7,7 +7,6 @@ Each engine runs each model in a process of its own that is stopped (SIGSTOP) wh
 engine's threads disturb another's. Engines take turns, a round each, so that drift of the machine hits all alike.
 """
 import argparse
-import hashlib
 import json
 import math
 import os
@@ -19,109 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
 import peers_report as report
 from peers_engines import ENGINES, RESTRICTIONS
-
-ROOT = Path(__file__).resolve().parents[1]
-TEN = ("snn", "tcn", "spiking_tcn", "hybrid", "stgcn_M1", "stgcn_M2", "stgcn_M5", "policy", "sc2_bq", "ssd300")
-SPIKING = ("snn", "spiking_tcn")
-OTHERS = ("emg",)
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-# ---- Models
-
-
-class Model:
-    """An ONNX file, the file of its inputs and, once asked for, that of its reference outputs."""
-
-    def __init__(self, name, path, inputs, folder):
-        from tendon import inspect  # needs the folder of the libraries, which the command line names
-
-        self.name, self.path, self.folder = name, Path(path), folder
-        declared = inspect(str(path))["inputs"]
-        self.names = [i["name"] for i in declared]
-        self.inputs = folder / f"{name}.inputs.npz"
-        feeds = self._feeds(declared, inputs)
-        np.savez(self.inputs, **feeds)
-        self.symbols = {
-            d: extent for i in declared for d, extent in zip(i["declared"], feeds[i["name"]].shape) if isinstance(d, str)
-        }
-        described = inspect(str(path), {n: x.shape for n, x in feeds.items()})
-        self.flops = described.get("flops", 0)
-        moved = sum(x.nbytes for x in feeds.values()) + 4 * described.get("parameters", 0)
-        self.bytes = moved + sum(4 * math.prod(o["shape"]) for o in described["outputs"] if o.get("shape"))
-        self.key = hashlib.sha256(Path(path).read_bytes() + self.inputs.read_bytes()).hexdigest()
-        self.reference = None
-
-    def _feeds(self, declared, inputs):
-        """One sample of each input: the first of the file's, or seeded normal values (integers: 0)."""
-        rng, feeds = np.random.default_rng(0), {}
-        given = np.load(inputs) if inputs else {}
-        for i in declared:
-            shape = [d if isinstance(d, int) and d >= 0 else 1 for d in i["declared"]]
-            dtype = np.dtype(i["dtype"])
-            if i["name"] in given:
-                x = given[i["name"]]
-                fixed = isinstance(i["declared"][0], int) if shape else False
-                if fixed and x.ndim == len(shape) and x.shape[0] > shape[0]:
-                    x = x[: shape[0]]
-            elif inputs:
-                raise SystemExit(f"peers: {inputs} has no array '{i['name']}' for {self.path}")
-            else:
-                x = rng.standard_normal(shape) if dtype.kind == "f" else np.zeros(shape)
-            feeds[i["name"]] = np.ascontiguousarray(x, dtype)
-        return feeds
-
-    def refer(self, cache):
-        """Evaluates the reference, which is slow, unless an earlier session did."""
-        import tendon
-
-        self.reference = cache / f"{self.name}.{self.key[:16]}.npz"
-        if not self.reference.exists():
-            say(f"{self.name}: evaluating the reference (kept in {cache})")
-            with np.load(self.inputs) as feeds:
-                outputs = tendon.reference(str(self.path), dict(feeds))
-            cache.mkdir(parents=True, exist_ok=True)
-            part = self.reference.with_suffix(".part.npz")
-            np.savez(part, **{f"out{i}": y for i, y in enumerate(outputs)})
-            part.rename(self.reference)
-
-
-def write_one_operator(path):
-    """The model whose time is an engine's call and nothing else."""
-    from onnx import TensorProto, helper, save
-
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 8]) for n in "xy")
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "one", [x], [y])
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-
-
-def find_models(args, folder):
-    """Those of --models and those named as files."""
-    models, zoo = [], Path(args.zoo)
-    names = args.models.split(",") if args.models else ([] if args.files else [*TEN, *OTHERS])
-    if "stgcn" in names:
-        at = names.index("stgcn")
-        names[at : at + 1] = [n for n in TEN if n.startswith("stgcn")]
-    if unknown := [n for n in names if n not in (*TEN, *OTHERS)]:
-        raise SystemExit(f"peers: no model {', '.join(unknown)}; there are {', '.join((*TEN, *OTHERS))}")
-    missing = [n for n in names if n in TEN and not (zoo / f"{n}.onnx").exists()]
-    if missing:
-        say(f"writing {', '.join(missing)} to {zoo}")
-        command = [sys.executable, ROOT / "tools/zoo.py", "--out", zoo, "--only", ",".join(missing)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    for name in names:
-        if name == "emg":
-            models.append(Model(name, ROOT / "examples/emg/emg_tcn.onnx", ROOT / "examples/emg/test.npz", folder))
-        else:
-            models.append(Model(name, zoo / f"{name}.onnx", zoo / f"{name}.npz", folder))
-    return models + [Model(Path(f).stem, f, args.inputs, folder) for f in args.files]
+from peers_models import OTHERS, ROOT, SPIKING, TEN, Model, find_models, say, write_one_operator
 
 
 # ---- Workers
@@ -210,6 +109,11 @@ class Quiet:
         self.others += max(0, busy - own - stopped)
         self.total += (time.monotonic() - start) * os.sysconf("SC_CLK_TCK") * os.cpu_count()
         return reply
+
+    def shares(self):
+        """Of the machine's time while something was measured: what stopped workers took, and all else."""
+        total = max(self.total, 1)
+        return {"stopped_cpu": self.stopped / total, "others_cpu": self.others / total}
 
 
 # ---- Measuring
@@ -321,35 +225,45 @@ def cpu_name():
     return platform.machine()
 
 
-def session(args, keep):
-    """Measures all; `keep` takes the result so far after each model."""
+def measure_overhead(args, folder, quiet):
+    """What a call takes by engine and number of threads: the median on a model of one operator."""
+    path, overhead = folder / "one.onnx", {}
+    write_one_operator(path)
+    model = Model("one", path, None, folder)
+    for threads in args.thread_counts:
+        for cell in measure(model, threads, args, quiet):
+            if "p50" in cell:
+                overhead.setdefault(cell["engine"], {})[str(threads)] = cell["p50"]
+    return overhead
+
+
+def measure_models(args, folder, quiet, result):
+    """Adds to the result; what is there when this ends or is interrupted is whole."""
+    for model in find_models(args, folder):
+        model.refer(Path(args.zoo) / "reference")
+        kind = "spiking" if model.name in SPIKING else "zoo" if model.name in TEN else "other"
+        result["models"][model.name] = {"flops": model.flops, "bytes": model.bytes, "kind": kind}
+        for threads in args.thread_counts:
+            result["cells"] += measure(model, threads, args, quiet)
+            result["quiet"] = quiet.shares()
+            write(args, report.complete(result))
+
+
+def session(args):
     result = {
         "date": time.strftime("%Y-%m-%d %H:%M"), "cpu": cpu_name(), "cores": os.cpu_count(), "level": args.level,
         "engines": args.engines, "rounds": args.rounds, "seconds": args.seconds, "paced": args.paced,
-        "tendon_options": args.tendon_options, "precision": "fp32", "overhead": {}, "models": {}, "cells": [],
+        "tendon_options": args.tendon_options, "precision": "fp32", "models": {}, "cells": [],
         "machine": measure_machine(args),
     }  # fmt: skip
     quiet, begin = Quiet(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
-        folder = Path(scratch)
-        one = folder / "one.onnx"
-        write_one_operator(one)
-        model = Model("one", one, None, folder)
-        for threads in args.thread_counts:
-            for cell in measure(model, threads, args, quiet):
-                if "p50" in cell:
-                    result["overhead"].setdefault(cell["engine"], {})[str(threads)] = cell["p50"]
-        for model in find_models(args, folder):
-            model.refer(Path(args.zoo) / "reference")
-            kind = "spiking" if model.name in SPIKING else "zoo" if model.name in TEN else "other"
-            result["models"][model.name] = {"flops": model.flops, "bytes": model.bytes, "kind": kind}
-            for threads in args.thread_counts:
-                result["cells"] += measure(model, threads, args, quiet)
-                result["quiet"] = {
-                    "stopped_cpu": quiet.stopped / max(quiet.total, 1), "others_cpu": quiet.others / max(quiet.total, 1)
-                }  # fmt: skip
-                result["took_s"] = time.monotonic() - begin
-                keep(result)
+        result["overhead"] = measure_overhead(args, Path(scratch), quiet)
+        try:
+            measure_models(args, Path(scratch), quiet, result)
+        except KeyboardInterrupt:
+            say("interrupted: this is what there is")
+    result["took_s"] = time.monotonic() - begin
     return result
 
 
@@ -370,9 +284,9 @@ def parse(arguments):
     p.add_argument("--inputs", metavar="FILE.npz", help="of the files named (seeded normal values)")
     p.add_argument("--threads", default="1,2", help="(1,2)")
     p.add_argument("--peers", default="onnxruntime,openvino", help=f"of {', '.join(list(ENGINES)[1:])}")
-    p.add_argument("--rounds", type=int, default=5, help="turns of each engine (5)")
-    p.add_argument("--seconds", type=float, default=0.4, help="of a turn (0.4)")
-    p.add_argument("--calls", type=int, default=10, help="at least so many a model and engine (10)")
+    p.add_argument("--rounds", type=int, help="turns of each engine (5)")
+    p.add_argument("--seconds", type=float, help="of a turn (0.4)")
+    p.add_argument("--calls", type=int, help="at least so many a model and engine (10)")
     p.add_argument("--quick", action="store_true", help="3 rounds of 0.1 s, at least 3 calls: a rough look")
     p.add_argument("--level", choices=["avx2"], help="restrict Tendon, and peers as far as they can be")
     p.add_argument("--paced", type=float, metavar="HZ", help="calls at this rate, too")
@@ -390,8 +304,10 @@ def parse(arguments):
     if unknown := [n for n in args.engines if n not in ENGINES]:
         p.error(f"no engine {', '.join(unknown)}; there are {', '.join(ENGINES)}")
     args.tendon_options = dict(args.tendon_option)
-    if args.quick:
-        args.rounds, args.seconds, args.calls = 3, 0.1, 3
+    defaults = {"rounds": 3, "seconds": 0.1, "calls": 3} if args.quick else {"rounds": 5, "seconds": 0.4, "calls": 10}
+    for name, value in defaults.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     return args
 
 
@@ -412,10 +328,11 @@ def main(arguments=None):
     else:
         os.environ["TENDON_LIBRARY_PATH"] = str(Path(args.build).resolve())
         if not (Path(args.build) / "libtendon.so").exists():
-            raise SystemExit(f"peers: no libtendon.so in {args.build}: build Tendon first, or name the folder by --build")
+            raise SystemExit(f"peers: no libtendon.so in {args.build}: run make, or name the folder by --build")
         os.environ["PYTHONPATH"] = str(ROOT / "python")
         sys.path.insert(0, str(ROOT / "python"))
-        result = session(args, lambda so_far: write(args, report.complete(so_far)))
+        result = session(args)
+        write(args, report.complete(result))
     print(report.markdown(result))
 
 

@@ -7,6 +7,7 @@ cells all that follows from what was measured; it may run again on what it compl
 import math
 
 PERCENTILES = {"p50": 50, "p95": 95, "p99": 99, "p99_9": 99.9}
+RESTRICTED = ("openvino",)  # peers that --level restricts
 FLOOR = 1e-7  # of a call less its overhead: no call takes no time
 
 
@@ -34,7 +35,9 @@ def geometric_mean(values):
 
 def complete(result):
     """Adds to each cell what a call takes without its overhead, and its shares of the machine's peaks."""
-    machine = result.get("machine") or {}
+    machine, fp32 = result.get("machine") or {}, "fp32_gflops"
+    if f"{fp32}_{result.get('level')}" in machine:
+        fp32 += f"_{result['level']}"
     for cell in result["cells"]:
         if "p50" not in cell:
             continue
@@ -42,7 +45,7 @@ def complete(result):
         overhead = result["overhead"].get(cell["engine"], {}).get(threads, cell.get("overhead", 0))
         cell["overhead"] = overhead
         cell["net"] = {name: less_overhead(cell[name], overhead) for name in PERCENTILES}
-        for share, amount, peak in (("peak_share", "flops", "fp32_gflops"), ("memory_share", "bytes", "memory_gbs")):
+        for share, amount, peak in (("peak_share", "flops", fp32), ("memory_share", "bytes", "memory_gbs")):
             ceiling = machine.get(peak, {}).get(threads)
             if ceiling:
                 cell[share] = model[amount] / cell["net"]["p50"] / (ceiling * 1e9)
@@ -71,6 +74,9 @@ def ratios(result):
         p99 = min(peer["p99"] for peer in peers.values()) / ours["p99"]
         found.append({"model": model, "threads": threads, "best": best, "ratio": peers[best]["p50"] / ours["p50"],
                       "p99": p99})  # fmt: skip
+        restricted = [net["p50"] for engine, net in peers.items() if engine in RESTRICTED]
+        if result.get("level") and restricted:
+            found[-1]["restricted"] = min(restricted) / ours["p50"]
     return found
 
 
@@ -138,7 +144,7 @@ def table(head, rows):
 
 
 def latency_table(result, threads):
-    engines = result["engines"]
+    engines, level = result["engines"], result.get("level")
     found = {r["model"]: r for r in result["ratios"] if r["threads"] == threads}
     rows = []
     for (model, n), cells in cells_of(result).items():
@@ -147,8 +153,10 @@ def latency_table(result, threads):
         ratio = found.get(model)
         times = [milliseconds(cells.get(e, {}).get("net", {}).get("p50")) for e in engines]
         times = [t if t != "-" else "fails" if "failed" in cells.get(e, {}) else "-" for e, t in zip(engines, times)]
-        rows.append([model, *times, *([f"{ratio['ratio']:.2f}", f"{ratio['p99']:.2f}"] if ratio else ["-", "-"])])
-    return table([f"p50, ms, threads: {threads}", *engines, "best peer / Tendon", "p99, the same"], rows)
+        shown = [ratio.get(what) if ratio else None for what in ("ratio", "p99", "restricted")]
+        rows.append([model, *times, *["-" if r is None else f"{r:.2f}" for r in shown[: 3 if level else 2]]])
+    head = [f"p50, ms, threads: {threads}", *engines, "best peer / Tendon", "p99, the same"]
+    return table(head + ["restricted peer / Tendon"] * bool(level), rows)
 
 
 GROUPS = {
@@ -195,6 +203,8 @@ def detail_table(result):
 
 
 def paced_table(result):
+    if not result.get("paced"):
+        return []
     rows = [
         [c["model"], c["threads"], c["engine"], milliseconds(c["paced"]["p50"]), f"{c['paced']['relative']:.2f}",
          percent(c["paced"]["cpu"])]
@@ -235,8 +245,8 @@ def notes(result):
         lines.append("With fewer than 1,000 calls p99.9 is the longest call; with fewer than 100, so is p99.")
     if result.get("level") == "avx2":
         lines.append(
-            "Level AVX2: Tendon by --target=x86-64-v3, openvino by ONEDNN_MAX_CPU_ISA and OV_CPU_MAX_ISA. onnxruntime "
-            "has no such switch: it ran all that this CPU has."
+            "Level AVX2: Tendon by --target=x86-64-v3, openvino by ONEDNN_MAX_CPU_ISA and OV_CPU_MAX_ISA, but for the "
+            "matrix products that it leaves to MLAS. onnxruntime has no such switch: it ran all that this CPU has."
         )
     if result.get("tendon_options"):
         lines.append(f"Tendon was built with {result['tendon_options']}.")
@@ -252,18 +262,19 @@ def notes(result):
     return [f"- {line}" for line in lines]
 
 
-def markdown(result):
-    result = complete(result)
+def heading(result):
     versions = dict((c["engine"], c["version"]) for c in result["cells"] if "version" in c)
     of = f"the worst of {result['sessions']} sessions" if result.get("sessions", 1) > 1 else "one session"
-    lines = [
-        f"{result['cpu']}, {result['cores']} cores, {result['date']}, {of}; "
-        + ", ".join(f"{engine} {version}" for engine, version in versions.items()) + ".",
-        "", *machine_lines(result),
-    ]  # fmt: skip
+    engines = ", ".join(f"{engine} {version}" for engine, version in versions.items())
+    return f"{result['cpu']}, {result['cores']} cores, {result['date']}, {of}, {result['precision']}; {engines}."
+
+
+def markdown(result):
+    result = complete(result)
+    lines = [heading(result), "", *machine_lines(result)]
     for threads in dict.fromkeys(c["threads"] for c in result["cells"]):
         lines += latency_table(result, threads)
     if result["ratios"]:
         lines += mean_table(result) + worst_lines(result)
-    lines += paced_table(result) if result.get("paced") else []
+    lines += paced_table(result)
     return "\n".join([*lines, *detail_table(result), *notes(result)])
