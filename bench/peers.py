@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import peers_report as report
@@ -46,7 +48,11 @@ class Worker:
             [sys.executable, Path(__file__).with_name("peers_engines.py")],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=os.environ | extra,
         )  # fmt: skip
-        self.ask(task)
+        try:
+            self.ask(task)
+        except BaseException:
+            self.end()
+            raise
 
     def ask(self, command):
         os.kill(self.process.pid, signal.SIGCONT)
@@ -75,13 +81,17 @@ class Worker:
     def end(self):
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.stdout.close()
         self.log.close()
 
 
 def process_ticks(pid):
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except FileNotFoundError:  # it failed, and is gone
+        return 0
     return int(fields[11]) + int(fields[12])
 
 
@@ -162,30 +172,27 @@ def open_cells(model, threads, args):
 
 
 def take_rounds(workers, args, quiet):
-    """Nanoseconds of calls by engine and round, engines taking turns, each round in another order."""
-    times = {engine: [] for engine in workers}
+    """Nanoseconds of calls by engine and round, engines taking turns, each round in another order; what failed."""
+    times, failed = {engine: [] for engine in workers}, {}
     order, calls = list(workers), math.ceil(args.calls / args.rounds)
     for _ in range(args.rounds):
-        for engine in order:
-            worker = workers[engine]
-
-            def act(worker=worker):
-                return worker.do("measure", seconds=args.seconds, calls=calls)
-
-            times[engine].append(quiet.turn(worker, workers.values(), act)["ns"])
+        for engine in [e for e in order if e not in failed]:
+            act = partial(workers[engine].do, "measure", seconds=args.seconds, calls=calls)
+            try:
+                times[engine].append(quiet.turn(workers[engine], workers.values(), act)["ns"])
+            except Failed as failure:
+                failed[engine] = str(failure)
+                say(f"    {engine}: {failure}")
         order = order[1:] + order[:1]
-    return times
+    return times, failed
 
 
 def take_paced(cells, workers, args, quiet):
     for cell in cells:
-        worker = workers.get(cell["engine"])
-        if not worker or cell["p50"] > 0.5 / args.paced:
+        if "p50" not in cell or cell["p50"] > 0.5 / args.paced:
             continue
-        seconds = max(2, args.rounds * args.seconds)
-        reply = quiet.turn(
-            worker, workers.values(), lambda w=worker, s=seconds: w.do("pace", seconds=s, hz=args.paced)
-        )
+        worker, seconds = workers[cell["engine"]], max(2, args.rounds * args.seconds)
+        reply = quiet.turn(worker, workers.values(), partial(worker.do, "pace", seconds=seconds, hz=args.paced))
         p50 = report.percentile(sorted(reply["ns"]), 50) * 1e-9
         cell["paced"] = {"p50": p50, "relative": p50 / cell["p50"], "cpu": reply["cpu"]}
 
@@ -195,9 +202,11 @@ def measure(model, threads, args, quiet):
     try:
         if not workers:
             return cells
-        times = take_rounds(workers, args, quiet)
+        times, failed = take_rounds(workers, args, quiet)
         for cell in cells:
-            if cell["engine"] in times:
+            if cell["engine"] in failed:
+                cell["failed"] = failed[cell["engine"]]
+            elif cell["engine"] in times:
                 cell.update(report.summary(times[cell["engine"]]))
         if args.paced:
             take_paced(cells, workers, args, quiet)

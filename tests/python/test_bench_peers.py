@@ -205,3 +205,47 @@ def test_what_a_peer_cannot_run_is_said(tmp_path):
     done = run(tmp_path, peers_model, "--peers", "openvino", "--threads", "1", "--quick", "--seconds", "0.01")
     assert done.returncode == 0, done.stderr
     assert "fails | - | - |" in done.stdout and "No module named 'openvino'" in done.stdout
+
+
+def test_a_peer_that_dies_while_it_is_measured_fails_alone():
+    class Stub:
+        def __init__(self, dies):
+            self.dies = dies
+
+        def do(self, what, seconds, calls):
+            if self.dies:
+                raise peers.Failed("the process ended (-9)")
+            return {"ns": [1000] * calls}
+
+        def cpu_ticks(self):
+            return 0
+
+    args = peers.parse(["--rounds", "3", "--calls", "7"])
+    times, failed = peers.take_rounds({"tendon": Stub(False), "openvino": Stub(True)}, args, peers.Quiet())
+    assert times["tendon"] == [[1000] * 3] * 3 and failed == {"openvino": "the process ended (-9)"}
+
+
+def test_calls_that_do_not_compute_are_found(tmp_path):
+    class Engine:
+        version, ready = "1", 0.0
+
+        def load(self, built):
+            self.y, self.works = np.ones(3, np.float32), True
+
+        def clear(self):
+            self.y.fill(0)
+
+        def call(self):
+            if self.works:
+                self.y.fill(1)
+
+        def results(self):
+            return [self.y]
+
+    session = peers_engines.Session.__new__(peers_engines.Session)
+    session.engine, session.task, session.base = Engine(), {"reference": None}, 0
+    session.load(built=False)
+    assert session.measure(0.001, 2)["ns"]
+    session.engine.works = False
+    with pytest.raises(RuntimeError, match="do not give the results"):
+        session.measure(0.001, 2)
