@@ -114,7 +114,8 @@ typedef void tdn_progress_fn(void *user, int phase, int n_phases, const char *wh
 typedef struct tdn_build_options {
     uint32_t struct_size;
     tdn_precision precision;
-    int32_t optimization_level; /* 0..5; 3 is the default */
+    int32_t optimization_level; /* 0..5; 3 is the default. 0: nothing is timed; 1, 2, 3 and 4:
+                                   timing takes half a second, 1, 3 and 15 at most; 5: no limit */
     int32_t n_threads; /* for which the plan is made and with which it is built; 0: all cores */
     const char *const *targets; /* names; NULL: the native one */
     int32_t n_targets;
@@ -136,6 +137,13 @@ typedef struct tdn_build_options {
      * that they would have with the plain ones, and are spent where they save most time. 1: none
      * more; 0: 2. */
     double max_weights;
+    /* Kernels are chosen by their times on this machine, taken during the build: for so many
+     * seconds at most, the costliest steps first; 0: as optimization_level says. Level 0 takes no
+     * times and chooses by estimates; so do targets that this machine cannot run. */
+    double build_budget;
+    /* A file to find times in and to add new ones to, so that builds need not take them again; made
+     * where there is none. NULL: none. */
+    const char *timing_cache;
 } tdn_build_options;
 #define TDN_BUILD_OPTIONS_INIT                                                                     \
     {                                                                                              \
@@ -144,7 +152,8 @@ typedef struct tdn_build_options {
 
 /*
  * Compiles to memory: *plan is `*size` bytes, aligned to 64, that tdn_plan_free takes. The same
- * model, options and version give the same bytes. Returns   TDN_OK; TDN_E_ARG; TDN_E_MODEL;
+ * model, options and version give the same bytes at optimization level 0, and at others with a
+ * timing cache that has all times asked for; times taken anew may lead to other kernels. Returns   TDN_OK; TDN_E_ARG; TDN_E_MODEL;
  * TDN_E_UNSUPPORTED with all unsupported nodes; TDN_E_SHAPE; TDN_E_NOMEM.
  */
 TDN_API tdn_status tdn_build(tdn_model *model, const tdn_build_options *options, void **plan,

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The compiler's pipeline: for each set of shapes a graph, the passes, and for each target a
- * program; then one plan. Nothing here depends on the clock, addresses or the number of threads, so
- * that two builds give the same bytes.
+ * program; then one plan. Kernels are chosen between, for all programs at once. Nothing depends on
+ * the clock, addresses or the number of threads but the times by which kernels are chosen: two
+ * builds give the same bytes where none are taken, or all are found in a timing cache.
  */
 #include "tendon/build.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +15,7 @@
 #include "base/status.h"
 #include "build/model.h"
 #include "lower/lower.h"
+#include "lower/tune.h"
 #include "passes/passes.h"
 #include "plan/plan.h"
 
@@ -34,7 +37,8 @@ typedef struct builder {
     tdn_error *error;
     tdn_blobs blobs;
     tdn_choices choices;
-    unit *units; /* by set */
+    unit *units;        /* by set */
+    const char *tuning; /* how kernels were chosen, for the plan's notes */
     const tdn_target *targets[MAX_TARGETS];
     tdn_shape_set sets[MAX_PROGRAMS];
     tdn_plan_program *programs;  /* [set * n_targets + target] */
@@ -65,6 +69,8 @@ static tdn_status check_options(builder *b)
     if (!(o->max_weights == 0 || (o->max_weights >= 1 && o->max_weights <= 1000)))
         return tdn_fail(b->error, TDN_E_ARG, "max weights %g: expected a ratio from 1 to 1000",
                         o->max_weights);
+    if (!(o->build_budget >= 0))
+        return tdn_fail(b->error, TDN_E_ARG, "a build budget of %g seconds", o->build_budget);
     if (o->n_shapes > MAX_PROGRAMS || o->n_targets > MAX_TARGETS)
         return tdn_fail(b->error, TDN_E_ARG, "at most %d sets of shapes and %d targets",
                         MAX_PROGRAMS, MAX_TARGETS);
@@ -374,10 +380,90 @@ static tdn_status make_sections(builder *b, tdn_plan *plan)
     return TDN_OK;
 }
 
-static double max_weights(const tdn_build_options *o)
+/* ---- The choice of kernels ------------------------------------------------------------------- */
+
+static int64_t budget_ms(const tdn_build_options *o)
 {
-    return o->max_weights > 0 ? o->max_weights : MAX_WEIGHTS;
+    static const int64_t by_level[] = {0, 500, 1000, 3000, 15000, TDN_TUNE_NO_LIMIT};
+    if (o->optimization_level == 0 || o->build_budget == 0)
+        return by_level[o->optimization_level];
+    return o->build_budget < 1e6 ? (int64_t)(o->build_budget * 1e3) + 1 : TDN_TUNE_NO_LIMIT;
 }
+
+static void tune_progress(void *user, const char *what, double fraction)
+{
+    const builder *b = user;
+    progress(b, 3, what, fraction);
+}
+
+/* Which targets can be timed; the log says which cannot. */
+static void find_present(const builder *b, bool *is_present)
+{
+    char line[160];
+    const uint64_t isa = tdn_backends[0]->detect();
+    for (int t = 0; t < b->n_targets; t++) {
+        is_present[t] = (b->targets[t]->isa & ~isa) == 0;
+        if (is_present[t] || !b->o->log)
+            continue;
+        snprintf(line, sizeof line,
+                 "target %s: this machine cannot run it, so kernels are chosen by estimate",
+                 b->targets[t]->name);
+        b->o->log(b->o->log_user, TDN_LOG_INFO, line);
+    }
+}
+
+static tdn_status read_cache(builder *b, tdn_timing_cache *cache)
+{
+    char line[300];
+    TDN_TRY(tdn_timing_cache_read(cache, b->o->timing_cache, b->error));
+    if (cache->n_damaged && b->o->log) {
+        snprintf(line, sizeof line, "%.200s: %zu lines that are no times are left out",
+                 b->o->timing_cache, cache->n_damaged);
+        b->o->log(b->o->log_user, TDN_LOG_WARNING, line);
+    }
+    return TDN_OK;
+}
+
+static tdn_status tune(builder *b, const tdn_tune_options *to)
+{
+    tdn_tune_result r;
+    TDN_TRY(tdn_tune(&b->choices, to, &r, b->error));
+    if (to->cache && to->cache->changed)
+        TDN_TRY(tdn_timing_cache_write(to->cache, b->o->timing_cache, b->error));
+    if (r.n_timed)
+        b->tuning = tdn_arena_printf(b->arena, "%u of %u steps by time, %d threads on %s",
+                                     r.n_timed, r.n_steps, r.n_threads, r.cpu);
+    return b->tuning ? TDN_OK : tdn_fail_nomem(b->error, "tuning");
+}
+
+static tdn_status choose(builder *b)
+{
+    bool is_present[MAX_TARGETS];
+    tdn_timing_cache cache = {.arena = b->arena};
+    const tdn_tune_options to = {.budget_ms = budget_ms(b->o),
+                                 .n_threads = b->o->n_threads,
+                                 .n_targets = b->n_targets,
+                                 .is_present = is_present,
+                                 .cache = b->o->timing_cache ? &cache : NULL,
+                                 .allocator = b->model->allocator,
+                                 .log = b->o->log,
+                                 .log_user = b->o->log_user,
+                                 .progress = tune_progress,
+                                 .progress_user = b};
+    b->tuning = "by estimate";
+    if (to.budget_ms > 0) {
+        find_present(b, is_present);
+        if (to.cache)
+            TDN_TRY(read_cache(b, &cache));
+        TDN_TRY(tune(b, &to));
+    }
+    TDN_TRY(tdn_choices_decide(&b->choices, b->o->max_weights > 0 ? b->o->max_weights : MAX_WEIGHTS,
+                               b->error));
+    tdn_tune_log(&b->choices, &to);
+    return TDN_OK;
+}
+
+/* ---- All of it ------------------------------------------------------------------------------- */
 
 static tdn_status compile(builder *b, void **bytes, size_t *size)
 {
@@ -393,7 +479,8 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
         TDN_TRY(optimize_set(b, i));
     for (int i = 0; i < b->n_sets; i++)
         TDN_TRY(collect_set(b, i));
-    TDN_TRY(tdn_choices_decide(&b->choices, max_weights(b->o), b->error));
+    progress(b, 3, "Compiling", 0);
+    TDN_TRY(choose(b));
     for (int i = 0; i < b->n_sets; i++)
         TDN_TRY(compile_set(b, i));
     progress(b, 4, "Writing the plan", 0);
@@ -402,6 +489,7 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
         {"model_sha256", tdn_model_digest(b->model)},
         {"version", tdn_version()},
         {"precision", "fp32"},
+        {"kernels", b->tuning},
         {"flags", b->o->flags ? b->o->flags : ""},
     };
     tdn_plan plan = {.input_names = b->input_names,

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * tendon build: a model in, a plan out, phase by phase. The compiler reports phases 2 to 4 of 5;
- * parsing before it and the summary after it are this file's. With several programs the compiler
- * goes back to an earlier phase, so a line is printed for every stretch of one phase, each with its
- * own time.
+ * parsing before it and the summary after it are this file's. A line is printed for every phase,
+ * with its time; on a terminal a bar shows what the phase is at.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -75,7 +74,9 @@ static void show_progress(void *user, int phase, int n_phases, const char *what,
         phase_end(p);
         phase_begin(p, phase, what);
     }
-    tdn_term_bar(p->term, p->title, fraction);
+    char title[96]; /* of what a phase is at; the phase's own is the one that it began with */
+    snprintf(title, sizeof title, "[%d/%d] %s...", phase, p->n, what);
+    tdn_term_bar(p->term, title, fraction);
 }
 
 /* After a failure the next line is stderr's. */

@@ -45,6 +45,12 @@
 const tdn_opt tdn_compile_opts[] = {
     PRECISION,
     LEVEL,
+    {"build-budget", 0, TDN_OPT_REAL, AT(build_budget), "SECONDS",
+     "for timing kernels (3 at level 3)", 0, 1000000},
+    {"timingCacheFile", 0, TDN_OPT_TEXT, AT(timing_cache), "FILE",
+     "keep the times of kernels for the next build", 0, 0},
+    {"max-weights", 0, TDN_OPT_REAL, AT(max_weights), "RATIO",
+     "let weights grow so much for speed (2)", 1, 1000},
     {"target", 0, TDN_OPT_LIST, AT(targets), "NAME", "a CPU to compile for (native); repeatable", 0,
      0},
     SHAPES,
@@ -75,6 +81,9 @@ const tdn_opt tdn_compile_few_opts[] = {
     VERBOSE,
     {"target", 0, TDN_OPT_LIST, AT(targets), NULL, NULL, 0, 0},
     {"optimization-level", 0, TDN_OPT_INT, AT(level), NULL, NULL, 0, 5},
+    {"timingCacheFile", 0, TDN_OPT_TEXT, AT(timing_cache), NULL, NULL, 0, 0},
+    {"build-budget", 0, TDN_OPT_REAL, AT(build_budget), NULL, NULL, 0, 1000000},
+    {"max-weights", 0, TDN_OPT_REAL, AT(max_weights), NULL, NULL, 1, 1000},
     {"dump", 0, TDN_OPT_TEXT, AT(dump), NULL, NULL, 0, 0},
 };
 const int tdn_n_compile_few_opts = sizeof tdn_compile_few_opts / sizeof tdn_compile_few_opts[0];
@@ -271,6 +280,8 @@ static const char *flags_text(const tdn_compile_args *args, tdn_arena *arena)
                                   args->precision, (long long)args->level);
     if (args->workspace > 0 && text)
         text = tdn_arena_printf(arena, "%s --workspace=%g", text, args->workspace);
+    if (args->max_weights > 0 && text)
+        text = tdn_arena_printf(arena, "%s --max-weights=%g", text, args->max_weights);
     for (size_t k = 0; k < sizeof lists / sizeof lists[0]; k++)
         for (int i = 0; i < lists[k].list->n && text; i++)
             text =
@@ -326,6 +337,9 @@ tdn_status tdn_compile_prepare(const tdn_compile_args *args, const tdn_model *mo
     options->targets = args->targets.items;
     options->n_targets = args->targets.n;
     options->workspace = (uint64_t)(args->workspace * (double)(1 << 30));
+    options->max_weights = args->max_weights;
+    options->build_budget = args->build_budget;
+    options->timing_cache = args->timing_cache;
     options->dump = args->dump;
     options->log = tdn_log_line;
     options->log_user = sink;

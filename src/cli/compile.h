@@ -16,6 +16,8 @@ typedef struct tdn_compile_args {
     const char *precision;
     int64_t level, threads;
     double workspace; /* GiB, 0: no limit */
+    double max_weights, build_budget; /* 0: the compiler's default */
+    const char *timing_cache;
     tdn_opt_list targets, shapes, min_shapes, opt_shapes, max_shapes, states;
     const char *dump;
     const char *operators; /* a shared library of the user's own */

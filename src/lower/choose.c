@@ -43,7 +43,7 @@ typedef struct decision {
 
 /* ---- Times and bytes ------------------------------------------------------------------------- */
 
-double tdn_candidate_time(const tdn_choice *choice, const tdn_candidate *k, double ns_per_cost)
+static double time_of(const tdn_choice *choice, const tdn_candidate *k, double ns_per_cost)
 {
     return choice->timed ? (double)k->ns : (double)k->cost * ns_per_cost;
 }
@@ -78,16 +78,16 @@ static void unite_blobs(tdn_choices *c)
     for (uint32_t i = 0; i < c->n_blobs; i++)
         if (n == 0 || by_blob(&c->blobs[n - 1], &c->blobs[i]) != 0)
             c->blobs[n++] = c->blobs[i];
-    c->n_blobs = n;
+    c->n_blobs = c->n_united = n;
 }
 
-size_t tdn_choices_plain_size(const tdn_choices *c, int32_t target)
+size_t tdn_choices_plain_size(tdn_choices *c, int32_t target)
 {
     size_t size = 0;
+    if (c->n_united != c->n_blobs)
+        unite_blobs(c);
     for (uint32_t i = 0; i < c->n_blobs; i++)
-        if (c->blobs[i].target == target &&
-            (i == 0 || by_blob(&c->blobs[i - 1], &c->blobs[i]) != 0))
-            size += c->blobs[i].size;
+        size += c->blobs[i].target == target ? c->blobs[i].size : 0;
     return size;
 }
 
@@ -112,8 +112,7 @@ static const tdn_candidate *fastest(const decision *d, const tdn_choice *s,
         const tdn_candidate *k = &s->candidates[i];
         if (k->refused || !same_blob(k, like))
             continue;
-        if (!best || tdn_candidate_time(s, k, d->ns_per_cost) <
-                         MARGIN * tdn_candidate_time(s, best, d->ns_per_cost))
+        if (!best || time_of(s, k, d->ns_per_cost) < MARGIN * time_of(s, best, d->ns_per_cost))
             best = k;
     }
     return best;
@@ -124,8 +123,7 @@ static const tdn_candidate *would_use(const decision *d, const tdn_choice *s,
                                       const tdn_candidate *to)
 {
     const tdn_candidate *now = &s->candidates[s->chosen], *then = fastest(d, s, to);
-    return then && tdn_candidate_time(s, then, d->ns_per_cost) <
-                       MARGIN * tdn_candidate_time(s, now, d->ns_per_cost)
+    return then && time_of(s, then, d->ns_per_cost) < MARGIN * time_of(s, now, d->ns_per_cost)
                ? then
                : now;
 }
@@ -152,8 +150,8 @@ static double unit_saves(const decision *d, const unit *u, const tdn_candidate *
     double saved = 0;
     for (uint32_t i = 0; i < u->n; i++) {
         const tdn_choice *s = member(d, u, i);
-        saved += tdn_candidate_time(s, &s->candidates[s->chosen], d->ns_per_cost) -
-                 tdn_candidate_time(s, would_use(d, s, to), d->ns_per_cost);
+        saved += time_of(s, &s->candidates[s->chosen], d->ns_per_cost) -
+                 time_of(s, would_use(d, s, to), d->ns_per_cost);
     }
     return saved;
 }
@@ -299,7 +297,6 @@ tdn_status tdn_choices_decide(tdn_choices *c, double max_ratio, tdn_error *error
     d.units = tdn_arena_alloc(c->arena, (size_t)c->n + 1, sizeof *d.units);
     if (!items || !d.members || !d.units)
         return tdn_fail_nomem(error, "the choice of kernels");
-    unite_blobs(c);
     int32_t n_targets = 0;
     for (uint32_t i = 0; i < c->n; i++)
         n_targets = c->items[i].target >= n_targets ? c->items[i].target + 1 : n_targets;

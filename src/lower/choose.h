@@ -57,6 +57,7 @@ typedef struct tdn_choices {
     tdn_choice *items; /* in the order of the walks */
     tdn_choice_blob *blobs;
     uint32_t n, capacity, n_blobs, blobs_capacity;
+    uint32_t n_united; /* the first blobs are sorted, each there once */
 } tdn_choices;
 
 /* Collects the step of this group. *made is variant 0, dry. As the family's make; of variants other
@@ -76,10 +77,7 @@ uint64_t tdn_blob_name(const tdn_view *weights, const tdn_kernel *kernel, size_t
  * most time. The same candidates, times and ratio give the same choices.
  */
 tdn_status tdn_choices_decide(tdn_choices *choices, double max_ratio, tdn_error *error);
-/* Bytes of a target's weights: with variant 0 everywhere, or as chosen. */
-size_t tdn_choices_plain_size(const tdn_choices *choices, int32_t target);
-/* The time of a candidate in ns, measured or estimated; for logs. */
-double tdn_candidate_time(const tdn_choice *choice, const tdn_candidate *candidate,
-                          double ns_per_cost);
+/* Bytes of a target's weights with variant 0 everywhere. */
+size_t tdn_choices_plain_size(tdn_choices *choices, int32_t target);
 
 #endif
