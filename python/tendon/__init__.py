@@ -110,13 +110,16 @@ def _shape_set(shapes):
 
 def _build_options(
     *, shapes=None, min_shapes=None, opt_shapes=None, max_shapes=None, states=None, targets=None, precision="fp32",
-    optimization_level=3, threads=None, workspace=0, dump=None, log, progress,
+    optimization_level=3, build_budget=0, timing_cache=None, max_weights=0, threads=None, workspace=0, dump=None,
+    log, progress,
 ):  # fmt: skip
     precisions = ("fp32", "fp16", "int8")
     if precision not in precisions:
         raise ArgumentError(f"precision {precision!r} is not one of {', '.join(precisions)}")
     o = _c.BuildOptions(precisions.index(precision), optimization_level, _threads(threads))
     o.workspace, o.dump, o.log, o.progress = workspace, dump and _c.encode(dump), log, progress
+    o.build_budget, o.max_weights = build_budget, max_weights
+    o.timing_cache = timing_cache and os.fsencode(timing_cache)
     names = [_c.encode(name) for name in ([targets] if isinstance(targets, str) else targets or [])]
     o.targets, o.n_targets = (ctypes.c_char_p * len(names))(*names), len(names)
     sets = [_shape_set(s) for s in ([shapes] if isinstance(shapes, dict) else shapes or [])]
@@ -170,6 +173,7 @@ def build(model, plan=None, **options):
     states              {"h_in": "h_out"}: after a run the input takes the output's value
     targets             names of CPUs, e.g. ["x86-64-v3", "x86-64-v4"]; the native one if not given
     precision, optimization_level (0..5), threads, workspace (bytes), dump     as `tendon build` takes them
+    build_budget (seconds), timing_cache (a file), max_weights (a ratio)       likewise; 0: as the level says, and 2
     progress, log       called with (phase, n_phases, what, fraction), and with (level, line)
     """
     made = _Model(_source(model)).build(plan, **options)

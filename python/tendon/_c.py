@@ -213,6 +213,9 @@ class BuildOptions(Sized):
         ("log_user", c_void_p),
         ("progress", ProgressFn),
         ("progress_user", c_void_p),
+        ("max_weights", c_double),
+        ("build_budget", c_double),
+        ("timing_cache", c_char_p),
     ]
 
 

@@ -60,6 +60,9 @@ static void progress(const builder *b, int phase, const char *what, double fract
 static tdn_status check_options(builder *b)
 {
     const tdn_build_options *o = b->o;
+    if (o->struct_size < sizeof *o)
+        return tdn_fail(b->error, TDN_E_ARG, "options of size %u: use TDN_BUILD_OPTIONS_INIT",
+                        o->struct_size);
     if (o->precision != TDN_PRECISION_FP32)
         return tdn_fail(b->error, TDN_E_UNSUPPORTED,
                         "this version builds float32 engines only: use --precision fp32");

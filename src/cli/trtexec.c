@@ -117,6 +117,7 @@ static void prepare_compile(job *j, double workspace_gib)
     j->compile = (tdn_compile_args)TDN_COMPILE_ARGS_INIT;
     j->compile.precision = a->int8 ? "int8" : a->fp16 ? "fp16" : "fp32";
     j->compile.level = a->level;
+    j->compile.timing_cache = a->timing_cache;
     j->compile.threads = a->n_threads;
     j->compile.workspace = workspace_gib;
     j->compile.verbose = a->verbose;
@@ -189,7 +190,7 @@ static tdn_status load_engine(job *j, tdn_error *error)
     if (a->onnx)
         tdn_trtexec_say('W', "--onnx=%s is not used: the engine is loaded", a->onnx);
     if (a->fp16 || a->int8 || a->min_shapes || a->opt_shapes || a->max_shapes || a->memory_pools ||
-        a->workspace_mib > 0 || a->level != 3)
+        a->workspace_mib > 0 || a->timing_cache || a->level != 3)
         tdn_trtexec_say('W', "flags for building change nothing: the engine is built already");
     j->compile = (tdn_compile_args)TDN_COMPILE_ARGS_INIT;
     j->compile.threads = a->n_threads;

@@ -38,6 +38,7 @@ static const tdn_opt build_opts[] = {
          "limit of the memory for activations (MiB)"),
     REAL("workspace", workspace_mib, NULL, 0, 1 << 30, NULL),
     INT("builderOptimizationLevel", level, 0, 5, "effort of the compiler, 0 to 5 (3)"),
+    TEXT("timingCacheFile", timing_cache, "FILE", "keep the times of kernels for the next build"),
     FLAG("fp16", fp16, "precision, as tendon build has it"),
     FLAG("int8", int8, NULL),
     TEXT("profilingVerbosity", verbosity, "layer_names_only|detailed|none",
@@ -98,7 +99,6 @@ typedef struct other {
 static const char no_gpu[] = "a CPU has none of it";
 static const char no_search[] = "the compiler searches in its own way: --builderOptimizationLevel";
 static const char no_transfer[] = "there are no transfers: engine and data share the memory";
-static const char no_cache[] = "there is no such cache, and none is written";
 static const char no_runtime[] = "there is one run time, libtendon";
 static const char no_streaming[] = "weights are read where the plan holds them";
 static const char fp32_only[] = "not there yet: engines are float32";
@@ -144,10 +144,9 @@ static const other others[] = {
     {"precisionConstraints", true, NULL, no_types},
     {"layerPrecisions", true, "", fp32_only},
     {"layerOutputTypes", true, "", fp32_only},
-    {"timingCacheFile", true, NULL, no_cache},
-    {"noBuilderCache", false, NULL, no_cache},
-    {"noCompilationCache", false, NULL, no_cache},
-    {"errorOnTimingCacheMiss", false, "", "there is no timing cache: every build would miss it"},
+    {"noBuilderCache", false, NULL, "there is no cache but that of --timingCacheFile"},
+    {"noCompilationCache", false, NULL, "kernels are compiled already, and none is cached"},
+    {"errorOnTimingCacheMiss", false, "", "what a timing cache lacks is timed and added"},
     {"refit", false, "", no_refit},
     {"refitFromOnnx", true, "", no_refit},
     {"stripWeights", false, "", no_refit},

@@ -16,6 +16,7 @@
 #include "base/status.h"
 #include "lower/choose.h"
 
+enum { MAX_SCALES = 64 };
 #define MARGIN 0.98
 #define NS_PER_COST 0.02 /* 50 multiply-adds a nanosecond; where nothing was timed */
 
@@ -37,28 +38,66 @@ typedef struct decision {
     uint32_t *members; /* steps by target and weights */
     unit *units;
     uint32_t n_units;
-    double ns_per_cost;
     int64_t bytes_left;
 } decision;
 
 /* ---- Times and bytes ------------------------------------------------------------------------- */
 
-static double time_of(const tdn_choice *choice, const tdn_candidate *k, double ns_per_cost)
+/* Nanoseconds of the cost of a family's variant, over the steps that are timed. */
+typedef struct scale {
+    const tdn_family *family; /* NULL: of all */
+    int32_t variant;
+    double ns, cost;
+} scale;
+
+static void add_to_scale(scale *scales, int *n, const tdn_family *family, const tdn_candidate *k)
 {
-    return choice->timed ? (double)k->ns : (double)k->cost * ns_per_cost;
+    int i = 0;
+    while (i < *n && (scales[i].family != family || scales[i].variant != k->variant))
+        i++;
+    if (i == MAX_SCALES || k->refused || k->cost <= 0)
+        return;
+    if (i == *n)
+        scales[(*n)++] = (scale){.family = family, .variant = k->variant};
+    scales[i].ns += (double)k->ns;
+    scales[i].cost += (double)k->cost;
 }
 
-static double scale_of(const tdn_choices *c, int32_t target)
+/* Its own scale, else variant 0's of the family, which what is alike is measured in, else all's. */
+static double scale_of(const scale *scales, int n, const tdn_family *family, int32_t variant)
 {
-    double ns = 0, cost = 0;
+    double best = NS_PER_COST;
+    int rank = 0;
+    for (int i = 0; i < n; i++) {
+        const int r = scales[i].family != family     ? 1
+                      : scales[i].variant == variant ? 3
+                      : scales[i].variant == 0       ? 2
+                                                     : 0;
+        if (r > rank) {
+            rank = r;
+            best = scales[i].ns / scales[i].cost;
+        }
+    }
+    return best;
+}
+
+static void set_times(tdn_choices *c, int32_t target)
+{
+    scale scales[MAX_SCALES];
+    int n = 0;
     for (uint32_t i = 0; i < c->n; i++) {
         const tdn_choice *s = &c->items[i];
-        if (s->target != target || !s->timed)
-            continue;
-        ns += (double)s->candidates[0].ns;
-        cost += (double)s->candidates[0].cost;
+        for (int32_t k = 0; s->target == target && s->timed && k < s->n_candidates; k++)
+            add_to_scale(scales, &n, s->family, &s->candidates[k]);
     }
-    return ns > 0 && cost > 0 ? ns / cost : NS_PER_COST;
+    for (uint32_t i = 0; i < c->n; i++) {
+        const tdn_choice *s = &c->items[i];
+        for (int32_t k = 0; s->target == target && k < s->n_candidates; k++) {
+            tdn_candidate *x = &s->candidates[k];
+            x->time = s->timed ? (double)x->ns
+                               : (double)x->cost * scale_of(scales, n, s->family, x->variant);
+        }
+    }
 }
 
 static int by_blob(const void *a, const void *b)
@@ -104,28 +143,24 @@ static tdn_choice *member(const decision *d, const unit *u, uint32_t i)
 }
 
 /* The fastest candidate with the blob of `like`, or NULL; the first of equals. */
-static const tdn_candidate *fastest(const decision *d, const tdn_choice *s,
-                                    const tdn_candidate *like)
+static const tdn_candidate *fastest(const tdn_choice *s, const tdn_candidate *like)
 {
     const tdn_candidate *best = NULL;
     for (int32_t i = 0; i < s->n_candidates; i++) {
         const tdn_candidate *k = &s->candidates[i];
         if (k->refused || !same_blob(k, like))
             continue;
-        if (!best || time_of(s, k, d->ns_per_cost) < MARGIN * time_of(s, best, d->ns_per_cost))
+        if (!best || k->time < MARGIN * best->time)
             best = k;
     }
     return best;
 }
 
 /* What member s would use when its unit goes to the blob of `to`. */
-static const tdn_candidate *would_use(const decision *d, const tdn_choice *s,
-                                      const tdn_candidate *to)
+static const tdn_candidate *would_use(const tdn_choice *s, const tdn_candidate *to)
 {
-    const tdn_candidate *now = &s->candidates[s->chosen], *then = fastest(d, s, to);
-    return then && time_of(s, then, d->ns_per_cost) < MARGIN * time_of(s, now, d->ns_per_cost)
-               ? then
-               : now;
+    const tdn_candidate *now = &s->candidates[s->chosen], *then = fastest(s, to);
+    return then && then->time < MARGIN * now->time ? then : now;
 }
 
 /* Bytes of the distinct blobs that a unit uses, now or after a move. */
@@ -134,11 +169,11 @@ static int64_t unit_bytes(const decision *d, const unit *u, const tdn_candidate 
     int64_t bytes = 0;
     for (uint32_t i = 0; i < u->n; i++) {
         const tdn_choice *s = member(d, u, i);
-        const tdn_candidate *k = to ? would_use(d, s, to) : &s->candidates[s->chosen];
+        const tdn_candidate *k = to ? would_use(s, to) : &s->candidates[s->chosen];
         bool again = false;
         for (uint32_t j = 0; j < i && !again; j++) {
             const tdn_choice *other = member(d, u, j);
-            again = same_blob(k, to ? would_use(d, other, to) : &other->candidates[other->chosen]);
+            again = same_blob(k, to ? would_use(other, to) : &other->candidates[other->chosen]);
         }
         bytes += again ? 0 : (int64_t)k->packed_size;
     }
@@ -150,8 +185,7 @@ static double unit_saves(const decision *d, const unit *u, const tdn_candidate *
     double saved = 0;
     for (uint32_t i = 0; i < u->n; i++) {
         const tdn_choice *s = member(d, u, i);
-        saved += time_of(s, &s->candidates[s->chosen], d->ns_per_cost) -
-                 time_of(s, would_use(d, s, to), d->ns_per_cost);
+        saved += s->candidates[s->chosen].time - would_use(s, to)->time;
     }
     return saved;
 }
@@ -203,7 +237,7 @@ static void apply(const decision *d, unit *u)
 {
     for (uint32_t i = 0; i < u->n; i++) {
         tdn_choice *s = member(d, u, i);
-        s->chosen = (int32_t)(would_use(d, s, u->best.blob) - s->candidates);
+        s->chosen = (int32_t)(would_use(s, u->best.blob) - s->candidates);
     }
     u->stale = true;
 }
@@ -283,7 +317,7 @@ static void decide_target(decision *d, item *items, int32_t target, double max_r
             items[n++] = (item){d->c->items[i].weights, i};
     make_units(d, items, n);
     choose_plain(d, n);
-    d->ns_per_cost = scale_of(d->c, target);
+    set_times(d->c, target);
     const double more = (double)tdn_choices_plain_size(d->c, target) * (max_ratio - 1);
     d->bytes_left = more > 0 ? (more < 1e18 ? (int64_t)more : (int64_t)1e18) : 0;
     spend(d);

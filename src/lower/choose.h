@@ -29,6 +29,7 @@ typedef struct tdn_candidate {
     size_t packed_size;
     int64_t cost; /* estimated, as the family says */
     int64_t ns;   /* measured; 0: not */
+    double time; /* ns that the choice goes by: measured, or the cost on the measured ones' scale */
 } tdn_candidate;
 
 /* A step and its candidates, variant 0 first. No candidates: the family does not take the step. */

@@ -20,11 +20,12 @@
 
 enum {
     MIN_ROUNDS = 3,
-    MAX_ROUNDS = 25,
-    ENOUGH_NS = 3000000, /* of runs of one candidate, beyond MIN_ROUNDS */
+    MAX_ROUNDS = 100,
+    ENOUGH_NS = 2000000, /* of runs of one candidate, beyond MIN_ROUNDS */
+    LONG_NS = 1000000,   /* so long a run is hardly twice as slow by chance */
     MAX_SHAPE = 200
 };
-/* Behind the best by this factor after so many rounds, a candidate stops. */
+/* Behind the best by this factor, a candidate stops: after a long run, or after MIN_ROUNDS. */
 #define BEHIND_FIRST 2.0
 #define BEHIND_LATER 1.15
 
@@ -254,15 +255,16 @@ static int64_t best_of(const tdn_choice *s)
 /* Stops who is behind, and who has run enough; false when nobody runs any more. */
 static bool thin_out(const tdn_choice *s, state *states, int round)
 {
-    const double limit =
-        (double)best_of(s) * (round + 1 < MIN_ROUNDS ? BEHIND_FIRST : BEHIND_LATER);
+    const bool early = round + 1 < MIN_ROUNDS;
+    const double limit = (double)best_of(s) * (early ? BEHIND_FIRST : BEHIND_LATER);
     int n = 0, n_near = 0;
     for (int32_t i = 0; i < s->n_candidates; i++) {
         state *st = &states[i];
-        st->stopped |= s->candidates[i].refused || (double)s->candidates[i].ns > limit ||
-                       (round + 1 >= MIN_ROUNDS && st->spent > ENOUGH_NS);
+        const int64_t ns = s->candidates[i].ns;
+        const bool behind = (double)ns > limit && (!early || ns > LONG_NS);
+        st->stopped |= s->candidates[i].refused || behind || (!early && st->spent > ENOUGH_NS);
         n += !st->stopped;
-        n_near += (double)s->candidates[i].ns <= limit;
+        n_near += !s->candidates[i].refused && !behind;
     }
     return n > 0 && n_near > 1; /* one alone needs no second look */
 }

@@ -59,6 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     void *plan;
     size_t plan_size;
     build.workspace = CAP;
+    build.optimization_level = 0; /* the same way each time */
     if (tdn_model_load_memory(&model, data, size, NULL, &options, &error) != TDN_OK)
         return 0;
     const tdn_status status = tdn_build(model, &build, &plan, &plan_size, &error);

@@ -489,7 +489,7 @@ ACCEPTED = """
     --noTF32 --avgTiming=8 --maxTactics=3 --tilingOptimizationLevel=1 --l2LimitForTiling=1 --maxAuxStreams=2
     --tacticSources=+EDGE_MASK_CONVOLUTIONS,-JIT_CONVOLUTIONS --heuristic --directIO --sparsity=enable
     --inputIOFormats=fp32:chw,fp32:chw --outputIOFormats=chw --stronglyTyped --explicitBatch --precisionConstraints=obey
-    --timingCacheFile=t.cache --noBuilderCache --noCompilationCache --allowWeightStreaming --weightStreamingBudget=-1
+    --noBuilderCache --noCompilationCache --allowWeightStreaming --weightStreamingBudget=-1
     --excludeLeanRuntime --useRuntime=lean --leanDLLPath=x --hardwareCompatibilityLevel=none
     --runtimePlatform=SameAsBuild --profile=0 --useProfile=0 --dumpOptimizationProfile --preview=+x
     --decomposableAttentions=a --distributiveIndependence --tempdir=/tmp --tempfileControls=in_memory:allow
@@ -513,8 +513,8 @@ REFUSED = """
 """.split()
 ACTED_ON = """
     --onnx --saveEngine --loadEngine --minShapes --optShapes --maxShapes --shapes --memPoolSize --workspace
-    --builderOptimizationLevel --fp16 --int8 --profilingVerbosity --loadInputs --iterations --warmUp --duration
-    --sleepTime --idleTime --useSpinWait --noSpinWait --skipInference --buildOnly --timeDeserialize
+    --builderOptimizationLevel --timingCacheFile --fp16 --int8 --profilingVerbosity --loadInputs --iterations --warmUp
+    --duration --sleepTime --idleTime --useSpinWait --noSpinWait --skipInference --buildOnly --timeDeserialize
     --getPlanVersionOnly --cpuThreads --avgRuns --percentile --dumpOutput --dumpProfile --dumpLayerInfo --exportTimes
     --exportOutput --exportProfile --exportLayerInfo --verbose
 """.split()
