@@ -196,6 +196,11 @@ static tdn_status build_checked(build_args *args, const tdn_operands *operands, 
     if (!args->engine)
         return tdn_fail(error, TDN_E_ARG, "where does the plan go? add -o FILE.plan");
     TDN_TRY(tdn_cmd_check_output(args->engine, args->onnx, error));
+    const char *cache = args->compile.timing_cache;
+    if (cache && strcmp(cache, args->engine) == 0)
+        return tdn_fail(error, TDN_E_ARG, "'%s' is to be the plan and the timing cache", cache);
+    if (cache)
+        TDN_TRY(tdn_cmd_check_output(cache, args->onnx, error));
     tdn_term term = tdn_term_of(stderr);
     phases p = {.term = &term, .n = 5};
     tdn_arena *arena = tdn_arena_create(NULL);

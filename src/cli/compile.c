@@ -282,6 +282,8 @@ static const char *flags_text(const tdn_compile_args *args, tdn_arena *arena)
         text = tdn_arena_printf(arena, "%s --workspace=%g", text, args->workspace);
     if (args->max_weights > 0 && text)
         text = tdn_arena_printf(arena, "%s --max-weights=%g", text, args->max_weights);
+    if (args->build_budget > 0 && text)
+        text = tdn_arena_printf(arena, "%s --build-budget=%g", text, args->build_budget);
     for (size_t k = 0; k < sizeof lists / sizeof lists[0]; k++)
         for (int i = 0; i < lists[k].list->n && text; i++)
             text =

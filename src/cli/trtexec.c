@@ -74,11 +74,9 @@ static tdn_status check_files(const tdn_trtexec_args *a, tdn_error *error)
 {
     const struct {
         const char *flag, *path;
-    } outputs[] = {{"saveEngine", a->save_engine},
-                   {"exportTimes", a->export_times},
-                   {"exportOutput", a->export_output},
-                   {"exportProfile", a->export_profile},
-                   {"exportLayerInfo", a->export_layers}};
+    } outputs[] = {{"saveEngine", a->save_engine},       {"timingCacheFile", a->timing_cache},
+                   {"exportTimes", a->export_times},     {"exportOutput", a->export_output},
+                   {"exportProfile", a->export_profile}, {"exportLayerInfo", a->export_layers}};
     const char *path = a->load_engine ? a->load_engine : a->onnx;
     enum { N = sizeof outputs / sizeof outputs[0] };
     for (int i = 0; i < N; i++) {

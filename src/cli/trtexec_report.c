@@ -54,7 +54,8 @@ static void print_build_options(const tdn_trtexec_args *a, double workspace_gib)
         tdn_trtexec_say('I', "Memory Pools: workspace: default");
     tdn_trtexec_say('I', "Precision: %s", a->int8 ? "INT8" : a->fp16 ? "FP16" : "FP32");
     tdn_trtexec_say('I', "builderOptimizationLevel: %lld", (long long)a->level);
-    tdn_trtexec_say('I', "Timing cache: %s", or_none(a->timing_cache, ""));
+    tdn_trtexec_say('I', "timingCacheMode: %s", a->timing_cache ? "global" : "local");
+    tdn_trtexec_say('I', "timingCacheFile: %s", or_none(a->timing_cache, ""));
     tdn_trtexec_say('I', "Save engine: %s", or_none(a->save_engine, ""));
     tdn_trtexec_say('I', "Load engine: %s", or_none(a->load_engine, ""));
     tdn_trtexec_say('I', "Profiling verbosity: %s", a->verbosity);

@@ -178,6 +178,7 @@ def test_a_building_command(models, tmp_path):
         "--optShapes=emg:2x200x16",
         "--maxShapes=emg:4x200x16",
         "--useCudaGraph",
+        f"--timingCacheFile={tmp_path}/t.cache",
         *QUICK,
     )
     built = next(line for line in log.lines if line.startswith("Engine built in "))
@@ -189,6 +190,7 @@ def test_a_building_command(models, tmp_path):
     # The plan is the one that `tendon build` makes, and takes every batch of the range.
     shapes = [f"--{m}-shapes=emg:{n}x200x16" for m, n in (("min", 1), ("opt", 2), ("max", 4))]
     line = [TENDON, "build", f"{models}/emg.onnx", "-o", f"{tmp_path}/same.plan", "--workspace=4", *shapes]
+    line += [f"--timingCacheFile={tmp_path}/t.cache"]
     subprocess.run(line, check=True, capture_output=True)
     assert (tmp_path / "m.plan").read_bytes() == (tmp_path / "same.plan").read_bytes()
     for n in (1, 3, 4):
