@@ -333,11 +333,12 @@ static double measure(const tdn_kernel *k, const tdn_call *call, size_t n_tiles)
     return sum < best ? sum : best;
 }
 
-static void run_case(size_t c, const tdn_family *family, const tdn_kernel *k)
+static void run_case(size_t c, const tdn_family *family, const tdn_kernel *k, int variant)
 {
     tdn_error error;
     bench b = {.arena = tdn_arena_create(NULL)};
-    b.group = (tdn_group){.in = b.in, .out = b.out, .extra = b.extra, .n_out = 1};
+    b.group =
+        (tdn_group){.in = b.in, .out = b.out, .extra = b.extra, .n_out = 1, .variant = variant};
     cases[c].set(&b);
     tdn_made made;
     if (!family->make(&made, &b.group, k->isa, b.arena, &error) && made.kernel == k) {
@@ -359,7 +360,9 @@ static void run_case(size_t c, const tdn_family *family, const tdn_kernel *k)
         const tdn_call call = {made.args, in, b.out, n_in, 1, scratch};
         const double ns = measure(k, &call, work.n_tiles), rate = (double)work.flops / ns,
                      peak = peak_of(k->name);
-        printf("%-20s %-28s %10.2f us %5zu tiles %8.1f GFLOP/s %5.1f %% %8.1f GB/s\n", k->name,
+        char name[64];
+        snprintf(name, sizeof name, variant ? "%s/%d" : "%s", k->name, variant);
+        printf("%-20s %-28s %10.2f us %5zu tiles %8.1f GFLOP/s %5.1f %% %8.1f GB/s\n", name,
                cases[c].name, ns / 1e3, work.n_tiles, rate, peak > 0 ? 100 * rate / peak : 0,
                (double)b.bytes / ns);
         fflush(stdout);
@@ -382,7 +385,8 @@ int main(int argc, char **argv)
         for (const tdn_kernel *k = family->kernels; k->name; k++)
             if (k->run && !(k->isa & ~isa) &&
                 (strstr(k->name, part) || strstr(cases[c].name, part)))
-                run_case(c, family, k);
+                for (int v = 0; v == 0 || v < family->n_variants; v++)
+                    run_case(c, family, k, v);
     }
     return 0;
 }

@@ -3,19 +3,22 @@
  * Family conv, channels last: a matrix product whose rows are output pixels. No im2col: for every
  * tap a row is a pointer to c contiguous channels of the input, or to zeros for padding. Where c is
  * small (an image's first layer), the taps along w, contiguous in memory, are one longer tap.
- * Depthwise convolutions (group == c == m) have a kernel of their own.
+ * Depthwise convolutions (group == c == m) have a kernel of their own. Variants beyond 0 are
+ * Winograd's (wino.h).
  *
  * Packed weights: [group][panel][tap][k][nr], then k zeros. Depthwise: [tap][c].
  */
 #include <string.h>
 
 #include "backend/cpu/matrix.h"
+#include "backend/cpu/wino.h"
 
 enum {
     MERGE_CHANNELS = 16,
     MAX_PARAMETER = 1 << 20,
     MAX_BORDER_FLOATS = 1 << 18,
-    DEPTHWISE_TILE_FLOPS = 1 << 17
+    DEPTHWISE_TILE_FLOPS = 1 << 17,
+    WEIGHT_BYTE_FLOPS = 2 /* operations in the time that a byte of weights costs, mostly hidden */
 };
 
 static bool is_depthwise(const tdn_conv_desc *d, const tdn_view *x, const tdn_view *out)
@@ -109,7 +112,6 @@ static size_t packed_size(const tdn_conv_args *a)
 static tdn_status pack(tdn_made *made, const tdn_conv_args *a, const tdn_view *weights,
                        tdn_arena *arena, tdn_error *error)
 {
-    made->packed_size = packed_size(a);
     made->packed = tdn_arena_alloc_data(arena, made->packed_size);
     if (!made->packed)
         return tdn_fail_nomem(error, "packed weights");
@@ -175,6 +177,31 @@ static tdn_status store_args(tdn_made *made, const void *fixed, size_t fixed_siz
     return TDN_OK;
 }
 
+static tdn_status make_wino(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
+                            tdn_error *error)
+{
+    const tdn_view *w = &g->in[1];
+    made->kernel = tdn_cpu_kernel(tdn_family_conv.kernels, "wino_f32", isa);
+    if (!made->kernel)
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution for no such CPU");
+    tdn_wino_args a = {.desc = *(const tdn_conv_desc *)g->desc, .variant = g->variant};
+    for (int i = 0; i < 3; i++)
+        a.kernel[i] = (int32_t)w->dims[2 + i];
+    TDN_TRY(check_desc(&a.desc, a.kernel, &g->in[0], &g->out[0], error));
+    TDN_TRY(tdn_wino_plan(&a, made->kernel, &g->in[0], &g->out[0], error));
+    tdn_map_program *program;
+    TDN_TRY(tdn_epilogue_make(&a.epilogue, &program, g, 2, arena, error));
+    made->packed_size = tdn_wino_packed_size(&a);
+    made->cost = tdn_wino_cost(&a);
+    if (!g->dry) {
+        made->packed = tdn_arena_alloc_data(arena, made->packed_size);
+        if (!made->packed)
+            return tdn_fail_nomem(error, "packed weights");
+        tdn_wino_pack(made->packed, &a, w->data);
+    }
+    return store_args(made, &a, sizeof a, program, arena, error);
+}
+
 static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
                        tdn_error *error)
 {
@@ -183,6 +210,8 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     const bool depthwise = is_depthwise(g->desc, x, out);
     memset(made, 0, sizeof *made);
     made->packed_input = 1;
+    if (g->variant > 0)
+        return make_wino(made, g, isa, arena, error);
     made->kernel =
         tdn_cpu_kernel(tdn_family_conv.kernels, depthwise ? "dwconv_f32" : "conv_f32", isa);
     if (!made->kernel)
@@ -197,11 +226,16 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
         tdn_dwconv_args dw = {.desc = a.desc, .epilogue = a.epilogue};
         memcpy(dw.kernel, a.kernel, sizeof dw.kernel);
         TDN_TRY(plan_depthwise(&dw, out, error));
-        TDN_TRY(pack_depthwise(made, w, arena, error));
+        TDN_TRY(pack_depthwise(made, w, arena, error)); /* small: dry or not */
         return store_args(made, &dw, sizeof dw, program, arena, error);
     }
     TDN_TRY(plan(&a, made->kernel, x, out, error));
-    TDN_TRY(pack(made, &a, w, arena, error));
+    const tdn_tiling *t = &a.tiling;
+    made->packed_size = packed_size(&a);
+    made->cost = 2 * t->outer * t->rows * t->cols * t->n_taps * t->k +
+                 WEIGHT_BYTE_FLOPS * (int64_t)made->packed_size * t->n_row_tiles;
+    if (!g->dry)
+        TDN_TRY(pack(made, &a, w, arena, error));
     return store_args(made, &a, sizeof a, program, arena, error);
 }
 
@@ -219,6 +253,19 @@ static tdn_status check_dense(const tdn_kernel *kernel, const tdn_conv_args *arg
     work->scratch_size =
         tdn_matrix_scratch_set(NULL, NULL, t, args->n_border * t->n_taps * t->k + t->n_taps * 2);
     work->flops = 2 * t->outer * t->rows * t->cols * t->n_taps * t->k;
+    return TDN_OK;
+}
+
+static tdn_status check_wino(const tdn_kernel *kernel, const tdn_wino_args *args,
+                             const tdn_view *in, const tdn_view *out, tdn_work *work,
+                             tdn_error *error)
+{
+    tdn_wino_args wanted = *args;
+    TDN_TRY(tdn_wino_plan(&wanted, kernel, &in[0], &out[0], error));
+    if (memcmp(&wanted, args, sizeof wanted) != 0)
+        return tdn_fail(error, TDN_E_FORMAT, "arguments of a convolution do not fit its operands");
+    TDN_TRY(tdn_cpu_check_blob(&in[1], tdn_wino_packed_size(args), error));
+    tdn_wino_work(work, args);
     return TDN_OK;
 }
 
@@ -247,20 +294,24 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
                         tdn_work *work, tdn_error *error)
 {
     const bool depthwise = tdn_cpu_kernel_is(kernel, "dwconv_f32");
-    const size_t fixed = depthwise ? sizeof(tdn_dwconv_args) : sizeof(tdn_conv_args);
+    const bool wino = tdn_cpu_kernel_is(kernel, "wino_f32");
+    const size_t fixed = depthwise ? sizeof(tdn_dwconv_args)
+                         : wino    ? sizeof(tdn_wino_args)
+                                   : sizeof(tdn_conv_args);
     if (args_size < fixed || n_in < 2 || n_out != 1)
         return tdn_fail(error, TDN_E_FORMAT,
                         "a convolution of %d inputs and %zu bytes of arguments", n_in, args_size);
-    const tdn_conv_args *a = args;
-    const tdn_dwconv_args *dw = args;
-    const tdn_epilogue *epilogue = depthwise ? &dw->epilogue : &a->epilogue;
+    const tdn_conv_args *a = args; /* all three begin with desc and kernel */
+    const tdn_epilogue *epilogue =
+        (const void *)((const char *)args + fixed - sizeof(tdn_epilogue));
     TDN_TRY(check_desc(&a->desc, a->kernel, &in[0], &out[0], error));
     if (epilogue->first != 2)
         return tdn_fail(error, TDN_E_FORMAT, "a damaged epilogue");
     TDN_TRY(tdn_epilogue_check(epilogue, (const char *)args + fixed, args_size - fixed, in, n_in,
                                out, error));
-    TDN_TRY(depthwise ? check_depthwise(dw, in, out, work, error)
-                      : check_dense(kernel, a, in, out, work, error));
+    TDN_TRY(depthwise ? check_depthwise(args, in, out, work, error)
+            : wino    ? check_wino(kernel, args, in, out, work, error)
+                      : check_dense(kernel, args, in, out, work, error));
     if (epilogue->has_program)
         work->scratch_size += tdn_map_scratch_size(tdn_epilogue_program(epilogue));
     return TDN_OK;
@@ -269,8 +320,12 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
 static const tdn_kernel kernels[] = {
     TDN_LANE_ROWS("dwconv_f32", tdn_dwconv_f32),
     TDN_TILE_ROWS("conv_f32", tdn_conv_f32),
+    TDN_TILE_ROWS("wino_f32", tdn_wino_f32),
     {NULL, 0, 0, 0, NULL},
 };
 
-const tdn_family tdn_family_conv = {
-    .name = "conv", .kernels = kernels, .make = make, .check = check};
+const tdn_family tdn_family_conv = {.name = "conv",
+                                    .n_variants = 1 + TDN_WINO_VARIANTS,
+                                    .kernels = kernels,
+                                    .make = make,
+                                    .check = check};

@@ -152,20 +152,6 @@ static void run_epilogue(const tdn_call *call, const tdn_tile *tile, void *scrat
     }
 }
 
-/* Block by block of the sum: some taps whole, or a piece of one. */
-static void run_blocks(const tdn_tiling *t, tdn_block *block, const float *panels)
-{
-    for (int64_t tap = 0; tap < t->n_taps; tap += t->tap_block) {
-        const int64_t taps = tdn_cpu_min(t->tap_block, t->n_taps - tap);
-        for (int64_t k0 = 0; k0 < t->k; k0 += t->k_block) {
-            const int64_t k = tdn_cpu_min(t->k_block, t->k - k0);
-            block->b = panels + (tap * t->k + k0) * TDN_NR;
-            TDN_KERNEL(tdn_block_f32)
-            (block, tap, taps, k0, k, tap + k0 == 0, tap + taps == t->n_taps && k0 + k == t->k);
-        }
-    }
-}
-
 void TDN_KERNEL(tdn_conv_f32)(const tdn_call *call, size_t number)
 {
     const tdn_conv_args *args = call->args;
@@ -198,7 +184,8 @@ void TDN_KERNEL(tdn_conv_f32)(const tdn_call *call, size_t number)
                        .lo = ep->lo,
                        .hi = ep->hi,
                        .spare = s.spare};
-    run_blocks(t, &block, packed + tile.outer * tdn_tiling_packed(t) + tile.panel0 * block.b_panel);
+    tdn_run_blocks(t, &block, TDN_KERNEL(tdn_block_f32),
+                   packed + tile.outer * tdn_tiling_packed(t) + tile.panel0 * block.b_panel);
     if (ep->has_program)
         run_epilogue(call, &tile, s.program);
 }

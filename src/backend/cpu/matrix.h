@@ -80,6 +80,22 @@ static inline size_t tdn_matrix_scratch_set(tdn_matrix_scratch *s, void *memory,
     return a + 2 * c + spare + extra;
 }
 
+/* A tile's product, block by block of the sum: some taps whole, or a piece of one. `panels` is the
+ * tile's first packed panel. */
+static inline void tdn_run_blocks(const tdn_tiling *t, tdn_block *block, tdn_block_fn *block_fn,
+                                  const float *panels)
+{
+    for (int64_t tap = 0; tap < t->n_taps; tap += t->tap_block) {
+        const int64_t taps = tdn_cpu_min(t->tap_block, t->n_taps - tap);
+        for (int64_t k0 = 0; k0 < t->k; k0 += t->k_block) {
+            const int64_t k = tdn_cpu_min(t->k_block, t->k - k0);
+            block->b = panels + (tap * t->k + k0) * t->nr;
+            block_fn(block, tap, taps, k0, k, tap + k0 == 0,
+                     tap + taps == t->n_taps && k0 + k == t->k);
+        }
+    }
+}
+
 /* Offset of element (at[0], ..., at[rank - 2], col), in elements. */
 static inline int64_t tdn_matrix_offset(const tdn_view *v, const int64_t *at, int64_t col)
 {
