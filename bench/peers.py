@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import select
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import peers_report as report
-from peers_engines import ENGINES, RESTRICTIONS
+from peers_engines import ENGINES, FALLBACKS, RESTRICTIONS
 from peers_models import OTHERS, ROOT, SPIKING, TEN, Model, find_models, say, write_one_operator
 
 
@@ -33,20 +34,24 @@ class Failed(Exception):
 
 
 class Worker:
-    """A process that runs one engine on one model; stopped but for the time of a command."""
+    """
+    A process that runs one engine on one model; stopped but for the time of a command. It has a group of its own, so
+    that what it starts is stopped and ended with it, and an interrupt is for the driver alone.
+    """
 
-    def __init__(self, engine, model, threads, args):
+    def __init__(self, engine, model, threads, args, fallback=None):
         task = {
             "engine": engine, "model": str(model.path), "inputs": str(model.inputs), "names": model.names,
             "symbols": model.symbols, "threads": threads, "level": args.level,
             "reference": model.reference and str(model.reference), "tendon_options": args.tendon_options,
-            "built": str(model.folder / f"{model.name}.{engine}.{threads}"),
+            "fallback": fallback or {}, "built": str(model.folder / f"{model.name}.{engine}.{threads}"),
         }  # fmt: skip
         extra = RESTRICTIONS.get(engine, {}) if args.level else {}
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("peers_engines.py")],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=os.environ | extra,
+            start_new_session=True,
         )  # fmt: skip
         try:
             self.ask(task)
@@ -55,22 +60,34 @@ class Worker:
             raise
 
     def ask(self, command):
-        os.kill(self.process.pid, signal.SIGCONT)
+        os.killpg(self.process.pid, signal.SIGCONT)
         try:
             self.process.stdin.write(json.dumps(command) + "\n")
             self.process.stdin.flush()
-            line = self.process.stdout.readline()
         except BrokenPipeError:
-            line = ""
+            pass
+        while self.alive() and not select.select([self.process.stdout], [], [], 1)[0]:
+            pass
+        line = self.process.stdout.readline() if self.alive() else ""
         if not line:
             self.log.seek(0)
             words = self.log.read().decode(errors="replace").strip().splitlines()
-            raise Failed(f"the process ended ({self.process.wait()}): {words[-1] if words else ''}")
-        os.kill(self.process.pid, signal.SIGSTOP)
+            raise Failed(f"the process ended: {words[-1] if words else self.reason()}")
+        os.killpg(self.process.pid, signal.SIGSTOP)
         reply = json.loads(line)
         if "failed" in reply:
             raise Failed(" ".join(reply["failed"].split())[:200])
         return reply
+
+    def alive(self):
+        """Leaves a process that ended as it is, so that its number is not another's before end()."""
+        found = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return found is None
+
+    def reason(self):
+        found = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        signalled = found.si_code != os.CLD_EXITED
+        return signal.strsignal(found.si_status) if signalled else f"exit code {found.si_status}"
 
     def do(self, what, **values):
         return self.ask({"do": what, **values})
@@ -79,7 +96,7 @@ class Worker:
         return process_ticks(self.process.pid)
 
     def end(self):
-        self.process.kill()
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         with suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -88,10 +105,7 @@ class Worker:
 
 
 def process_ticks(pid):
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except FileNotFoundError:  # it failed, and is gone
-        return 0
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return int(fields[11]) + int(fields[12])
 
 
@@ -129,19 +143,37 @@ class Quiet:
 # ---- Measuring
 
 
-def prepare(engine, model, threads, args, cell):
+def prepare(engine, model, threads, args, cell, fallback):
     """Build time, then load time and memory, of what was built, each in a process of its own."""
-    worker = Worker(engine, model, threads, args)
+    worker = Worker(engine, model, threads, args, fallback)
     try:
         cell["build_s"] = worker.do("build")["seconds"]
     finally:
         worker.end()
-    worker = Worker(engine, model, threads, args)
+    worker = Worker(engine, model, threads, args, fallback)
     try:
         reply = worker.do("load", built=True)
         cell.update(load_s=reply["seconds"], resident=reply["resident"], peak=reply["peak"])
     finally:
         worker.end()
+
+
+def open_worker(engine, model, threads, args, cell, fallback=None):
+    """A loaded worker, and in the cell what building and loading took."""
+    try:
+        prepare(engine, model, threads, args, cell, fallback)
+    except Failed as failure:  # a peer that cannot keep what it built may still run
+        if engine == "tendon":
+            raise
+        cell["not_kept"] = str(failure)
+    worker = Worker(engine, model, threads, args, fallback)
+    try:
+        reply = worker.do("load", built=False)
+    except BaseException:
+        worker.end()
+        raise
+    cell.update({k: reply[k] for k in ("error", "tolerance", "version") if k in reply})
+    return worker
 
 
 def open_cells(model, threads, args):
@@ -150,24 +182,19 @@ def open_cells(model, threads, args):
     for engine in args.engines:
         cell = {"model": model.name, "threads": threads, "engine": engine}
         cells.append(cell)
-        say(f"{model.name}, {threads} threads: {engine} builds and loads")
-        worker = None
-        try:
+        say(f"{model.name}, threads: {threads}: {engine} builds and loads")
+        for fallback in [None, *([FALLBACKS[engine]] if engine in FALLBACKS else [])]:
+            took = {}
             try:
-                prepare(engine, model, threads, args, cell)
-            except Failed as failure:  # a peer that cannot keep what it built may still run
-                if engine == "tendon":
-                    raise
-                cell["not_kept"] = str(failure)
-            worker = Worker(engine, model, threads, args)
-            reply = worker.do("load", built=False)
-            cell.update({k: reply[k] for k in ("error", "tolerance", "version") if k in reply})
-            workers[engine] = worker
-        except Failed as failure:
-            cell["failed"] = str(failure)
-            say(f"    {engine}: {failure}")
-            if worker:
-                worker.end()
+                workers[engine] = open_worker(engine, model, threads, args, took, fallback)
+            except Failed as failure:
+                cell.setdefault("failed", str(failure))
+                say(f"    {engine}: {failure}")
+                continue
+            cell.update(took)
+            if fallback:
+                cell["fallback"] = f"{cell.pop('failed')}; ran with {' '.join(map('='.join, fallback.items()))}"
+            break
     return cells, workers
 
 

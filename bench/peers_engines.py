@@ -23,6 +23,9 @@ import numpy as np
 AVX2 = "avx2"
 # What restricts an engine to AVX2: environment variables.
 RESTRICTIONS = {"openvino": {"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "AVX2"}}
+# Settings to try where an engine fails with the best ones: openvino 2026.4 crashes in the search for subgraphs to
+# compile ("snippets") on some deep networks, with one thread.
+FALLBACKS = {"openvino": {"SNIPPETS_MODE": "DISABLE"}}
 
 
 class Tendon:
@@ -127,6 +130,8 @@ class OpenVino:
     """The latency hint, one stream, float32, fixed shapes, tensors bound."""
 
     def __init__(self, task):
+        # Its telemetry forks a process that waits for the network, with our pipes open. Without it a stub is used.
+        sys.modules["openvino_telemetry"] = None
         import openvino
 
         self.ov, self.task, self.version = openvino, task, openvino.__version__.split("-")[0]
@@ -136,7 +141,7 @@ class OpenVino:
             "NUM_STREAMS": "1",
             "INFERENCE_NUM_THREADS": str(task["threads"]),
             "INFERENCE_PRECISION_HINT": "f32",
-        }
+        } | task["fallback"]
 
     def compile(self):
         model = self.core.read_model(self.task["model"])

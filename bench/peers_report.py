@@ -179,7 +179,7 @@ def worst_lines(result):
     for what, name in (("ratio", "p50"), ("p99", "p99")):
         r = min(result["ratios"], key=lambda r: r[what], default=None)
         if r:
-            lines.append(f"Worst of {name}: {r[what]:.2f}, {r['model']} with {r['threads']} threads.")
+            lines.append(f"Worst of {name}: {r[what]:.2f}, {r['model']}, threads: {r['threads']}.")
     return [*lines, ""]
 
 
@@ -258,7 +258,9 @@ def notes(result):
         )
     for cell in result["cells"]:
         if "failed" in cell:
-            lines.append(f"{cell['engine']} fails on {cell['model']}: {cell['failed']}")
+            lines.append(f"{cell['engine']} fails on {cell['model']}, threads: {cell['threads']}: {cell['failed']}")
+        if "fallback" in cell:
+            lines.append(f"{cell['engine']} on {cell['model']}, threads: {cell['threads']}: {cell['fallback']}")
     return [f"- {line}" for line in lines]
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """bench/peers.py: its statistics, what it makes of a result that is given, and a short run beside onnxruntime alone."""
 
+import argparse
 import html.parser
 import json
 import math
@@ -120,7 +121,7 @@ def test_markdown_tables_are_whole():
     assert "| snn | 0.900 | 7.20 | fails | 8.00 | 7.79 |" in text
     assert "| the zoo's networks | 4.00 (of 2) |" in text
     assert "Worst of p50: 2.00, tcn" in text and "NOT a quiet machine" in text
-    assert "openvino fails on snn: no <such> operator & more" in text
+    assert "openvino fails on snn, threads: 1: no <such> operator & more" in text
     widths = None
     for line in text.splitlines():
         if not line.startswith("|"):
@@ -223,6 +224,34 @@ def test_a_peer_that_dies_while_it_is_measured_fails_alone():
     args = peers.parse(["--rounds", "3", "--calls", "7"])
     times, failed = peers.take_rounds({"tendon": Stub(False), "openvino": Stub(True)}, args, peers.Quiet())
     assert times["tendon"] == [[1000] * 3] * 3 and failed == {"openvino": "the process ended (-9)"}
+
+
+def test_an_engine_that_fails_is_tried_with_its_fallback(monkeypatch):
+    def open_worker(engine, model, threads, args, took, fallback):
+        if not fallback:
+            took["not_kept"] = "of the first try"
+            raise peers.Failed("Segmentation fault")
+        took["build_s"] = 1.0
+        return "worker"
+
+    monkeypatch.setattr(peers, "open_worker", open_worker)
+    args = peers.parse(["--peers", "openvino,onnxruntime"])
+    cells, workers = peers.open_cells(argparse.Namespace(name="deep"), 1, args)
+    assert workers == {"openvino": "worker"}
+    by = {c["engine"]: c for c in cells}
+    assert by["openvino"]["fallback"] == "Segmentation fault; ran with SNIPPETS_MODE=DISABLE"
+    assert by["openvino"]["build_s"] == 1 and not {"failed", "not_kept"} & set(by["openvino"])
+    assert by["onnxruntime"]["failed"] == "Segmentation fault" == by["tendon"]["failed"]
+
+
+def test_a_worker_that_dies_says_why(monkeypatch, tmp_path):
+    script = tmp_path / "peers_engines.py"
+    script.write_text("import os, sys\nsys.stdin.readline()\nif os.fork():\n    os.kill(os.getpid(), 11)\n"
+                      "import time\ntime.sleep(60)\n")  # fmt: skip
+    monkeypatch.setattr(peers, "__file__", str(tmp_path / "peers.py"))
+    model = argparse.Namespace(path="m", inputs="i", names=[], symbols={}, reference=None, folder=tmp_path, name="m")
+    with pytest.raises(peers.Failed, match="Segmentation fault"):
+        peers.Worker("openvino", model, 1, peers.parse([]))
 
 
 def test_calls_that_do_not_compute_are_found(tmp_path):
