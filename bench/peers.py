@@ -216,7 +216,7 @@ def take_rounds(workers, args, quiet):
 
 def take_paced(cells, workers, args, quiet):
     for cell in cells:
-        if "p50" not in cell or cell["p50"] > 0.5 / args.paced:
+        if "p50" not in cell or cell["p50"] > 0.8 / args.paced:
             continue
         worker, seconds = workers[cell["engine"]], max(2, args.rounds * args.seconds)
         reply = quiet.turn(worker, workers.values(), partial(worker.do, "pace", seconds=seconds, hz=args.paced))
@@ -325,7 +325,7 @@ def parse(arguments):
     p.add_argument("--calls", type=int, help="at least so many a model and engine (10)")
     p.add_argument("--quick", action="store_true", help="3 rounds of 0.1 s, at least 3 calls: a rough look")
     p.add_argument("--level", choices=["avx2"], help="restrict Tendon, and peers as far as they can be")
-    p.add_argument("--paced", type=float, metavar="HZ", help="calls at this rate, too")
+    p.add_argument("--paced", type=float, metavar="HZ", help="calls at this rate, too, where they fit in it")
     p.add_argument("--tendon-option", type=tendon_option, action="append", default=[], metavar="NAME=VALUE",
                    help="of tendon.build, e.g. optimization_level=5; repeatable")  # fmt: skip
     p.add_argument("--build", default=str(ROOT / "build"), help="folder of Tendon's libraries (build)")
