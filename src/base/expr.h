@@ -15,7 +15,7 @@
 
 #define TDN_EXPR_MAX 128   /* instructions */
 #define TDN_EXPR_MAX_IN 32 /* inputs */
-#define TDN_EXPR_MAX_OUT 8 /* outputs */
+#define TDN_EXPR_MAX_OUT 24 /* outputs */
 
 typedef enum tdn_expr_op {
     TDN_X_INPUT = 0, /* input number `index` */

@@ -277,21 +277,50 @@ static void dump_line(void *user, const char *text)
         o->log(o->log_user, TDN_LOG_INFO, text);
 }
 
-static tdn_status prove_batch(builder *b, const tdn_graph *g, tdn_lower_options *lo)
+/* The batch axes of a graph's inputs, then of its outputs. */
+typedef struct proof {
+    builder *b;
+    int32_t *axes; /* NULL: no batch */
+} proof;
+
+/* Between the passes: later ones may put other things along the axis. */
+static tdn_status prove_batch(void *user, const tdn_graph *g, tdn_error *error)
 {
-    lo->batch_axis = -1;
+    proof *p = user;
+    builder *b = p->b;
+    const char *where = NULL;
     if (b->range_axis < 0)
         return TDN_OK;
     int32_t *axes = tdn_arena_alloc(b->arena, (size_t)g->n_values + 1, sizeof *axes);
-    const char *where = NULL;
-    if (!axes)
-        return tdn_fail_nomem(b->error, "batch axes");
+    p->axes = tdn_arena_alloc(b->arena, (size_t)(g->n_inputs + g->n_outputs) + 1, sizeof *axes);
+    if (!axes || !p->axes)
+        return tdn_fail_nomem(error, "batch axes");
     if (!tdn_graph_batch_axes(g, b->range_axis, axes, &where))
-        return tdn_fail(b->error, TDN_E_UNSUPPORTED,
+        return tdn_fail(error, TDN_E_UNSUPPORTED,
                         "axis %d is no independent batch: node or output '%s' mixes along "
                         "it or cannot be followed; give each shape by --shapes",
                         b->range_axis, where);
-    lo->batch_axis = b->range_axis;
+    for (int i = 0; i < g->n_inputs; i++)
+        p->axes[i] = axes[g->inputs[i]->id];
+    for (int i = 0; i < g->n_outputs; i++)
+        p->axes[g->n_inputs + i] = axes[g->outputs[i]->id];
+    return TDN_OK;
+}
+
+/* What lowering wants to know of it: by values, as they are now. */
+static tdn_status set_batch(const proof *p, const tdn_graph *g, tdn_lower_options *lo)
+{
+    lo->batch_axis = -1;
+    if (!p->axes)
+        return TDN_OK;
+    int32_t *axes = tdn_arena_alloc(p->b->arena, (size_t)g->n_values + 1, sizeof *axes);
+    if (!axes)
+        return tdn_fail_nomem(p->b->error, "batch axes");
+    for (int i = 0; i < g->n_inputs; i++)
+        axes[g->inputs[i]->id] = p->axes[i];
+    for (int i = 0; i < g->n_outputs; i++)
+        axes[g->outputs[i]->id] = p->axes[g->n_inputs + i];
+    lo->batch_axis = p->b->range_axis;
     lo->batch_axes = axes;
     return TDN_OK;
 }
@@ -308,11 +337,12 @@ static tdn_status optimize_set(builder *b, int set)
     TDN_TRY(declare_states(b, g));
     if (set == 0)
         TDN_TRY(name_io(b, g));
-    tdn_pass_options po = {b->o->dump, dump_line, (void *)b->o};
+    proof p = {b, NULL};
+    tdn_pass_options po = {b->o->dump, dump_line, (void *)b->o, prove_batch, &p};
     TDN_TRY(tdn_passes_run(g, &po, b->error));
     u->graph = g;
     u->lower = (tdn_lower_options){.log = b->o->log, .log_user = b->o->log_user};
-    return prove_batch(b, g, &u->lower);
+    return set_batch(&p, g, &u->lower);
 }
 
 /* What can be chosen in the programs of a set. */

@@ -11,7 +11,7 @@
 #include "base/status.h"
 #include "passes/passes.h"
 
-enum { MAX_INSTR = 96, MAX_IN = 16 };
+enum { MAX_INSTR = TDN_EXPR_MAX, MAX_IN = TDN_EXPR_MAX_IN };
 
 typedef struct fuser {
     tdn_graph *g;

@@ -7,22 +7,28 @@
 #include "passes/passes.h"
 
 const tdn_pass tdn_passes[] = {
-    {"decompose", tdn_pass_decompose},     /* composites into core operators */
-    {"fold-constants", tdn_graph_infer},   /* what the rewrite made constant */
-    {"simplify", tdn_pass_simplify},       /* drop what does nothing, join chains of transposes */
-    {"drop-dead", tdn_pass_drop_dead},     /* nobody reads it */
-    {"expand-late", tdn_pass_expand_late}, /* what does not vary along an axis, once */
-    {"merge-equal", tdn_pass_merge_equal}, /* the same work twice */
-    {"map-constants", tdn_pass_map_constants}, /* scalar constants into expressions */
-    {"reduce-early", tdn_pass_reduce_early},   /* a mean before a product, not behind it */
-    {"drop-dead", tdn_pass_drop_dead},
-    {"narrow-conv", tdn_pass_narrow_conv}, /* a slice of a convolution's result */
-    {"bias", tdn_pass_bias},             /* a convolution's bias becomes a map, like everybody's */
-    {"fuse-maps", tdn_pass_fuse_maps},   /* joined expressions */
-    {"fold-scale", tdn_pass_fold_scale}, /* a scale per channel into the weights before it */
-    {"fuse-epilogues", tdn_pass_fuse_epilogues}, /* maps into the operator that feeds them */
-    {"drop-dead", tdn_pass_drop_dead},
-    {NULL, NULL},
+    {"decompose", tdn_pass_decompose, false},   /* composites into core operators */
+    {"fold-constants", tdn_graph_infer, false}, /* what the rewrite made constant */
+    {"simplify", tdn_pass_simplify, false}, /* drop what does nothing, join chains of transposes */
+    {"drop-dead", tdn_pass_drop_dead, false},         /* nobody reads it */
+    {"expand-late", tdn_pass_expand_late, false},     /* what does not vary along an axis, once */
+    {"merge-equal", tdn_pass_merge_equal, false},     /* the same work twice */
+    {"map-constants", tdn_pass_map_constants, false}, /* scalar constants into expressions */
+    {"reduce-early", tdn_pass_reduce_early, false},   /* a mean before a product, not behind it */
+    {"drop-dead", tdn_pass_drop_dead, false},
+    {"pad-conv", tdn_pass_pad_conv, false},       /* zeros around a convolution's input */
+    {"narrow-conv", tdn_pass_narrow_conv, false}, /* a slice of a convolution's result */
+    {"bias", tdn_pass_bias, false}, /* a convolution's bias becomes a map, like everybody's */
+    {"merge-equal", tdn_pass_merge_equal, false}, /* their constants */
+    {"batch-equal", tdn_pass_batch_equal, true},  /* copies of a layer: one on all their inputs */
+    {"simplify", tdn_pass_simplify, false},
+    {"merge-equal", tdn_pass_merge_equal, false},
+    {"drop-dead", tdn_pass_drop_dead, false},
+    {"fuse-maps", tdn_pass_fuse_maps, false},   /* joined expressions */
+    {"fold-scale", tdn_pass_fold_scale, false}, /* a scale per channel into the weights before it */
+    {"fuse-epilogues", tdn_pass_fuse_epilogues, false}, /* maps into the operator that feeds them */
+    {"drop-dead", tdn_pass_drop_dead, false},
+    {NULL, NULL, false},
 };
 
 static void dump_after(tdn_graph *g, const char *name, const tdn_pass_options *o)
@@ -59,7 +65,12 @@ tdn_status tdn_passes_run(tdn_graph *g, const tdn_pass_options *options, tdn_err
     if (options && options->dump && !is_dump(options->dump))
         return fail_dump(options->dump, error);
     dump_after(g, "import", options);
+    bool asked = !options || !options->before_batching;
     for (const tdn_pass *p = tdn_passes; p->name; p++) {
+        if (p->batches && !asked) {
+            TDN_TRY(options->before_batching(options->batching_user, g, error));
+            asked = true;
+        }
         tdn_status status = p->run(g, error);
         if (status == TDN_OK && tdn_arena_failed(g->arena))
             status = tdn_fail_nomem(error, "a pass");

@@ -12,12 +12,16 @@
 typedef struct tdn_pass {
     const char *name;
     tdn_status (*run)(tdn_graph *g, tdn_error *error);
+    bool batches; /* it may put more along a sample's axes: batch axes are proven before it */
 } tdn_pass;
 
 typedef struct tdn_pass_options {
     const char *dump; /* a pass's name, "import" or "all": dump the graph after it; NULL: never */
     void (*line)(void *user, const char *text);
     void *user;
+    /* Called once, before the first pass that batches; NULL: never. */
+    tdn_status (*before_batching)(void *user, const tdn_graph *g, tdn_error *error);
+    void *batching_user;
 } tdn_pass_options;
 
 /* The pipeline, in order; ended by a row without a name. */
@@ -34,6 +38,8 @@ tdn_status tdn_pass_map_constants(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fold_scale(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_reduce_early(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_narrow_conv(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_pad_conv(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_batch_equal(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_bias(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fuse_maps(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fuse_epilogues(tdn_graph *g, tdn_error *error);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Drops nodes that move nothing (reshape to the same shape, identity permutation, whole slice,
- * concat of one, pad of nothing) and joins chains: a reshape of a reshape, a transpose of a
- * transpose.
+ * concat of one or of all slices, pad of nothing) and joins chains: a reshape of a reshape, a
+ * transpose of a transpose.
  */
 #include <string.h>
 
@@ -73,6 +73,31 @@ static bool join_transpose(tdn_graph *g, tdn_node *n)
     return tdn_node_set_ints(g, n, "perm", perm, rank);
 }
 
+/* The value whose consecutive slices along the axis the concatenation puts together again. */
+static tdn_value *whole_of(const tdn_node *n)
+{
+    const int64_t axis = tdn_attr_int(&n->attrs, "axis", 0);
+    tdn_value *whole = NULL;
+    int64_t at = 0;
+    for (int i = 0; i < n->n_in; i++) {
+        const tdn_node *p = n->in[i]->producer;
+        int rank, rank_steps;
+        if (!p || p->op->core != TDN_CORE_SLICE || (whole && whole != p->in[0]))
+            return NULL;
+        whole = p->in[0];
+        const int64_t *starts = tdn_attr_ints(&p->attrs, "starts", &rank);
+        const int64_t *steps = tdn_attr_ints(&p->attrs, "steps", &rank_steps);
+        if (rank != whole->shape.rank || rank_steps != rank || whole->shape.bounded)
+            return NULL;
+        for (int k = 0; k < rank; k++)
+            if (steps[k] != 1 || starts[k] != (k == axis ? at : 0) ||
+                (k != axis && n->in[i]->shape.dims[k] != whole->shape.dims[k]))
+                return NULL;
+        at += n->in[i]->shape.dims[axis];
+    }
+    return whole && tdn_shape_equal(&whole->shape, &n->out[0]->shape) ? whole : NULL;
+}
+
 tdn_status tdn_pass_simplify(tdn_graph *g, tdn_error *error)
 {
     for (tdn_node *n = g->first, *next; n; n = next) {
@@ -83,7 +108,11 @@ tdn_status tdn_pass_simplify(tdn_graph *g, tdn_error *error)
             n->in[0]->producer->op->core == TDN_CORE_RESHAPE &&
             n->in[0]->dtype == n->in[0]->producer->in[0]->dtype)
             tdn_node_set_input(n, 0, n->in[0]->producer->in[0]);
-        if (does_nothing(n) && can_replace(n->out[0], n->in[0])) {
+        tdn_value *whole = n->op->core == TDN_CORE_CONCAT ? whole_of(n) : NULL;
+        if (whole && can_replace(n->out[0], whole)) {
+            tdn_graph_replace(g, n->out[0], whole);
+            tdn_graph_remove(g, n);
+        } else if (does_nothing(n) && can_replace(n->out[0], n->in[0])) {
             tdn_graph_replace(g, n->out[0], n->in[0]);
             tdn_graph_remove(g, n);
         }

@@ -427,6 +427,191 @@ static void test_expand_late_in_a_map_that_varies(void **state)
                     "output %y:float32[3x2]\n");
 }
 
+/* ---- Copies of a layer ----------------------------------------------------------------------- */
+
+static tdn_value *product(fixture *f, const char *name, tdn_value *x, tdn_value *w)
+{
+    tdn_shape s = tdn_shape_make(2, (int64_t[]){x->shape.dims[0], w->shape.dims[1]});
+    return node(f, "", "MatMul", name, (tdn_value *[]){x, w}, 2, NULL, &s);
+}
+
+static tdn_value *map1(fixture *f, const char *name, tdn_expr_op op, tdn_value *x)
+{
+    tdn_expr e = unary(op);
+    return node(f, "tendon", "Map", name, &x, 1, &e, &x->shape);
+}
+
+static tdn_value *map2(fixture *f, const char *name, tdn_expr_op op, tdn_value *x, tdn_value *y)
+{
+    tdn_expr e = binary(op);
+    return node(f, "tendon", "Map", name, (tdn_value *[]){x, y}, 2, &e, &x->shape);
+}
+
+static void batch(fixture *f)
+{
+    run(f, tdn_pass_batch_equal);
+    run(f, tdn_pass_simplify);
+    run(f, tdn_pass_merge_equal);
+    run(f, tdn_pass_drop_dead);
+}
+
+static int count_op(const fixture *f, tdn_core core)
+{
+    int n = 0;
+    for (const tdn_node *p = f->g->first; p; p = p->next)
+        n += p->op->core == core;
+    return n;
+}
+
+static tdn_node *find_op(const fixture *f, tdn_core core)
+{
+    tdn_node *p = f->g->first;
+    while (p && p->op->core != core)
+        p = p->next;
+    assert_non_null(p);
+    return p;
+}
+
+static const float weights[] = {1, 2, 3, 4};
+
+/* A layer on each row of x, in another order than the rows': one layer on x, its map with it. */
+static void test_batch_equal_on_slices(void **state)
+{
+    fixture *f = *state;
+    tdn_value *x = input(f, "x", 2, (int64_t[]){3, 2}), *y[3];
+    tdn_value *w = constant(f, "w", 2, (int64_t[]){2, 2}, weights);
+    for (int i = 0; i < 3; i++)
+        y[i] = map1(f, NULL, TDN_X_NEG, product(f, NULL, rows_of(f, NULL, x, 2 - i, 1), w));
+    tdn_graph_set_output(f->g, map2(f, "y", TDN_X_SUB, map2(f, "s", TDN_X_SUB, y[0], y[1]), y[2]));
+    batch(f);
+    const tdn_node *m = f->g->first;
+    assert_int_equal(count_op(f, TDN_CORE_MATMUL), 1);
+    assert_ptr_equal(m->in[0], x);
+    assert_int_equal(m->next->op->core, TDN_CORE_MAP);
+    assert_ptr_equal(m->next->in[0], m->out[0]);
+    const tdn_node *first = find_op(f, TDN_CORE_SLICE); /* y[0] is row 2 */
+    int n;
+    const tdn_node *s = f->g->last->in[0]->producer;
+    assert_int_equal(first->out[0]->shape.dims[0], 1);
+    assert_int_equal(tdn_attr_ints(&s->in[0]->producer->attrs, "starts", &n)[0], 2);
+    assert_int_equal(tdn_attr_ints(&s->in[1]->producer->attrs, "starts", &n)[0], 1);
+    assert_int_equal(count_nodes(f), 7);
+}
+
+/* Each product reads the one before: nothing to be done. */
+static void test_batch_equal_leaves_a_chain(void **state)
+{
+    fixture *f = *state;
+    tdn_value *x = input(f, "x", 2, (int64_t[]){1, 2});
+    tdn_value *w = constant(f, "w", 2, (int64_t[]){2, 2}, weights);
+    tdn_graph_set_output(f->g, product(f, "b", product(f, "a", x, w), w));
+    batch(f);
+    assert_int_equal(count_op(f, TDN_CORE_MATMUL), 2);
+    assert_int_equal(count_nodes(f), 2);
+}
+
+/* Two layers of a recurrence, step by step: the second one's products wait for all of the first. */
+static void test_batch_equal_rolls_a_second_layer(void **state)
+{
+    fixture *f = *state;
+    tdn_value *h = input(f, "h", 2, (int64_t[]){1, 2}), *x = input(f, "x", 2, (int64_t[]){1, 2});
+    tdn_value *w = constant(f, "w", 2, (int64_t[]){2, 2}, weights), *y = x;
+    for (int i = 0; i < 3; i++) {
+        h = map2(f, NULL, TDN_X_SUB, x, h);
+        y = map2(f, NULL, TDN_X_MAX, product(f, NULL, h, w), y);
+    }
+    tdn_graph_set_output(f->g, y);
+    batch(f);
+    const tdn_node *m = find_op(f, TDN_CORE_MATMUL), *joined = m->in[0]->producer;
+    assert_int_equal(count_op(f, TDN_CORE_MATMUL), 1);
+    assert_int_equal(joined->op->core, TDN_CORE_CONCAT);
+    assert_int_equal(joined->n_in, 3);
+    assert_ptr_equal(joined->in[2], h);
+    assert_int_equal(m->out[0]->shape.dims[0], 3);
+}
+
+/* a1 -> b1 and b2 -> a2: either pair can be one, both cannot. */
+static void test_batch_equal_makes_no_cycle(void **state)
+{
+    fixture *f = *state;
+    static const float others[] = {5, 6, 7, 8};
+    tdn_value *p = input(f, "p", 2, (int64_t[]){1, 2}), *q = input(f, "q", 2, (int64_t[]){1, 2});
+    tdn_value *wa = constant(f, "wa", 2, (int64_t[]){2, 2}, weights);
+    tdn_value *wb = constant(f, "wb", 2, (int64_t[]){2, 2}, others);
+    tdn_value *a1 = product(f, "a1", p, wa);
+    tdn_value *b1 = product(f, "b1", map1(f, "n1", TDN_X_NEG, a1), wb);
+    tdn_value *b2 = product(f, "b2", q, wb);
+    tdn_value *a2 = product(f, "a2", map1(f, "n2", TDN_X_NEG, b2), wa);
+    tdn_graph_set_output(f->g, map2(f, "y", TDN_X_ADD, b1, a2));
+    batch(f);
+    assert_int_equal(count_op(f, TDN_CORE_MATMUL), 3);
+}
+
+/* Many rows that would have to be copied together: left; the same rows made by maps: taken. */
+static void test_batch_equal_weighs_copies(void **state)
+{
+    fixture *f = *state;
+    const int64_t dims[] = {64, 2};
+    tdn_value *w = constant(f, "w", 2, (int64_t[]){2, 2}, weights);
+    tdn_value *x[2] = {input(f, "x0", 2, dims), input(f, "x1", 2, dims)};
+    tdn_graph_set_output(
+        f->g, map2(f, "y", TDN_X_SUB, product(f, "a", x[0], w), product(f, "b", x[1], w)));
+    batch(f);
+    assert_int_equal(count_op(f, TDN_CORE_MATMUL), 2);
+    for (int i = 0; i < 2; i++)
+        x[i] = product(f, NULL, map1(f, NULL, TDN_X_ABS, x[i]), w);
+    tdn_graph_set_output(f->g, map2(f, "z", TDN_X_SUB, x[0], x[1]));
+    batch(f);
+    assert_int_equal(count_op(f, TDN_CORE_MATMUL), 3);
+    assert_int_equal(count_op(f, TDN_CORE_CONCAT), 1);
+}
+
+/* Zeros to the left of a convolution's input, as a causal one is exported. */
+static void test_pad_conv(void **state)
+{
+    fixture *f = *state;
+    static const float w[3];
+    tdn_value *x = input(f, "x", 3, (int64_t[]){1, 1, 8}),
+              *vw = constant(f, "w", 3, (int64_t[]){1, 1, 3}, w);
+    for (int i = 0; i < 2; i++) { /* ones around it are no padding */
+        tdn_shape wide = tdn_shape_make(3, (int64_t[]){1, 1, 10});
+        tdn_value *p = node(f, "tendon", "Pad", NULL, &x, 1, NULL, &wide);
+        tdn_node_set_ints(f->g, f->g->last, "pads", (int64_t[]){0, 0, 2, 0, 0, 0}, 6);
+        const tdn_attr value = {.name = "value", .kind = TDN_ATTR_FLOAT, .f = (float)i};
+        tdn_node_set_attr(f->g, f->g->last, &value);
+        tdn_value *c = node(f, "tendon", "Conv", NULL, (tdn_value *[]){p, vw}, 2, NULL, &wide);
+        tdn_node_set_ints(f->g, f->g->last, "strides", (int64_t[]){1}, 1);
+        tdn_node_set_ints(f->g, f->g->last, "dilations", (int64_t[]){1}, 1);
+        tdn_node_set_ints(f->g, f->g->last, "pads", (int64_t[]){1, 1}, 2);
+        tdn_graph_set_output(f->g, c);
+    }
+    run(f, tdn_pass_pad_conv);
+    run(f, tdn_pass_drop_dead);
+    int n;
+    const tdn_node *conv = f->g->outputs[0]->producer;
+    const int64_t *pads = tdn_attr_ints(&conv->attrs, "pads", &n);
+    assert_true(n == 2 && pads[0] == 3 && pads[1] == 1);
+    assert_ptr_equal(conv->in[0], x);
+    assert_int_equal(count_op(f, TDN_CORE_PAD), 1);
+}
+
+static void test_map_constants_that_repeat(void **state)
+{
+    fixture *f = *state;
+    static const float zeros[2], rising[] = {0, 1};
+    const int64_t dims[] = {2};
+    tdn_value *x = input(f, "x", 1, dims), *z = constant(f, "z", 1, dims, zeros);
+    map2(f, "a", TDN_X_SUB, z, x);
+    map2(f, "b", TDN_X_SUB, constant(f, "r", 1, dims, rising), x);
+    map2(f, "c", TDN_X_SUB, z, input(f, "one", 1, (int64_t[]){1})); /* z gives it its extent */
+    run(f, tdn_pass_map_constants);
+    float in = 3, out;
+    tdn_expr_eval(f->g->first->expr, &in, &out);
+    assert_true(f->g->first->n_in == 1 && out == -3);
+    assert_int_equal(f->g->first->next->n_in, 2);
+    assert_int_equal(f->g->last->n_in, 2);
+}
+
 static void test_batch_axes(void **state)
 {
     fixture *f = *state;
@@ -461,6 +646,13 @@ int main(void)
         TEST(test_expand_late_leaves_one_layer),
         TEST(test_expand_late_and_reductions),
         TEST(test_expand_late_in_a_map_that_varies),
+        TEST(test_batch_equal_on_slices),
+        TEST(test_batch_equal_leaves_a_chain),
+        TEST(test_batch_equal_rolls_a_second_layer),
+        TEST(test_batch_equal_makes_no_cycle),
+        TEST(test_batch_equal_weighs_copies),
+        TEST(test_pad_conv),
+        TEST(test_map_constants_that_repeat),
         TEST(test_batch_axes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
