@@ -230,3 +230,145 @@ static int conv_once(const tdn_family *family, const tdn_kernel *k)
     step st;
     const bool made = make_step(&st, family, k, &g, s->arena);
     if (made) {
+        run_step(&st);
+        compare_conv(&c, k, &g, &set);
+        check_gaps(out, k->name);
+        if (random_bits() % 8 == 0)
+            expect_checked(family, &st);
+    }
+    end_scene(s);
+    return made;
+}
+
+/* ---- gemm ------------------------------------------------------------------------------------ */
+
+typedef struct gemm_case {
+    int64_t a[4], b[4], out[4];
+    uint32_t a_broadcast, b_broadcast;
+    bool constant, turned;
+} gemm_case;
+
+static gemm_case random_gemm(void)
+{
+    gemm_case c = {.constant = random_bits() % 2, .turned = random_bits() % 2};
+    const int64_t m = random_bits() % 3 ? random_between(1, 40) : RANDOM_OF(1, 1, 2, 3, 200);
+    const int64_t n = random_bits() % 3 ? random_between(1, 100) : RANDOM_OF(1, 16, 32, 64, 300);
+    const int64_t k = random_bits() % 3 ? random_between(1, 70) : RANDOM_OF(1, 4, 256, 500, 1000);
+    for (int i = 0; i < 2; i++) {
+        c.out[i] = RANDOM_OF(1, 1, 2, 3);
+        c.a[i] = c.b[i] = c.out[i];
+        c.a_broadcast |= (random_bits() % 4 == 0 ? 1u : 0u) << i;
+        c.b_broadcast |= (random_bits() % 2 == 0 ? 1u : 0u) << i;
+    }
+    c.a[2] = c.out[2] = m;
+    c.a[3] = c.b[2] = k;
+    c.b[3] = c.out[3] = n;
+    return c;
+}
+
+/* The right operand, stored (.., k, n) or (.., n, k). */
+static tdn_view right_operand(scene *s, const gemm_case *c)
+{
+    int64_t dims[4];
+    memcpy(dims, c->b, sizeof dims);
+    if (c->turned) {
+        dims[2] = c->b[3];
+        dims[3] = c->b[2];
+    }
+    tdn_view v = new_tensor(s, TDN_F32, 4, dims, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE,
+                            c->b_broadcast)
+                     ->view;
+    if (c->turned) {
+        const int64_t stride = v.strides[2];
+        memcpy(v.dims, c->b, sizeof c->b);
+        v.strides[2] = v.strides[3];
+        v.strides[3] = stride;
+    }
+    return v;
+}
+
+static void compare_gemm(const gemm_case *c, const tdn_kernel *kernel, const tdn_view *a,
+                         const tdn_view *b, const tdn_view *out, const epilogue_set *set)
+{
+    int64_t number = 0;
+    for (tdn_walk w = tdn_walk_begin(4, c->out); w.more; tdn_walk_next(&w), number++) {
+        double sum = 0, absolute = 0;
+        const float *pa = (float *)a->data + w.index[0] * a->strides[0] +
+                          w.index[1] * a->strides[1] + w.index[2] * a->strides[2];
+        const float *pb = (float *)b->data + w.index[0] * b->strides[0] +
+                          w.index[1] * b->strides[1] + w.index[3] * b->strides[3];
+        for (int64_t k = 0; k < c->a[3]; k++) {
+            const double product = (double)pa[k * a->strides[3]] * pb[k * b->strides[2]];
+            sum += product;
+            absolute += fabs(product);
+        }
+        double bound = ((double)c->a[3] + 8) * EPS * absolute;
+        const double wanted = finish(set, sum, &w, &bound);
+        expect_near(kernel, ((float *)out->data)[tdn_walk_offset(&w, out)], wanted, bound, number);
+    }
+}
+
+static int gemm_once(const tdn_family *family, const tdn_kernel *k)
+{
+    scene *s = new_scene();
+    const gemm_case c = random_gemm();
+    tdn_view operands[2] = {new_tensor(s, TDN_F32, 4, c.a,
+                                       random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE,
+                                       c.a_broadcast)
+                                ->view,
+                            right_operand(s, &c)};
+    const tdn_view right = operands[1];
+    tensor *out = new_output(s, TDN_F32, 4, c.out, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE);
+    tdn_group g = {.in = operands, .n_in = 2, .out = &out->view, .n_out = 1};
+    epilogue_set set;
+    choose_epilogue(&set, s, &g);
+    if (!c.constant)
+        operands[1].data = NULL;
+    step st;
+    const bool made = make_step(&st, family, k, &g, s->arena);
+    if (made) {
+        if (!c.constant)
+            st.in[1] = right;
+        run_step(&st);
+        compare_gemm(&c, k, &operands[0], &right, &out->view, &set);
+        check_gaps(out, k->name);
+        if (random_bits() % 8 == 0)
+            expect_checked(family, &st);
+    }
+    end_scene(s);
+    return made;
+}
+
+/* ---- Walks ----------------------------------------------------------------------------------- */
+
+static void walk(const char *name, int (*once)(const tdn_family *, const tdn_kernel *), int n_runs)
+{
+    const tdn_family *family = tdn_family_find(name);
+    assert_non_null(family);
+    for (const tdn_kernel *k = family->kernels; k->name; k++) {
+        if (!runs_here(k))
+            continue;
+        int n_made = 0;
+        for (int i = 0; i < n_runs; i++)
+            n_made += once(family, k);
+        assert_true(n_made > n_runs / 20);
+    }
+}
+
+static void test_conv(void **state)
+{
+    (void)state;
+    walk("conv", conv_once, 400);
+}
+static void test_gemm(void **state)
+{
+    (void)state;
+    walk("gemm", gemm_once, 400);
+}
+
+int main(int argc, char **argv)
+{
+    set_seed(argc, argv);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conv), cmocka_unit_test(test_gemm)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
