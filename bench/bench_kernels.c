@@ -133,6 +133,42 @@ static void gemm_10_64_128(bench *b) { gemm(b, 1, 1, 10, 64, 128, true, false); 
 static void gemm_qk(bench *b) { gemm(b, 1, 8, 200, 32, 200, false, true); }
 static void gemm_av(bench *b) { gemm(b, 1, 8, 200, 200, 32, false, false); }
 
+/* The left operand 1 in so many of a hundred places, 0 elsewhere. */
+static void set_spikes(bench *b, int percent)
+{
+    const int64_t n = tdn_view_count(&b->in[0]);
+    uint32_t random = 12345;
+    for (int64_t i = 0; i < n; i++) {
+        random = random * 1664525 + 1013904223;
+        ((float *)b->in[0].data)[i] = (random >> 8) % 100 < (uint32_t)percent;
+    }
+    b->group.is_sparse = true;
+}
+static void conv_1d_3_256(bench *b) { conv(b, 1, 200, 256, 256, 1, 3, 1, 1, 0, 1, 1); }
+static void gemm_10_128_256(bench *b) { gemm(b, 1, 1, 10, 128, 256, true, false); }
+static void spconv(bench *b, int percent)
+{
+    conv_1d_3_256(b);
+    set_spikes(b, percent);
+}
+static void spgemm(bench *b, int percent)
+{
+    gemm_10_128_256(b);
+    set_spikes(b, percent);
+}
+static void spconv_2(bench *b) { spconv(b, 2); }
+static void spgemm_2(bench *b) { spgemm(b, 2); }
+static void spconv_5(bench *b) { spconv(b, 5); }
+static void spgemm_5(bench *b) { spgemm(b, 5); }
+static void spconv_10(bench *b) { spconv(b, 10); }
+static void spgemm_10(bench *b) { spgemm(b, 10); }
+static void spconv_20(bench *b) { spconv(b, 20); }
+static void spgemm_20(bench *b) { spgemm(b, 20); }
+static void spconv_50(bench *b) { spconv(b, 50); }
+static void spgemm_50(bench *b) { spgemm(b, 50); }
+static void spconv_100(bench *b) { spconv(b, 100); }
+static void spgemm_100(bench *b) { spgemm(b, 100); }
+
 static void map_add_relu(bench *b)
 {
     for (int i = 0; i < 2; i++)
@@ -266,6 +302,13 @@ static const struct {
     {"conv", "3x3 3-64 300x300", conv_3x3_rgb_300},
     {"conv", "1-D 5 128-128 200", conv_1d_5_128},
     {"conv", "1-D 3 8-64 200", conv_1d_3_8_64},
+    {"conv", "1-D 3 256-256 200", conv_1d_3_256},
+    {"conv", "1-D 3 256-256 200, 2 % spikes", spconv_2},
+    {"conv", "1-D 3 256-256 200, 5 % spikes", spconv_5},
+    {"conv", "1-D 3 256-256 200, 10 % spikes", spconv_10},
+    {"conv", "1-D 3 256-256 200, 20 % spikes", spconv_20},
+    {"conv", "1-D 3 256-256 200, 50 % spikes", spconv_50},
+    {"conv", "1-D 3 256-256 200, 100 % spikes", spconv_100},
     {"conv", "3x3 128/4-128 28x28", conv_grouped},
     {"conv", "depthwise 3x3 144 56x56", dwconv_3x3_144},
     {"conv", "depthwise 5x5/2 240 28x28", dwconv_5x5_240_s2},
@@ -274,6 +317,13 @@ static const struct {
     {"gemm", "1x256x256", gemm_1_256_256},
     {"gemm", "4x512x512", gemm_4_512_512},
     {"gemm", "10x64x128", gemm_10_64_128},
+    {"gemm", "10x128x256", gemm_10_128_256},
+    {"gemm", "10x128x256, 2 % spikes", spgemm_2},
+    {"gemm", "10x128x256, 5 % spikes", spgemm_5},
+    {"gemm", "10x128x256, 10 % spikes", spgemm_10},
+    {"gemm", "10x128x256, 20 % spikes", spgemm_20},
+    {"gemm", "10x128x256, 50 % spikes", spgemm_50},
+    {"gemm", "10x128x256, 100 % spikes", spgemm_100},
     {"gemm", "8 x 200x32x200, turned", gemm_qk},
     {"gemm", "8 x 200x200x32", gemm_av},
     {"map", "add + relu 51200", map_add_relu},

@@ -53,6 +53,7 @@ typedef struct tdn_group {
     int32_t n_extra;
     int32_t variant; /* which of the family's ways to do it; 0: the plain one, which takes all that
                         the family takes */
+    bool is_sparse; /* in[0] is the result of comparisons, 0 or 1, and may be mostly zeros */
     bool dry;        /* sizes and cost only: nothing is packed */
 } tdn_group;
 
@@ -144,6 +145,11 @@ typedef struct tdn_conv_desc {
  * gemm   in[0] (b0, b1, m, k); in[1] (b0, b1, k, n); out (b0, b1, m, n); stride 0 broadcasts a
  * batch axis. No desc. k of in[0] has stride 1 and n of out has stride 1; in[1], when not constant,
  * has stride 1 along k or n.
+ */
+
+/*
+ * mix    in[0] (o0, o1, o2, k0, k1, m), in[1] the constant matrix, dense (k0 * k1, n), mostly zeros;
+ * out (o0, o1, o2, n, m); stride of m 1. No desc.
  */
 
 /* map    in: each broadcast to out's dims; all outputs have the same dims. F32 or BOOL (bytes), any

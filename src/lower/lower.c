@@ -34,7 +34,8 @@ static bool tables(tdn_lowering *l)
     l->copies[1] = tdn_arena_alloc(l->arena, n, sizeof **l->copies);
     l->target = tdn_arena_alloc(l->arena, n, sizeof *l->target);
     l->io_index = tdn_arena_alloc(l->arena, n, sizeof *l->io_index);
-    if (!l->places || !l->copies[0] || !l->copies[1] || !l->target || !l->io_index)
+    l->binary = tdn_binary_values(l->g, l->arena);
+    if (!l->places || !l->binary || !l->copies[0] || !l->copies[1] || !l->target || !l->io_index)
         return false;
     for (size_t i = 0; i < n; i++) {
         l->places[i].storage = l->copies[0][i].storage = l->copies[1][i].storage = -1;

@@ -42,6 +42,7 @@ typedef struct tdn_lowering {
         *copies[2]; /* by value id: the value copied with its last axis, or axis 1, innermost */
     const tdn_node *
         *target; /* by value id: the concat or view whose place the value is to be written into */
+    const bool *binary;   /* by value id: 0 or 1 everywhere, as far as is known */
     int32_t *io_index;    /* by value id: its number among the program's outputs, or -1 */
     const tdn_node *node; /* being lowered */
     const char *step_name;
@@ -102,6 +103,11 @@ tdn_status tdn_step_value(tdn_lowering *l, const tdn_value *v, const tdn_place *
  * that is so already.
  */
 tdn_status tdn_place_unit(tdn_lowering *l, const tdn_value *v, int axis, tdn_place *place);
+
+/* ---- binary.c -------------------------------------------------------------------------------- */
+
+/* By value id: is it the result of comparisons, or made of such alone? NULL: no memory. */
+bool *tdn_binary_values(const tdn_graph *g, tdn_arena *arena);
 
 /* ---- groups.c: canonical forms, one function a core operator --------------------------------- */
 

@@ -214,6 +214,16 @@ static void compare_conv(const conv_case *c, const tdn_kernel *k, const tdn_grou
     }
 }
 
+/* Of a kernel that leaves zeros out: a left operand with some, with hardly anything else, or
+ * none. */
+static void thin_out(const tdn_view *v)
+{
+    const int64_t percent = RANDOM_OF(0, 3, 20, 60, 100);
+    for (tdn_walk w = tdn_walk_begin(v->rank, v->dims); w.more; tdn_walk_next(&w))
+        if (random_between(0, 99) >= percent)
+            ((float *)v->data)[tdn_walk_offset(&w, v)] = 0;
+}
+
 static int conv_once(const tdn_family *family, const tdn_kernel *k)
 {
     scene *s = new_scene();
@@ -223,6 +233,9 @@ static int conv_once(const tdn_family *family, const tdn_kernel *k)
         new_tensor(s, TDN_F32, 5, c.w, LAYOUT_DENSE, 0)->view};
     tensor *out = new_output(s, TDN_F32, 5, c.out, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE);
     tdn_group g = {.desc = &c.desc, .in = operands, .n_in = 2, .out = &out->view, .n_out = 1};
+    g.is_sparse = !strncmp(k->name, "sp", 2);
+    if (g.is_sparse)
+        thin_out(&operands[0]);
     if (!strncmp(k->name, "wino", 4))
         g.variant = (int)random_between(1, family->n_variants - 1);
     epilogue_set set;
@@ -322,6 +335,9 @@ static int gemm_once(const tdn_family *family, const tdn_kernel *k)
     tdn_group g = {.in = operands, .n_in = 2, .out = &out->view, .n_out = 1};
     epilogue_set set;
     choose_epilogue(&set, s, &g);
+    g.is_sparse = !strncmp(k->name, "sp", 2);
+    if (g.is_sparse)
+        thin_out(&operands[0]);
     if (!c.constant)
         operands[1].data = NULL;
     step st;
@@ -366,9 +382,32 @@ static void test_gemm(void **state)
     walk("gemm", gemm_once, 400);
 }
 
+/* Zeros are not left out where a weight is not finite: 0 times it is no zero. */
+static void test_sparse_and_infinite_weights(void **state)
+{
+    (void)state;
+    float x[4] = {0, 1, 0, 0}, w[4] = {1, 2, INFINITY, 4};
+    const int64_t left[] = {1, 1, 1, 4}, right[] = {1, 1, 4, 1}, one[] = {1, 1, 1, 1};
+    const tdn_view in[2] = {tdn_view_make(x, TDN_F32, 4, left),
+                            tdn_view_make(w, TDN_F32, 4, right)};
+    const tdn_view out = tdn_view_make(NULL, TDN_F32, 4, one);
+    const tdn_family *family = tdn_family_find("gemm");
+    tdn_group g = {.in = in, .n_in = 2, .out = &out, .n_out = 1, .is_sparse = true};
+    tdn_arena *arena = tdn_arena_create(NULL);
+    const uint64_t isa = tdn_target_detect()->isa;
+    tdn_made made;
+    assert_int_equal(family->make(&made, &g, isa, arena, NULL), TDN_OK);
+    assert_memory_equal(made.kernel->name, "gemm", 4);
+    w[2] = 3;
+    assert_int_equal(family->make(&made, &g, isa, arena, NULL), TDN_OK);
+    assert_memory_equal(made.kernel->name, "spgemm", 6);
+    tdn_arena_free(arena);
+}
+
 int main(int argc, char **argv)
 {
     set_seed(argc, argv);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conv), cmocka_unit_test(test_gemm)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conv), cmocka_unit_test(test_gemm),
+                                       cmocka_unit_test(test_sparse_and_infinite_weights)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -86,6 +86,8 @@ static tdn_status plan(tdn_conv_args *a, const tdn_kernel *kernel, const tdn_vie
     }
     if (!try_tiling(a, kernel, x, out))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution that is too large");
+    if (tdn_cpu_kernel_is(kernel, "spconv_f32"))
+        tdn_tiling_join_columns(&a->tiling);
     return TDN_OK;
 }
 
@@ -210,10 +212,16 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     const bool depthwise = is_depthwise(g->desc, x, out);
     memset(made, 0, sizeof *made);
     made->packed_input = 1;
+    const bool sparse = g->is_sparse && !depthwise && tdn_sparse_suits(w);
+    if (g->variant > 0 && sparse)
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "zeros are left out in the plain way only");
     if (g->variant > 0)
         return make_wino(made, g, isa, arena, error);
-    made->kernel =
-        tdn_cpu_kernel(tdn_family_conv.kernels, depthwise ? "dwconv_f32" : "conv_f32", isa);
+    made->kernel = tdn_cpu_kernel(tdn_family_conv.kernels,
+                                  depthwise ? "dwconv_f32"
+                                  : sparse  ? "spconv_f32"
+                                            : "conv_f32",
+                                  isa);
     if (!made->kernel)
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution for no such CPU");
     tdn_conv_args a = {.desc = *(const tdn_conv_desc *)g->desc};
@@ -250,8 +258,8 @@ static tdn_status check_dense(const tdn_kernel *kernel, const tdn_conv_args *arg
     TDN_TRY(tdn_cpu_check_blob(&in[1], packed_size(args), error));
     const tdn_tiling *t = &args->tiling;
     work->n_tiles = (size_t)tdn_tiling_n_tiles(t);
-    work->scratch_size =
-        tdn_matrix_scratch_set(NULL, NULL, t, args->n_border * t->n_taps * t->k + t->n_taps * 2);
+    work->scratch_size = tdn_matrix_scratch_set(
+        NULL, NULL, t, tdn_conv_extra(args, tdn_cpu_kernel_is(kernel, "spconv_f32")));
     work->flops = 2 * t->outer * t->rows * t->cols * t->n_taps * t->k;
     return TDN_OK;
 }
@@ -319,6 +327,7 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
 
 static const tdn_kernel kernels[] = {
     TDN_LANE_ROWS("dwconv_f32", tdn_dwconv_f32),
+    TDN_TILE_ROWS("spconv_f32", tdn_spconv_f32),
     TDN_TILE_ROWS("conv_f32", tdn_conv_f32),
     TDN_TILE_ROWS("wino_f32", tdn_wino_f32),
     {NULL, 0, 0, 0, NULL},

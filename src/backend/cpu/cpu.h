@@ -13,7 +13,8 @@
 
 extern const tdn_backend tdn_backend_cpu;
 extern const tdn_family tdn_family_conv, tdn_family_gemm, tdn_family_map, tdn_family_pool,
-    tdn_family_reduce, tdn_family_softmax, tdn_family_norm, tdn_family_copy, tdn_family_pad;
+    tdn_family_reduce, tdn_family_softmax, tdn_family_norm, tdn_family_copy, tdn_family_pad,
+    tdn_family_mix;
 
 /* ---- Checks ---------------------------------------------------------------------------------- */
 
@@ -126,6 +127,9 @@ typedef struct tdn_epilogue {
 /* Chooses; *program is NULL where the epilogue is compiled in. Checks the extras against out. */
 tdn_status tdn_epilogue_make(tdn_epilogue *epilogue, tdn_map_program **program,
                              const tdn_group *group, int first, tdn_arena *arena, tdn_error *error);
+/* A step's arguments: the fixed ones, which end with the epilogue, and its program behind them. */
+tdn_status tdn_epilogue_store(tdn_made *made, const void *fixed, size_t fixed_size,
+                              const tdn_map_program *program, tdn_arena *arena, tdn_error *error);
 /* `rest` are the bytes behind the fixed arguments. */
 tdn_status tdn_epilogue_check(const tdn_epilogue *epilogue, const void *rest, size_t rest_size,
                               const tdn_view *in, int n_in, const tdn_view *out, tdn_error *error);
@@ -148,6 +152,9 @@ _Static_assert(sizeof(tdn_tiling) == 72, "no padding: compared as bytes");
 /* False when a number is out of range. */
 bool tdn_tiling_make(tdn_tiling *tiling, int64_t outer, int64_t rows, int64_t cols, int64_t n_taps,
                      int64_t k, const tdn_kernel *kernel);
+/* The same tiles' rows with all columns in each: for kernels that read a row once for all of its
+ * columns. */
+void tdn_tiling_join_columns(tdn_tiling *tiling);
 static inline int64_t tdn_tiling_n_tiles(const tdn_tiling *t)
 {
     return t->outer * t->n_row_tiles * t->n_col_tiles;

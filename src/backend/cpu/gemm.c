@@ -51,6 +51,8 @@ static tdn_status plan(tdn_gemm_args *args, const tdn_kernel *kernel, const tdn_
     if (!tdn_tiling_make(&args->tiling, args->shared ? 1 : n_batches,
                          args->shared ? rows : out->dims[2], out->dims[3], 1, a->dims[3], kernel))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a product that is too large, or over nothing");
+    if (tdn_cpu_kernel_is(kernel, "spgemm_f32"))
+        tdn_tiling_join_columns(&args->tiling);
     return TDN_OK;
 }
 
@@ -90,7 +92,9 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
 {
     memset(made, 0, sizeof *made);
     made->packed_input = -1;
-    made->kernel = tdn_kernel_best(tdn_family_gemm.kernels, isa);
+    const bool sparse =
+        g->is_sparse && g->n_in == 2 && g->in[1].data && tdn_sparse_suits(&g->in[1]);
+    made->kernel = tdn_cpu_kernel(tdn_family_gemm.kernels, sparse ? "spgemm_f32" : "gemm_f32", isa);
     if (g->n_in != 2 || g->n_out != 1 || !made->kernel)
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a product of %d operands, or for no such CPU",
                         g->n_in);
@@ -151,7 +155,13 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
     TDN_TRY(check_operands(kernel, a, in, out, error));
     TDN_TRY(tdn_epilogue_check(&a->epilogue, a + 1, args_size - sizeof *a, in, n_in, out, error));
     const tdn_tiling *t = &a->tiling;
-    const int64_t own = a->packed ? 0 : (int64_t)t->max_panels * t->k_block * t->nr;
+    const bool sparse = tdn_cpu_kernel_is(kernel, "spgemm_f32");
+    if (sparse && !a->packed)
+        return tdn_fail(error, TDN_E_FORMAT,
+                        "a product that leaves zeros out of what is not packed");
+    const int64_t own = sparse      ? tdn_sparse_floats(t)
+                        : a->packed ? 0
+                                    : (int64_t)t->max_panels * t->k_block * t->nr;
     work->n_tiles = (size_t)tdn_tiling_n_tiles(t);
     work->scratch_size = tdn_matrix_scratch_set(NULL, NULL, t, own);
     if (a->epilogue.has_program)
@@ -161,6 +171,7 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
 }
 
 static const tdn_kernel kernels[] = {
+    TDN_TILE_ROWS("spgemm_f32", tdn_spgemm_f32),
     TDN_TILE_ROWS("gemm_f32", tdn_gemm_f32),
     {NULL, 0, 0, 0, NULL},
 };

@@ -152,7 +152,7 @@ static void run_epilogue(const tdn_call *call, const tdn_tile *tile, void *scrat
     }
 }
 
-void TDN_KERNEL(tdn_conv_f32)(const tdn_call *call, size_t number)
+TDN_INLINE void run(const tdn_call *call, size_t number, const bool sparse)
 {
     const tdn_conv_args *args = call->args;
     const tdn_tiling *t = &args->tiling;
@@ -160,15 +160,16 @@ void TDN_KERNEL(tdn_conv_f32)(const tdn_call *call, size_t number)
     const tdn_tile tile = tdn_tiling_tile(t, number);
     const float *packed = call->in[1].data;
     tdn_matrix_scratch s;
-    tdn_matrix_scratch_set(&s, call->scratch, t, args->n_border * t->n_taps * t->k + t->n_taps * 2);
+    tdn_matrix_scratch_set(&s, call->scratch, t, tdn_conv_extra(args, sparse));
+    float *terms = s.extra, *own = s.extra + (sparse ? tdn_sparse_floats(t) : 0);
     window w = {.args = args,
                 .x = &call->in[0],
                 .out = &call->out[0],
                 .data =
                     (const float *)call->in[0].data + tile.outer * t->k * (args->merged ? 0 : 1),
                 .zeros = packed + args->desc.group * tdn_tiling_packed(t),
-                .offsets = (int64_t *)(void *)s.extra,
-                .border = s.extra + t->n_taps * 2};
+                .offsets = (int64_t *)(void *)own,
+                .border = own + t->n_taps * 2};
     set_offsets(&w);
     set_rows(&w, call, &tile, &s);
     const int64_t col = tile.outer * t->cols + tile.col0;
@@ -184,8 +185,12 @@ void TDN_KERNEL(tdn_conv_f32)(const tdn_call *call, size_t number)
                        .lo = ep->lo,
                        .hi = ep->hi,
                        .spare = s.spare};
-    tdn_run_blocks(t, &block, TDN_KERNEL(tdn_block_f32),
-                   packed + tile.outer * tdn_tiling_packed(t) + tile.panel0 * block.b_panel);
+    const float *panels = packed + tile.outer * tdn_tiling_packed(t) + tile.panel0 * block.b_panel;
+    if (!sparse || !TDN_KERNEL(tdn_sparse_f32)(&block, t, panels, terms))
+        tdn_run_blocks(t, &block, TDN_KERNEL(tdn_block_f32), panels);
     if (ep->has_program)
         run_epilogue(call, &tile, s.program);
 }
+
+void TDN_KERNEL(tdn_conv_f32)(const tdn_call *call, size_t number) { run(call, number, false); }
+void TDN_KERNEL(tdn_spconv_f32)(const tdn_call *call, size_t number) { run(call, number, true); }

@@ -116,14 +116,16 @@ static void run_epilogue(const tdn_call *call, const tdn_tile *tile, void *scrat
     }
 }
 
-void TDN_KERNEL(tdn_gemm_f32)(const tdn_call *call, size_t number)
+TDN_INLINE void run(const tdn_call *call, size_t number, const bool sparse)
 {
     const tdn_gemm_args *args = call->args;
     const tdn_tiling *t = &args->tiling;
     const tdn_epilogue *ep = &args->epilogue;
     const tdn_tile tile = tdn_tiling_tile(t, number);
     tdn_matrix_scratch s;
-    const int64_t own = args->packed ? 0 : (int64_t)t->max_panels * t->k_block * TDN_NR;
+    const int64_t own = sparse         ? tdn_sparse_floats(t)
+                        : args->packed ? 0
+                                       : (int64_t)t->max_panels * t->k_block * TDN_NR;
     tdn_matrix_scratch_set(&s, call->scratch, t, own);
     set_rows(call, &tile, &s);
     tdn_block block = {.a = s.a,
@@ -144,11 +146,12 @@ void TDN_KERNEL(tdn_gemm_f32)(const tdn_call *call, size_t number)
         (args->b_dims[0] > 1 ? at[0] * args->b_dims[1] : 0) + (args->b_dims[1] > 1 ? at[1] : 0);
     const float *panels = (const float *)call->in[1].data + batch * tdn_tiling_packed(t) +
                           tile.panel0 * t->k * TDN_NR;
-    for (int64_t k0 = 0; k0 < t->k; k0 += t->k_block) {
+    block.b_panel = t->k * TDN_NR;
+    const bool is_done = sparse && TDN_KERNEL(tdn_sparse_f32)(&block, t, panels, s.extra);
+    for (int64_t k0 = 0; k0 < t->k && !is_done; k0 += t->k_block) {
         const int64_t k = tdn_cpu_min(t->k_block, t->k - k0);
         if (args->packed) {
             block.b = panels + k0 * TDN_NR;
-            block.b_panel = t->k * TDN_NR;
         } else {
             pack(s.extra, call, &tile, at, k0, k);
             block.b = s.extra;
@@ -159,3 +162,6 @@ void TDN_KERNEL(tdn_gemm_f32)(const tdn_call *call, size_t number)
     if (ep->has_program)
         run_epilogue(call, &tile, s.program);
 }
+
+void TDN_KERNEL(tdn_gemm_f32)(const tdn_call *call, size_t number) { run(call, number, false); }
+void TDN_KERNEL(tdn_spgemm_f32)(const tdn_call *call, size_t number) { run(call, number, true); }

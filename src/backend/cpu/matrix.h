@@ -45,6 +45,33 @@ _Static_assert(sizeof(tdn_gemm_args) == 24 + sizeof(tdn_tiling) + sizeof(tdn_epi
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_conv_f32);
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_dwconv_f32);
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_gemm_f32);
+TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_spconv_f32);
+TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_spgemm_f32);
+
+/* ---- A left operand that is mostly zeros ----------------------------------------------------- */
+
+/* Kernels spconv and spgemm have the arguments and panels of conv and gemm. They add up the rows of
+ * the panels whose factor is not 0 where at most so many in a hundred are not, and are the dense
+ * kernel otherwise. Measured with 256 columns over 768 terms, the two are even at 41 % with AVX-512
+ * and at 35 % with AVX2; a core that multiplies faster than it reads L2 is so earlier. */
+#define TDN_SPARSE_PERCENT 30
+
+/* Floats of scratch for a row's terms. */
+static inline int64_t tdn_sparse_floats(const tdn_tiling *t) { return 2 * t->n_taps * t->k; }
+/* All of the tile, epilogue's compiled part included; `panels` are the tile's. False, with nothing
+ * done, where too few factors are 0. */
+typedef bool tdn_sparse_fn(const tdn_block *block, const tdn_tiling *t, const float *panels,
+                           float *scratch);
+TDN_DECLARE_LEVELS(tdn_sparse_fn, tdn_sparse_f32);
+/* Are all weights finite, so that 0 times one is 0? */
+bool tdn_sparse_suits(const tdn_view *weights);
+
+/* Floats of scratch that are the family's own: padded rows, offsets of taps, terms of a row. */
+static inline int64_t tdn_conv_extra(const tdn_conv_args *args, bool sparse)
+{
+    const tdn_tiling *t = &args->tiling;
+    return args->n_border * t->n_taps * t->k + t->n_taps * 2 + (sparse ? tdn_sparse_floats(t) : 0);
+}
 
 static inline const tdn_map_program *tdn_epilogue_program(const tdn_epilogue *epilogue)
 {

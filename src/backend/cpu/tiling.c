@@ -8,9 +8,10 @@
  * them (rows x k_block) stays in L2 while all panels pass; a block of one panel (k_block x nr)
  * stays in L1 while all rows pass.
  */
+#include <math.h>
 #include <string.h>
 
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/matrix.h"
 
 enum {
     SUM_BLOCK = 384,             /* terms of the sum in one pass: 48 KiB of a 32-column panel */
@@ -90,6 +91,24 @@ bool tdn_tiling_make(tdn_tiling *t, int64_t outer, int64_t rows, int64_t cols, i
         choose_tiles(t, 2 * count);
     else
         t->outer = 0; /* nothing to do: no tiles */
+    return true;
+}
+
+void tdn_tiling_join_columns(tdn_tiling *t)
+{
+    const int64_t n_blocks = tdn_cpu_div_up(t->rows, t->mr);
+    const int64_t wanted = (int64_t)t->n_row_tiles * t->n_col_tiles;
+    t->n_row_tiles = (int32_t)tdn_cpu_max(1, tdn_cpu_min(n_blocks, wanted));
+    t->n_col_tiles = 1;
+    t->max_rows = (int32_t)tdn_cpu_min(t->rows, tdn_cpu_div_up(n_blocks, t->n_row_tiles) * t->mr);
+    t->max_panels = t->n_panels;
+}
+
+bool tdn_sparse_suits(const tdn_view *weights)
+{
+    for (tdn_walk w = tdn_walk_begin(weights->rank, weights->dims); w.more; tdn_walk_next(&w))
+        if (!isfinite(((const float *)weights->data)[tdn_walk_offset(&w, weights)]))
+            return false;
     return true;
 }
 

@@ -72,6 +72,8 @@ TDN_INLINE vm vm_or(vm a, vm b) { return a | b; }
 TDN_INLINE vm vm_xor(vm a, vm b) { return a ^ b; }
 TDN_INLINE vm vm_not(vm a) { return (vm)~a; }
 TDN_INLINE bool vm_any(vm a) { return a != 0; }
+/* One bit a lane. */
+TDN_INLINE uint32_t vm_bits(vm a) { return a; }
 TDN_INLINE vf vf_select(vm m, vf a, vf b)
 {
     return (vf)_mm512_mask_blend_ps(m, (__m512)b, (__m512)a);
@@ -103,6 +105,7 @@ TDN_INLINE vm vm_not(vm a) { return ~a; }
 #if TDN_LANES == 8
 
 TDN_INLINE bool vm_any(vm a) { return _mm256_movemask_ps((__m256)a) != 0; }
+TDN_INLINE uint32_t vm_bits(vm a) { return (uint32_t)_mm256_movemask_ps((__m256)a); }
 TDN_INLINE vf vf_select(vm m, vf a, vf b)
 {
     return (vf)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m);
@@ -133,16 +136,22 @@ TDN_INLINE vf vf_select(vm m, vf a, vf b) { return (vf)((m & (vi)a) | (~m & (vi)
 #endif
 #if defined(__SSE2__)
 TDN_INLINE bool vm_any(vm a) { return _mm_movemask_ps((__m128)a) != 0; }
+TDN_INLINE uint32_t vm_bits(vm a) { return (uint32_t)_mm_movemask_ps((__m128)a); }
 TDN_INLINE vf vf_max(vf a, vf b) { return (vf)_mm_max_ps((__m128)a, (__m128)b); }
 TDN_INLINE vf vf_min(vf a, vf b) { return (vf)_mm_min_ps((__m128)a, (__m128)b); }
 TDN_INLINE vf vf_sqrt(vf x) { return (vf)_mm_sqrt_ps((__m128)x); }
 #elif defined(__ARM_NEON)
 TDN_INLINE bool vm_any(vm a) { return vmaxvq_u32((uint32x4_t)a) != 0; }
+TDN_INLINE uint32_t vm_bits(vm a) { return vaddvq_u32((uint32x4_t)(a & (vi){1, 2, 4, 8})); }
 TDN_INLINE vf vf_max(vf a, vf b) { return (vf)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
 TDN_INLINE vf vf_min(vf a, vf b) { return (vf)vminq_f32((float32x4_t)a, (float32x4_t)b); }
 TDN_INLINE vf vf_sqrt(vf x) { return (vf)vsqrtq_f32((float32x4_t)x); }
 #else
 TDN_INLINE bool vm_any(vm a) { return (a[0] | a[1] | a[2] | a[3]) != 0; }
+TDN_INLINE uint32_t vm_bits(vm a)
+{
+    return (uint32_t)((a[0] & 1) | (a[1] & 2) | (a[2] & 4) | (a[3] & 8));
+}
 TDN_INLINE vf vf_max(vf a, vf b) { return vf_select(a > b, a, b); }
 TDN_INLINE vf vf_min(vf a, vf b) { return vf_select(a < b, a, b); }
 TDN_INLINE vf vf_sqrt(vf x)
