@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A sum or mean behind a matrix product, with only linear operators between them, is taken before
- * it: mean(A B) over rows of A is mean(A) B, so one row is multiplied instead of all. It goes
- * through transposes, reshapes and affine maps on the way, and through one product after another: a
+ * it: mean(A B) over rows of A is mean(A) B, so one row is multiplied instead of all. A convolution
+ * over single positions is such a product. It goes through transposes, reshapes, affine maps and
+ * sums of several values on the way, and through one product after another: a
  * classifier that averages over the positions of an attention layer needs neither the products with
  * the values nor the output projection at every position.
  *
@@ -68,7 +69,7 @@ static bool through_reshape(const tdn_node *n, const axes *a, axes *from)
     return true;
 }
 
-/* What a register is as a function of the input that varies. */
+/* What a register is as a function of the inputs that vary, taken together. */
 typedef enum degree { CONSTANT, LINEAR, AFFINE, OTHER } degree;
 
 static degree sum_of(degree a, degree b)
@@ -83,12 +84,12 @@ static degree product_of(degree a, degree b)
     return a == CONSTANT ? b : b == CONSTANT ? a : OTHER;
 }
 
-static degree degree_of(const tdn_instr *in, const degree *regs, int varies)
+static degree degree_of(const tdn_instr *in, const degree *regs, const bool *varies)
 {
     const degree a = regs[in->a], b = regs[in->b], c = regs[in->c];
     const int n_args = tdn_expr_ops[in->op].n_args;
     switch (in->op) {
-    case TDN_X_INPUT: return in->index == varies ? LINEAR : CONSTANT;
+    case TDN_X_INPUT: return varies[in->index] ? LINEAR : CONSTANT;
     case TDN_X_STORE:
     case TDN_X_NEG: return a;
     case TDN_X_ADD:
@@ -104,7 +105,7 @@ static degree degree_of(const tdn_instr *in, const degree *regs, int varies)
     }
 }
 
-static degree degree_of_map(const tdn_expr *e, int varies)
+static degree degree_of_map(const tdn_expr *e, const bool *varies)
 {
     degree regs[TDN_EXPR_MAX] = {CONSTANT}, result = OTHER;
     for (int i = 0; i < e->n_instr; i++) {
@@ -122,34 +123,58 @@ static int64_t extent(const tdn_value *v, int i, int rank)
     return k < 0 ? 1 : v->shape.dims[k];
 }
 
-/* The map's one input that varies along the axes, where the map is linear in it (affine will do
- * for a mean); -1: there is no such. */
-static int through_map(const tdn_node *n, const axes *a, bool is_mean, axes *from)
+/* The map's inputs that vary along the axes, where the map is linear in all of them together
+ * (affine will do for a mean): a sum of such is what it is, each by itself. */
+static bool through_map(const tdn_node *n, const axes *a, bool is_mean, bool *varies)
 {
     const tdn_shape *y = &n->out[0]->shape;
-    int varies = -1;
+    bool any = false;
+    if (n->n_out != 1 || n->n_in > TDN_EXPR_MAX_IN)
+        return false;
     for (int k = 0; k < n->n_in; k++) {
         int n_on = 0, n_full = 0;
         for (int i = 0; i < y->rank; i++) {
             n_on += a->on[i];
             n_full += a->on[i] && extent(n->in[k], i, y->rank) == y->dims[i];
         }
-        if (n_full == 0)
-            continue;
-        if (n_full != n_on || varies >= 0)
-            return -1;
-        varies = k;
+        varies[k] = n_full > 0;
+        any |= varies[k];
+        if (n_full != 0 && n_full != n_on)
+            return false;
     }
-    if (varies < 0 || n->n_out != 1)
-        return -1;
-    const degree d = degree_of_map(n->expr, varies);
-    if (d != LINEAR && !(d == AFFINE && is_mean))
-        return -1;
-    const int rank = n->in[varies]->shape.rank;
-    *from = (axes){{false}};
+    const degree d = any ? degree_of_map(n->expr, varies) : OTHER;
+    return d == LINEAR || (d == AFFINE && is_mean);
+}
+
+/* Axes of the result as axes of input k, which varies along them. */
+static axes axes_of_input(const tdn_node *n, int k, const axes *a)
+{
+    const int rank = n->in[k]->shape.rank;
+    axes from = {{false}};
     for (int i = 0; i < rank; i++)
-        from->on[i] = a->on[i + y->rank - rank];
-    return varies;
+        from.on[i] = a->on[i + n->out[0]->shape.rank - rank];
+    return from;
+}
+
+static bool all_are(const tdn_attrs *attrs, const char *name, int64_t wanted)
+{
+    int n;
+    const int64_t *v = tdn_attr_ints(attrs, name, &n);
+    for (int i = 0; i < n; i++)
+        if (v[i] != wanted)
+            return false;
+    return n > 0;
+}
+
+/* A convolution over single positions is a product of each position; whole axes of them. */
+static bool through_conv(const tdn_node *n, const axes *a, bool is_mean)
+{
+    const tdn_shape *w = &n->in[1]->shape;
+    bool is_pointwise =
+        !a->on[0] && !a->on[1] && all_are(&n->attrs, "strides", 1) && all_are(&n->attrs, "pads", 0);
+    for (int i = 2; i < w->rank; i++)
+        is_pointwise &= w->dims[i] == 1;
+    return is_pointwise && (is_mean || n->n_in < 3 || !n->in[2]);
 }
 
 /* Each axis belongs to one of the two sides: rows to the left, columns to the right, a batch axis
@@ -189,7 +214,7 @@ static bool is_on_the_way(const tdn_value *v)
 static bool reaches(const tdn_value *v, const axes *a, bool is_mean)
 {
     axes from, other;
-    int varies;
+    bool varies[TDN_EXPR_MAX_IN], found = false;
     if (!is_on_the_way(v) || is_empty(a, v->shape.rank))
         return false;
     const tdn_node *n = v->producer;
@@ -199,8 +224,14 @@ static bool reaches(const tdn_value *v, const axes *a, bool is_mean)
         return reaches(n->in[0], &from, is_mean);
     case TDN_CORE_RESHAPE: return through_reshape(n, a, &from) && reaches(n->in[0], &from, is_mean);
     case TDN_CORE_MAP:
-        varies = through_map(n, a, is_mean, &from);
-        return varies >= 0 && reaches(n->in[varies], &from, is_mean);
+        if (!through_map(n, a, is_mean, varies))
+            return false;
+        for (int k = 0; k < n->n_in && !found; k++) {
+            from = axes_of_input(n, k, a);
+            found = varies[k] && reaches(n->in[k], &from, is_mean);
+        }
+        return found;
+    case TDN_CORE_CONV: return through_conv(n, a, is_mean);
     case TDN_CORE_MATMUL:
         return through_matmul(n, a, &from, &other) &&
                (!is_empty(&from, n->in[0]->shape.rank) || !is_empty(&other, n->in[1]->shape.rank));
@@ -216,14 +247,29 @@ static tdn_value *in_place_of(tdn_infer *io, const tdn_node *n, tdn_value *v)
     return v;
 }
 
-static tdn_value *copy_map(tdn_infer *io, const tdn_node *n, int varies, tdn_value *x)
+static tdn_value *reduce(tdn_infer *io, tdn_value *v, const axes *a, const char *kind);
+
+static tdn_value *reduce_map(tdn_infer *io, const tdn_node *n, const axes *a, const char *kind)
 {
+    bool varies[TDN_EXPR_MAX_IN];
     tdn_value *in[TDN_EXPR_MAX_IN];
-    if (!x)
-        return NULL;
-    memcpy(in, n->in, (size_t)n->n_in * sizeof *in);
-    in[varies] = x;
-    return tdn_emit_map(io, in, n->n_in, n->expr, TDN_F32);
+    through_map(n, a, !strcmp(kind, "mean"), varies);
+    for (int k = 0; k < n->n_in; k++) {
+        const axes from = axes_of_input(n, k, a);
+        in[k] = varies[k] ? reduce(io, n->in[k], &from, kind) : n->in[k];
+        if (!in[k])
+            return NULL;
+    }
+    return in_place_of(io, n, tdn_emit_map(io, in, n->n_in, n->expr, TDN_F32));
+}
+
+static tdn_value *reduce_conv(tdn_infer *io, const tdn_node *n, const axes *a, const char *kind)
+{
+    tdn_value *in[3] = {reduce(io, n->in[0], a, kind), n->in[1], n->n_in > 2 ? n->in[2] : NULL};
+    tdn_shape y = n->out[0]->shape;
+    for (int i = 0; i < y.rank; i++)
+        y.dims[i] = a->on[i] ? 1 : y.dims[i];
+    return in[0] ? in_place_of(io, n, tdn_node_copy(io->graph, io->node, n, in, &y)) : NULL;
 }
 
 /* v summed away along the axes, which keep the extent 1. */
@@ -255,10 +301,10 @@ static tdn_value *reduce(tdn_infer *io, tdn_value *v, const axes *a, const char 
         through_reshape(n, a, &from);
         return in_place_of(io, n, tdn_emit_reshape(io, reduce(io, n->in[0], &from, kind), &y));
     }
-    if (n->op->core == TDN_CORE_MAP) {
-        const int varies = through_map(n, a, !strcmp(kind, "mean"), &from);
-        return in_place_of(io, n, copy_map(io, n, varies, reduce(io, n->in[varies], &from, kind)));
-    }
+    if (n->op->core == TDN_CORE_MAP)
+        return reduce_map(io, n, a, kind);
+    if (n->op->core == TDN_CORE_CONV)
+        return reduce_conv(io, n, a, kind);
     through_matmul(n, a, &from, &other);
     tdn_value *left = reduce(io, n->in[0], &from, kind);
     tdn_value *right = left ? reduce(io, n->in[1], &other, kind) : NULL;

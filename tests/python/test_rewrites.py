@@ -145,6 +145,35 @@ def test_a_mean_over_positions_is_taken_before_the_products(tmp_path):
     tendon("validate", tmp_path / "m.onnx")
 
 
+def block(reduced, kernel=1):
+    """Two convolutions over the positions of a sequence, added up; then a mean over them."""
+    net = Net((1, 24, 80), 1)
+    x = net.end
+    net.add("Sigmoid", x, shape=(1, 24, 80))
+    s = net.end
+    conv = dict(kernel_shape=[kernel], pads=[kernel // 2] * 2, shape=(1, 40, 80))
+    net.add("Conv", s, net.normal(40, 24, kernel), net.normal(40), **conv)
+    a = net.end
+    net.add("Conv", x, net.normal(40, 24, kernel), **conv)
+    net.add("Sub", a, None, shape=(1, 40, 80))
+    net.add("Mul", None, net.normal(40, 1), shape=(1, 40, 80))
+    if reduced:
+        net.add("ReduceMean", None, net.constant(np.array([2])), keepdims=0, shape=(1, 40))
+    return net
+
+
+@pytest.mark.small
+def test_a_mean_of_a_sum_of_convolutions_over_single_positions(tmp_path):
+    block(reduced=False).save(tmp_path / "m.onnx")
+    all_positions = work(tmp_path)
+    block(reduced=True).save(tmp_path / "m.onnx")
+    assert work(tmp_path) < all_positions / 5
+    tendon("validate", tmp_path / "m.onnx")
+    block(reduced=True, kernel=3).save(tmp_path / "m.onnx")  # what lies beyond the border counts in some positions only
+    assert work(tmp_path) > 2 * all_positions
+    tendon("validate", tmp_path / "m.onnx")
+
+
 @pytest.mark.small
 def test_a_mean_behind_what_is_not_linear_stays(tmp_path):
     attention(4, reduced=False, between=lambda net: net.square()).save(tmp_path / "m.onnx")

@@ -612,6 +612,34 @@ static void test_map_constants_that_repeat(void **state)
     assert_int_equal(f->g->last->n_in, 2);
 }
 
+/* mean(x + conv(y)) over positions is mean(x) + conv(mean(y)), for a kernel of 1. */
+static void test_reduce_early_through_a_convolution(void **state)
+{
+    fixture *f = *state;
+    static const float w[2] = {2, 3};
+    const int64_t dims[] = {1, 2, 8}, wide[] = {1, 1, 8};
+    tdn_value *x = input(f, "x", 3, wide), *y = input(f, "y", 3, dims);
+    tdn_value *vw = constant(f, "w", 3, (int64_t[]){1, 2, 1}, w);
+    tdn_value *c = node(f, "tendon", "Conv", "c", (tdn_value *[]){y, vw}, 2, NULL, &x->shape);
+    tdn_node_set_ints(f->g, f->g->last, "strides", (int64_t[]){1}, 1);
+    tdn_node_set_ints(f->g, f->g->last, "dilations", (int64_t[]){1}, 1);
+    tdn_node_set_ints(f->g, f->g->last, "pads", (int64_t[]){0, 0}, 2);
+    tdn_value *s = map2(f, "s", TDN_X_ADD, x, c);
+    tdn_shape one = tdn_shape_make(2, (int64_t[]){1, 1});
+    tdn_value *m = node(f, "tendon", "Reduce", "m", &s, 1, NULL, &one);
+    tdn_node_set_string(f->g, f->g->last, "kind", "mean");
+    tdn_node_set_ints(f->g, f->g->last, "axes", (int64_t[]){2}, 1);
+    tdn_node_set_int(f->g, f->g->last, "keepdims", 0);
+    tdn_graph_set_output(f->g, m);
+    run(f, tdn_pass_reduce_early);
+    run(f, tdn_pass_drop_dead);
+    const tdn_node *conv = find_op(f, TDN_CORE_CONV);
+    assert_int_equal(count_op(f, TDN_CORE_REDUCE), 2);
+    assert_int_equal(conv->in[0]->producer->op->core, TDN_CORE_REDUCE);
+    assert_ptr_equal(conv->in[0]->producer->in[0], y);
+    assert_int_equal(conv->out[0]->shape.dims[2], 1);
+}
+
 static void test_batch_axes(void **state)
 {
     fixture *f = *state;
@@ -653,6 +681,7 @@ int main(void)
         TEST(test_batch_equal_weighs_copies),
         TEST(test_pad_conv),
         TEST(test_map_constants_that_repeat),
+        TEST(test_reduce_early_through_a_convolution),
         TEST(test_batch_axes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
