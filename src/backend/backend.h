@@ -53,7 +53,7 @@ typedef struct tdn_group {
     int32_t n_extra;
     int32_t variant; /* which of the family's ways to do it; 0: the plain one, which takes all that
                         the family takes */
-    bool is_sparse; /* in[0] is the result of comparisons, 0 or 1, and may be mostly zeros */
+    bool is_sparse;  /* in[0] is the result of comparisons, 0 or 1, and may be mostly zeros */
     bool dry;        /* sizes and cost only: nothing is packed */
 } tdn_group;
 
@@ -73,8 +73,8 @@ typedef struct tdn_made {
 typedef struct tdn_family {
     const char *name;          /* "conv" */
     const tdn_kernel *kernels; /* ended by a row without a name; best last */
-    int32_t n_variants; /* ways to make a step, numbered from 0; which of them suits is the
-                           compiler's choice. 0 here means 1 */
+    int32_t n_variants;        /* ways to make a step, numbered from 0; which of them suits is the
+                                  compiler's choice. 0 here means 1 */
     /* Makes the step with the best kernel within `isa`. TDN_E_UNSUPPORTED says what it does not
      * take (a dtype, a stride): the compiler then copies, or falls back to the reference; of a
      * variant other than 0, that it does not suit. Packs with portable code, so that plans for
@@ -148,8 +148,8 @@ typedef struct tdn_conv_desc {
  */
 
 /*
- * mix    in[0] (o0, o1, o2, k0, k1, m), in[1] the constant matrix, dense (k0 * k1, n), mostly zeros;
- * out (o0, o1, o2, n, m); stride of m 1. No desc.
+ * mix    in[0] (o0, o1, o2, k0, k1, m), in[1] the constant matrix, dense (k0 * k1, n), mostly
+ * zeros; out (o0, o1, o2, n, m); stride of m 1. No desc.
  */
 
 /* map    in: each broadcast to out's dims; all outputs have the same dims. F32 or BOOL (bytes), any

@@ -32,6 +32,8 @@ typedef enum tdn_core {
                            Identity) */
     TDN_CORE_EXPAND,    /* the same, broadcasting */
     TDN_CORE_CONCAT,    /* attr axis (not negative) */
+    TDN_CORE_MIX,       /* x (..., axes that are contracted), w constant (their product, n), mostly
+                           zeros; out (..., n). attr n_axes: how many are contracted */
     TDN_CORE_PAD        /* attrs pads (2 * rank, not negative), value (float); constant mode */
 } tdn_core;
 

@@ -47,6 +47,39 @@ static int64_t matmul_flops(const tdn_node *node)
                    tdn_shape_count(&node->out[0]->shape));
 }
 
+/* ---- Mix ----------------------------------------------------------------------------------- */
+
+static tdn_status mix_infer(tdn_infer *io)
+{
+    const tdn_shape *x = &io->node->in[0]->shape, *w = &io->node->in[1]->shape;
+    const int64_t n_axes = tdn_attr_int(&io->node->attrs, "n_axes", 1);
+    TDN_TRY(tdn_infer_rank(io, 0, 1, TDN_MAX_RANK));
+    TDN_TRY(tdn_infer_rank(io, 1, 2, 2));
+    TDN_NEED(io, n_axes >= 1 && n_axes <= x->rank, "attribute n_axes is out of range");
+    tdn_shape y = {.rank = x->rank - (int32_t)n_axes};
+    int64_t k = 1;
+    for (int i = 0; i < x->rank; i++)
+        if (i < y.rank)
+            y.dims[i] = x->dims[i];
+        else
+            k = sat_mul(k, x->dims[i]);
+    TDN_NEED(io, k == w->dims[0], "a matrix of other rows than there are elements");
+    y.dims[y.rank++] = w->dims[1];
+    return tdn_infer_set(io, 0, TDN_F32, &y);
+}
+
+static int64_t mix_flops(const tdn_node *node)
+{
+    const tdn_value *w = node->in[1];
+    const float *data = w->data;
+    int64_t n = 0, rows = 1;
+    for (int64_t i = 0; data && i < tdn_shape_count(&w->shape); i++)
+        n += data[i] != 0;
+    for (int i = 0; i + 1 < node->out[0]->shape.rank; i++)
+        rows = sat_mul(rows, node->out[0]->shape.dims[i]);
+    return sat_mul(2 * n, rows);
+}
+
 /* ---- Gemm ------------------------------------------------------------------------------------ */
 
 static tdn_status gemm_infer(tdn_infer *io)
@@ -336,6 +369,16 @@ static int64_t det_flops(const tdn_node *node)
 
 const tdn_op_def tdn_ops_matmul[] = {
     {ROW("MatMul", 1, 2, 2), .infer = matmul_infer, .core = TDN_CORE_MATMUL, .flops = matmul_flops},
+    {.name = "Mix",
+     .domain = "tendon",
+     .since = 1,
+     .n_in_min = 2,
+     .n_in_max = 2,
+     .n_out_min = 1,
+     .n_out_max = 1,
+     .infer = mix_infer,
+     .core = TDN_CORE_MIX,
+     .flops = mix_flops},
     {ROW("Gemm", 7, 2, 3), .infer = gemm_infer, .decompose = gemm_decompose, .flops = gemm_flops},
     {ROW("Einsum", 12, 1, -1), .infer = einsum_infer, .decompose = einsum_decompose,
      .flops = einsum_flops},

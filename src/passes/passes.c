@@ -21,6 +21,7 @@ const tdn_pass tdn_passes[] = {
     {"bias", tdn_pass_bias, false}, /* a convolution's bias becomes a map, like everybody's */
     {"merge-equal", tdn_pass_merge_equal, false}, /* their constants */
     {"batch-equal", tdn_pass_batch_equal, true},  /* copies of a layer: one on all their inputs */
+    {"sparse-product", tdn_pass_sparse_product, false}, /* a matrix of mostly zeros */
     {"simplify", tdn_pass_simplify, false},
     {"merge-equal", tdn_pass_merge_equal, false},
     {"drop-dead", tdn_pass_drop_dead, false},

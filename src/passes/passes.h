@@ -40,6 +40,7 @@ tdn_status tdn_pass_reduce_early(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_narrow_conv(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_pad_conv(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_batch_equal(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_sparse_product(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_bias(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fuse_maps(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fuse_epilogues(tdn_graph *g, tdn_error *error);
@@ -50,8 +51,8 @@ tdn_status tdn_pass_fuse_epilogues(tdn_graph *g, tdn_error *error);
 const char *tdn_origin_join(tdn_graph *g, const char *a, const char *b);
 /* Does a stand before b in the graph's order? */
 bool tdn_node_before(const tdn_node *a, const tdn_node *b);
-/* Do two nodes do the same to whatever they read: operator, attributes, expression, results' shapes?
- * Nodes that do have the same hash. */
+/* Do two nodes do the same to whatever they read: operator, attributes, expression, results'
+ * shapes? Nodes that do have the same hash. */
 bool tdn_node_alike(const tdn_node *a, const tdn_node *b);
 uint64_t tdn_node_alike_hash(const tdn_node *n);
 /* The value that a node like n makes of `in` (as many as n has), before `before`: n has one result,

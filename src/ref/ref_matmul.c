@@ -316,7 +316,38 @@ static size_t det_scratch(const tdn_ref_call *call)
     return tdn_size_mul(n, n, &size) && tdn_size_mul(size, sizeof(double), &size) ? size : SIZE_MAX;
 }
 
+/* ---- Mix: x (..., k axes) times w (k, n) ---- */
+
+static tdn_status mix(const tdn_ref_call *call)
+{
+    TDN_REF_NEED(call, call->n_in >= 2 && call->n_out >= 1 && call->in[1].rank == 2);
+    const tdn_view *x = &call->in[0], *w = &call->in[1], *y = &call->out[0];
+    const int kept = y->rank - 1, n_axes = x->rank - kept;
+    int64_t k = 1;
+    TDN_REF_NEED(call, kept >= 0 && n_axes >= 1 && x->dtype == TDN_F32 && w->dtype == TDN_F32 &&
+                           y->dtype == TDN_F32 && y->dims[kept] == w->dims[1] &&
+                           !memcmp(x->dims, y->dims, (size_t)kept * sizeof x->dims[0]) &&
+                           tdn_dims_count(x->dims + kept, n_axes, &k) && k == w->dims[0]);
+    for (tdn_walk o = tdn_walk_begin(y->rank, y->dims); o.more; tdn_walk_next(&o)) {
+        const int64_t column = o.index[kept] * w->strides[1];
+        int64_t from = 0, row = 0;
+        for (int i = 0; i < kept; i++)
+            from += o.index[i] * x->strides[i];
+        double sum = 0;
+        for (tdn_walk t = tdn_walk_begin(n_axes, x->dims + kept); t.more;
+             tdn_walk_next(&t), row++) {
+            int64_t at = from;
+            for (int i = 0; i < n_axes; i++)
+                at += t.index[i] * x->strides[kept + i];
+            sum += tdn_ref_get(x, at) * tdn_ref_get(w, row * w->strides[0] + column);
+        }
+        tdn_ref_set(y, tdn_walk_offset(&o, y), sum);
+    }
+    return TDN_OK;
+}
+
 const tdn_ref_def tdn_refs_matmul[] = {
+    {"Mix", mix, NULL, NULL},
     {"MatMul", matmul, scratch, matmul_parts},
     {"Gemm", gemm, scratch, gemm_parts},
     {"Einsum", tdn_ref_einsum, NULL, tdn_ref_einsum_parts},

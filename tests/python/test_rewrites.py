@@ -181,3 +181,31 @@ def test_a_mean_behind_what_is_not_linear_stays(tmp_path):
     attention(4, reduced=True, between=lambda net: net.square()).save(tmp_path / "m.onnx")
     assert work(tmp_path) >= all_positions
     tendon("validate", tmp_path / "m.onnx")
+
+
+def skeleton(n_parts, n_joints, channels, frames, persons, density, seed=0):
+    """Features of joints, spread by 1x1 convolutions over parts of a body whose adjacency is sparse."""
+    net = Net((persons, 4, frames, n_joints), seed)
+    edges = np.where(net.rng.random((n_parts, n_joints, n_joints)) < density,
+                     net.rng.standard_normal((n_parts, n_joints, n_joints)), 0).astype(np.float32)
+    shape = (persons, channels, frames, n_joints)
+    for _ in range(2):
+        net.add("Conv", None, net.normal(n_parts * channels, net.shape[1], 1, 1), net.normal(n_parts * channels),
+                shape=(persons, n_parts * channels, frames, n_joints))
+        parts = (persons, n_parts, channels, frames, n_joints)
+        net.add("Reshape", None, net.constant(np.array(parts)), shape=parts)
+        net.add("Einsum", None, net.constant(edges), equation="nkctv,kvw->nctw", shape=shape)
+        net.add("Mul", None, net.normal(channels, 1, 1), shape=shape)
+        net.add("Relu", None, shape=shape)
+    return net
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("persons,channels,frames", [(1, 24, 37), (2, 19, 5), (1, 1, 3)])
+def test_a_sparse_adjacency_costs_its_edges(tmp_path, persons, channels, frames):
+    skeleton(3, 17, channels, frames, persons, density=1).save(tmp_path / "m.onnx")
+    dense = work(tmp_path)
+    tendon("validate", tmp_path / "m.onnx", "--rtol=1e-3", "--atol=1e-3")
+    skeleton(3, 17, channels, frames, persons, density=0.04).save(tmp_path / "m.onnx")
+    assert work(tmp_path) < dense
+    tendon("validate", tmp_path / "m.onnx", "--rtol=1e-3", "--atol=1e-3")

@@ -355,6 +355,68 @@ static int gemm_once(const tdn_family *family, const tdn_kernel *k)
     return made;
 }
 
+/* ---- mix ------------------------------------------------------------------------------------- */
+
+static tdn_view sparse_matrix(scene *s, int64_t k, int64_t n)
+{
+    const tdn_view w = new_tensor(s, TDN_F32, 2, (int64_t[]){k, n}, LAYOUT_DENSE, 0)->view;
+    for (int64_t i = 0; i < k * n; i++)
+        if (random_bits() % 5)
+            ((float *)w.data)[i] = 0;
+    return w;
+}
+
+static void compare_mix(const tdn_kernel *kernel, const tdn_group *g, const epilogue_set *set)
+{
+    const tdn_view *x = &g->in[0], *w = &g->in[1], *y = &g->out[0];
+    int64_t number = 0;
+    for (tdn_walk o = tdn_walk_begin(5, y->dims); o.more; tdn_walk_next(&o), number++) {
+        double sum = 0, absolute = 0;
+        for (int64_t k = 0; k < w->dims[0]; k++) {
+            const int64_t at = o.index[0] * x->strides[0] + o.index[1] * x->strides[1] +
+                               o.index[2] * x->strides[2] + k / x->dims[4] * x->strides[3] +
+                               k % x->dims[4] * x->strides[4] + o.index[4] * x->strides[5];
+            const double product =
+                (double)((float *)x->data)[at] * ((float *)w->data)[k * w->dims[1] + o.index[3]];
+            sum += product;
+            absolute += fabs(product);
+        }
+        double bound = ((double)w->dims[0] + 8) * EPS * absolute;
+        const double wanted = finish(set, sum, &o, &bound);
+        expect_near(kernel, ((float *)y->data)[tdn_walk_offset(&o, y)], wanted, bound, number);
+    }
+}
+
+static int mix_once(const tdn_family *family, const tdn_kernel *k)
+{
+    scene *s = new_scene();
+    int64_t x[6], y[5];
+    for (int i = 0; i < 3; i++)
+        x[i] = y[i] = random_between(1, 3);
+    x[3] = random_between(1, 3);
+    x[4] = random_between(1, 12);
+    x[5] = y[4] = random_bits() % 2 ? random_between(1, 40) : RANDOM_OF(64, 65, 128, 150);
+    y[3] = random_between(1, 12);
+    const tdn_view operands[2] = {
+        new_tensor(s, TDN_F32, 6, x, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE, 0)->view,
+        sparse_matrix(s, x[3] * x[4], y[3])};
+    tensor *out = new_output(s, TDN_F32, 5, y, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE);
+    tdn_group g = {.in = operands, .n_in = 2, .out = &out->view, .n_out = 1};
+    epilogue_set set;
+    choose_epilogue(&set, s, &g);
+    step st;
+    const bool made = make_step(&st, family, k, &g, s->arena);
+    if (made) {
+        run_step(&st);
+        compare_mix(k, &g, &set);
+        check_gaps(out, k->name);
+        if (random_bits() % 8 == 0)
+            expect_checked(family, &st);
+    }
+    end_scene(s);
+    return made;
+}
+
 /* ---- Walks ----------------------------------------------------------------------------------- */
 
 static void walk(const char *name, int (*once)(const tdn_family *, const tdn_kernel *), int n_runs)
@@ -380,6 +442,12 @@ static void test_gemm(void **state)
 {
     (void)state;
     walk("gemm", gemm_once, 400);
+}
+
+static void test_mix(void **state)
+{
+    (void)state;
+    walk("mix", mix_once, 200);
 }
 
 /* Zeros are not left out where a weight is not finite: 0 times it is no zero. */
@@ -408,6 +476,7 @@ int main(int argc, char **argv)
 {
     set_seed(argc, argv);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_conv), cmocka_unit_test(test_gemm),
+                                       cmocka_unit_test(test_mix),
                                        cmocka_unit_test(test_sparse_and_infinite_weights)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

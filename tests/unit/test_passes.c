@@ -309,6 +309,30 @@ static void test_simplify_joins_transposes(void **state)
                     "output %y:float32[2x3x4]\n");
 }
 
+/* Three edges among three nodes; features (1, 2, 3) gathered from a transpose. */
+static void test_sparse_product(void **state)
+{
+    fixture *f = *state;
+    static const float edges[] = {0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0};
+    tdn_value *x = input(f, "x", 3, (int64_t[]){2, 4, 3});
+    tdn_value *w = constant(f, "w", 2, (int64_t[]){6, 3}, edges);
+    const tdn_shape turned = tdn_shape_make(3, (int64_t[]){4, 2, 3}),
+                    rows = tdn_shape_make(2, (int64_t[]){4, 6}),
+                    shape = tdn_shape_make(2, (int64_t[]){4, 3});
+    tdn_value *t = node(f, "", "Transpose", "t", &x, 1, NULL, &turned);
+    tdn_node_set_ints(f->g, f->g->last, "perm", (int64_t[]){1, 0, 2}, 3);
+    tdn_value *r = node(f, "tendon", "Reshape", "r", &t, 1, NULL, &rows);
+    tdn_graph_set_output(f->g, node(f, "", "MatMul", "y", (tdn_value *[]){r, w}, 2, NULL, &shape));
+    f->g->has_shapes = true;
+    run(f, tdn_pass_sparse_product);
+    run(f, tdn_pass_simplify);
+    run(f, tdn_pass_drop_dead);
+    assert_graph(f, "input %x:float32[2x4x3]\n"
+                    "%t:float32[4x2x3] = Transpose(%x) {perm=[1, 0, 2]}  ; t\n"
+                    "%y:float32[4x3] = Mix(%t, @w) {n_axes=2}  ; y\n"
+                    "output %y:float32[4x3]\n");
+}
+
 /* A causal convolution: padding of 2 on both sides, and the last two samples cut off. */
 static void test_narrow_conv(void **state)
 {
@@ -671,6 +695,7 @@ int main(void)
         TEST(test_map_constants),
         TEST(test_simplify_joins_transposes),
         TEST(test_narrow_conv),
+        TEST(test_sparse_product),
         TEST(test_expand_late_leaves_one_layer),
         TEST(test_expand_late_and_reductions),
         TEST(test_expand_late_in_a_map_that_varies),

@@ -132,6 +132,20 @@ tdn_status tdn_epilogue_make(tdn_epilogue *ep, tdn_map_program **program, const 
     return TDN_OK;
 }
 
+tdn_status tdn_epilogue_store(tdn_made *made, const void *fixed, size_t fixed_size,
+                              const tdn_map_program *program, tdn_arena *arena, tdn_error *error)
+{
+    const size_t size = program ? tdn_map_program_size(program) : 0;
+    made->args_size = fixed_size + size;
+    made->args = tdn_arena_alloc(arena, 1, made->args_size);
+    if (!made->args)
+        return tdn_fail_nomem(error, "arguments of a step");
+    memcpy(made->args, fixed, fixed_size);
+    if (program)
+        memcpy((char *)made->args + fixed_size, program, size);
+    return TDN_OK;
+}
+
 static bool is_index(int32_t i, const tdn_epilogue *ep)
 {
     return i == -1 || (i >= ep->first && i < ep->first + ep->n_extra);
