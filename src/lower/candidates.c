@@ -123,8 +123,11 @@ tdn_status tdn_choices_add(tdn_choices *c, tdn_made *made, const tdn_family *fam
         return tdn_fail_nomem(error, "the choice of kernels");
     c->items = items;
     tdn_choice *choice = &items[c->n++];
-    *choice =
-        (tdn_choice){.name = name, .family = family, .target = target, .candidates = candidates};
+    *choice = (tdn_choice){.name = name,
+                           .family = family,
+                           .target = target,
+                           .is_sparse = group->is_sparse,
+                           .candidates = candidates};
     tdn_group dry = *group;
     dry.dry = true;
     dry.variant = 0;

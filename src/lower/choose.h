@@ -42,6 +42,7 @@ typedef struct tdn_choice {
     int32_t target; /* the build's number of it */
     int32_t n_in, n_out;
     const tdn_view *views; /* inputs, extras, outputs; data only of constants */
+    bool is_sparse;        /* the group is */
     uint64_t weights;      /* which values variant 0 packs; 0: none */
     bool timed;            /* all candidates that are not refused have a time */
 } tdn_choice;

@@ -13,6 +13,7 @@
 enum {
     MAX_VIEWS = 2 * TDN_EXPR_MAX_IN + TDN_EXPR_MAX_OUT + 16,
     MAX_SPAN = 64 << 20, /* beyond it nothing is left in a cache either */
+    SPIKES_ONE_IN = 10,
     WAKE_TILES = 64,
     WAKE_ROUNDS = 2000
 };
@@ -40,7 +41,21 @@ static void fill_normal(float *to, size_t n)
     }
 }
 
-static bool grow(tdn_bench *b, tdn_zone *z, size_t size, bool normal)
+/* Ones here and there among zeros. */
+static void fill_spikes(float *to, size_t n)
+{
+    uint64_t s = 0x2545f4914f6cdd1du;
+    for (size_t i = 0; i < n; i++) {
+        s = s * 6364136223846793005u + 1442695040888963407u;
+        to[i] = (s >> 33) % SPIKES_ONE_IN == 0;
+    }
+}
+
+static void fill_zeros(float *to, size_t n) { memset(to, 0, n * sizeof *to); }
+
+typedef void fill_fn(float *to, size_t n);
+
+static bool grow(tdn_bench *b, tdn_zone *z, size_t size, fill_fn *fill)
 {
     if (size <= z->size)
         return true;
@@ -51,16 +66,14 @@ static bool grow(tdn_bench *b, tdn_zone *z, size_t size, bool normal)
         z->size = 0;
         return false;
     }
-    if (normal)
-        fill_normal(z->data, size / sizeof(float));
-    else
-        memset(z->data, 0, size);
+    fill(z->data, size / sizeof(float));
     return true;
 }
 
 void tdn_bench_end(tdn_bench *b)
 {
-    tdn_zone *const zones[] = {&b->normals, &b->zeros, &b->written, &b->weights, &b->scratch};
+    tdn_zone *const zones[] = {&b->normals, &b->spikes,  &b->zeros,
+                               &b->written, &b->weights, &b->scratch};
     for (size_t i = 0; i < sizeof zones / sizeof *zones; i++) {
         tdn_free(b->allocator, zones[i]->data);
         *zones[i] = (tdn_zone){0};
@@ -89,7 +102,7 @@ static bool extent_of(const tdn_view *v, size_t *size, size_t *before)
 
 typedef struct operands {
     tdn_view views[MAX_VIEWS];
-    size_t normals, zeros, written; /* bytes used */
+    size_t normals, spikes, zeros, written; /* bytes used */
 } operands;
 
 static uint8_t *take(const tdn_zone *z, size_t *used, size_t size)
@@ -102,7 +115,7 @@ static uint8_t *take(const tdn_zone *z, size_t *used, size_t size)
 /* Places the views in the zones; where these are not there yet, it counts what they need. */
 static bool place(const tdn_bench *b, const tdn_choice *s, const tdn_candidate *k, operands *o)
 {
-    o->normals = o->zeros = o->written = 0;
+    o->normals = o->spikes = o->zeros = o->written = 0;
     if (s->n_in + s->n_out > MAX_VIEWS)
         return false;
     for (int32_t i = 0; i < s->n_in + s->n_out; i++) {
@@ -119,9 +132,10 @@ static bool place(const tdn_bench *b, const tdn_choice *s, const tdn_candidate *
             continue;
         if (!extent_of(v, &size, &before))
             return false;
-        uint8_t *at = i >= s->n_in          ? take(&b->written, &o->written, size)
-                      : v->dtype == TDN_F32 ? take(&b->normals, &o->normals, size)
-                                            : take(&b->zeros, &o->zeros, size);
+        uint8_t *at = i >= s->n_in             ? take(&b->written, &o->written, size)
+                      : v->dtype != TDN_F32    ? take(&b->zeros, &o->zeros, size)
+                      : i == 0 && s->is_sparse ? take(&b->spikes, &o->spikes, size)
+                                               : take(&b->normals, &o->normals, size);
         v->data = at ? at + before : NULL;
     }
     return true;
@@ -146,14 +160,15 @@ static bool make_room(tdn_bench *b, const tdn_choice *s, const tdn_candidate *k,
     if (!*can_run)
         return true;
     if (!tdn_size_add(b->span, k->packed_size, &weights) ||
-        !grow(b, &b->normals, o.normals, true) || !grow(b, &b->zeros, o.zeros, false) ||
-        !grow(b, &b->written, o.written, false) || !grow(b, &b->weights, weights, true))
+        !grow(b, &b->normals, o.normals, fill_normal) ||
+        !grow(b, &b->spikes, o.spikes, fill_spikes) || !grow(b, &b->zeros, o.zeros, fill_zeros) ||
+        !grow(b, &b->written, o.written, fill_zeros) || !grow(b, &b->weights, weights, fill_normal))
         return false;
     place(b, s, k, &o);
     *can_run = check(s, k, &o, &work, &own) == TDN_OK;
     return !*can_run || (tdn_size_mul(tdn_round_up(work.scratch_size, TDN_ALIGN),
                                       (size_t)b->n_threads, &scratch) &&
-                         grow(b, &b->scratch, scratch, false));
+                         grow(b, &b->scratch, scratch, fill_zeros));
 }
 
 tdn_status tdn_bench_prepare(tdn_bench *b, tdn_choice *s, bool *can_run, tdn_error *error)

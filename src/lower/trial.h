@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Running a candidate on this machine, to time it. Operands are the step's views over memory of the
- * bench's own: inputs hold normal values, outputs lie elsewhere, so that what a run writes is never
- * read and values stay normal. Packed weights are not packed: their content does not matter to the
- * speed of a kernel whose `check` accepts any. They are taken from a region as large as all weights
- * of the network, each run from where the last one ended, so that they come from that level of the
- * memory from which the network's own will come, while activations may stay in the caches.
+ * bench's own: inputs hold normal values (or one 1 in ten, where the group is sparse), outputs lie
+ * elsewhere, so that what a run writes is never read and values stay normal. Packed weights are not
+ * packed: their content does not matter to the speed of a kernel whose `check` accepts any. They
+ * are taken from a region as large as all weights of the network, each run from where the last one
+ * ended, so that they come from that level of the memory from which the network's own will come,
+ * while activations may stay in the caches.
  */
 #ifndef TDN_LOWER_TRIAL_H
 #define TDN_LOWER_TRIAL_H
@@ -23,7 +24,7 @@ typedef struct tdn_bench {
     int n_threads;
     size_t span; /* of the region that weights are taken from: tdn_bench_span */
     size_t next; /* where in it */
-    tdn_zone normals, zeros, written, weights, scratch;
+    tdn_zone normals, spikes, zeros, written, weights, scratch;
 } tdn_bench;
 
 /* The region for a network with this many bytes of weights. */

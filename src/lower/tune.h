@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The tuner: takes the times of candidates on this machine, or from a timing cache. Steps that are
- * the same work are timed once; those that cost most come first, until the budget is spent. What
+ * the same work are timed once; those that promise most come first, until the budget is spent. What
  * has no time then is chosen by its estimated cost.
  */
 #ifndef TDN_LOWER_TUNE_H
