@@ -15,7 +15,7 @@ enum {
     MAX_SPAN = 64 << 20, /* beyond it nothing is left in a cache either */
     SPIKES_ONE_IN = 10,
     WAKE_TILES = 64,
-    WAKE_ROUNDS = 2000
+    WAKE_ROUNDS = 10000
 };
 
 size_t tdn_bench_span(size_t weights_size)

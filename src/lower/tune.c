@@ -21,8 +21,9 @@
 enum {
     MIN_ROUNDS = 3,
     MAX_ROUNDS = 100,
-    ENOUGH_NS = 2000000, /* of runs of one candidate, beyond MIN_ROUNDS */
-    LONG_NS = 1000000,   /* so long a run is hardly twice as slow by chance */
+    MOMENT_NS = 1000000,
+    ENOUGH_NS = 5000000, /* of runs of one candidate, beyond MIN_ROUNDS */
+    LONG_NS = 8000000,   /* so long a run is hardly twice as slow by chance */
     MAX_SHAPE = 200
 };
 /* Behind the best by this factor, a candidate stops: after a long run, or after MIN_ROUNDS. */
@@ -262,19 +263,21 @@ static int64_t best_of(const tdn_choice *s)
     return best;
 }
 
-/* Stops who is behind, and who has run enough; false when nobody runs any more. */
+/* Stops who is behind, and who has run enough; false when nobody runs any more. Short runs are
+ * easily disturbed: what has run but for a moment is not judged. */
 static bool thin_out(const tdn_choice *s, state *states, int round)
 {
-    const bool early = round + 1 < MIN_ROUNDS;
-    const double limit = (double)best_of(s) * (early ? BEHIND_FIRST : BEHIND_LATER);
+    const double best = (double)best_of(s);
     int n = 0, n_near = 0;
     for (int32_t i = 0; i < s->n_candidates; i++) {
+        const tdn_candidate *k = &s->candidates[i];
         state *st = &states[i];
-        const int64_t ns = s->candidates[i].ns;
-        const bool behind = (double)ns > limit && (!early || ns > LONG_NS);
-        st->stopped |= s->candidates[i].refused || behind || (!early && st->spent > ENOUGH_NS);
+        const bool early = round + 1 < MIN_ROUNDS || st->spent < MOMENT_NS;
+        const bool behind = early ? k->ns > LONG_NS && (double)k->ns > best * BEHIND_FIRST
+                                  : (double)k->ns > best * BEHIND_LATER;
+        st->stopped |= k->refused || behind || (!early && st->spent > ENOUGH_NS);
         n += !st->stopped;
-        n_near += !s->candidates[i].refused && !behind;
+        n_near += !k->refused && !behind;
     }
     return n > 0 && n_near > 1; /* one alone needs no second look */
 }

@@ -229,6 +229,15 @@ typedef struct plan_bytes {
     size_t size;
 } plan_bytes;
 
+/* A file that the first build fills. */
+static const char *timing_cache(void)
+{
+    static char path[256];
+    const char *tmp = getenv("TDN_TEST_TMP");
+    snprintf(path, sizeof path, "%s/faults-%ld.cache", tmp ? tmp : "/tmp", (long)getpid());
+    return path;
+}
+
 static tdn_status build(const subject *s, const pb *branches, const tdn_allocator *allocator,
                         plan_bytes *plan, tdn_error *error)
 {
@@ -239,6 +248,7 @@ static tdn_status build(const subject *s, const pb *branches, const tdn_allocato
     tdn_model *model;
     o.n_threads = 1;
     o.optimization_level = s->level;
+    o.timing_cache = s->level > 0 ? timing_cache() : NULL; /* so that all builds are alike */
     o.precision = (tdn_precision)s->precision;
     o.shapes = s->path ? NULL : &shapes;
     o.n_shapes = s->path ? 0 : 1;
@@ -313,6 +323,7 @@ static void each_allocation_of_a_build_fails(void **state)
         const long libc = PLAIN ? build_under(&subjects[i], &branches, LIBC) : 0;
         assert_true(hook > 5 && arena > 100 && (!PLAIN || libc > hook));
     }
+    unlink(timing_cache());
     free(branches.data);
 }
 
@@ -420,6 +431,7 @@ static void put_plan(const subject *s, const pb *branches, char *path, size_t si
     assert_int_equal(build(s, branches, NULL, &plan, NULL), TDN_OK);
     assert_int_equal(tdn_file_write(path, plan.data, plan.size, NULL), TDN_OK);
     tdn_plan_free(plan.data);
+    unlink(timing_cache());
 }
 
 static void each_allocation_of_a_run_fails(void **state)

@@ -4,7 +4,7 @@
  * tap a row is a pointer to c contiguous channels of the input, or to zeros for padding. Where c is
  * small (an image's first layer), the taps along w, contiguous in memory, are one longer tap.
  * Depthwise convolutions (group == c == m) have a kernel of their own. Variants beyond 0 are
- * Winograd's (wino.h).
+ * Winograd's (wino.h), then other shapes of tiles.
  *
  * Packed weights: [group][panel][tap][k][nr], then k zeros. Depthwise: [tap][c].
  */
@@ -215,7 +215,7 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     const bool sparse = g->is_sparse && !depthwise && tdn_sparse_suits(w);
     if (g->variant > 0 && sparse)
         return tdn_fail(error, TDN_E_UNSUPPORTED, "zeros are left out in the plain way only");
-    if (g->variant > 0)
+    if (g->variant > 0 && g->variant <= TDN_WINO_VARIANTS)
         return make_wino(made, g, isa, arena, error);
     made->kernel = tdn_cpu_kernel(tdn_family_conv.kernels,
                                   depthwise ? "dwconv_f32"
@@ -224,6 +224,8 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
                                   isa);
     if (!made->kernel)
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution for no such CPU");
+    if (depthwise && g->variant > 0)
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "a depthwise convolution has one way");
     tdn_conv_args a = {.desc = *(const tdn_conv_desc *)g->desc};
     for (int i = 0; i < 3; i++)
         a.kernel[i] = (int32_t)w->dims[2 + i];
@@ -238,7 +240,11 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
         return store_args(made, &dw, sizeof dw, program, arena, error);
     }
     TDN_TRY(plan(&a, made->kernel, x, out, error));
-    const tdn_tiling *t = &a.tiling;
+    const tdn_tiling plain = a.tiling, *t = &plain; /* all shapes have its cost: times may differ */
+    if (g->variant > 0) {
+        a.tiling.shape = g->variant - TDN_WINO_VARIANTS;
+        TDN_TRY(plan(&a, made->kernel, x, out, error));
+    }
     made->packed_size = packed_size(&a);
     made->cost = 2 * t->outer * t->rows * t->cols * t->n_taps * t->k +
                  WEIGHT_BYTE_FLOPS * (int64_t)made->packed_size * t->n_row_tiles;
@@ -334,7 +340,7 @@ static const tdn_kernel kernels[] = {
 };
 
 const tdn_family tdn_family_conv = {.name = "conv",
-                                    .n_variants = 1 + TDN_WINO_VARIANTS,
+                                    .n_variants = 1 + TDN_WINO_VARIANTS + TDN_TILING_SHAPES,
                                     .kernels = kernels,
                                     .make = make,
                                     .check = check};

@@ -145,11 +145,15 @@ typedef struct tdn_tiling {
     int32_t n_row_tiles, n_col_tiles;
     int32_t max_rows, max_panels; /* of one tile */
     int32_t tap_block,
-        k_block; /* one block of the sum: tap_block taps of k, or of one tap k_block */
+        k_block;   /* one block of the sum: tap_block taps of k, or of one tap k_block */
+    int32_t shape; /* 0: tiles for any number of threads; up to TDN_TILING_SHAPES: fewer ones */
+    int32_t zero;
 } tdn_tiling;
-_Static_assert(sizeof(tdn_tiling) == 72, "no padding: compared as bytes");
+enum { TDN_TILING_SHAPES = 2 };
+_Static_assert(sizeof(tdn_tiling) == 80, "no padding: compared as bytes");
 
-/* False when a number is out of range. */
+/* Derives all from the numbers and tiling->shape. False when one is out of range, or the shape is
+ * no other than 0. */
 bool tdn_tiling_make(tdn_tiling *tiling, int64_t outer, int64_t rows, int64_t cols, int64_t n_taps,
                      int64_t k, const tdn_kernel *kernel);
 /* The same tiles' rows with all columns in each: for kernels that read a row once for all of its

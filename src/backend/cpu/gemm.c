@@ -2,7 +2,7 @@
 /*
  * Family gemm: batched matrix products. A constant right operand is packed at build; any other is
  * packed tile by tile, one block of the sum at a time, which costs little beside the product. Where
- * all batches share the right operand, their rows are one long list.
+ * all batches share the right operand, their rows are one long list. Variants are shapes of tiles.
  */
 #include <string.h>
 
@@ -101,12 +101,16 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     const tdn_view *a = &g->in[0], *b = &g->in[1], *out = &g->out[0];
     TDN_TRY(check_views(a, out, error));
     TDN_TRY(check_right(b, a, out, error));
-    tdn_gemm_args args = {.packed = b->data != NULL};
+    if (sparse && g->variant > 0)
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "zeros are left out in the plain way only");
+    tdn_gemm_args args = {.packed = b->data != NULL, .tiling = {.shape = g->variant}};
     if (!args.packed && b->strides[2] != 1 && b->strides[3] != 1)
         return tdn_fail(error, TDN_E_UNSUPPORTED,
                         "a product whose right operand has no contiguous axis");
     right_dims(&args, b);
     TDN_TRY(plan(&args, made->kernel, a, out, error));
+    const tdn_tiling *t = &args.tiling;
+    made->cost = 2 * t->outer * t->rows * t->cols * t->k; /* of any shape: it is for times to say */
     tdn_map_program *program;
     TDN_TRY(tdn_epilogue_make(&args.epilogue, &program, g, 2, arena, error));
     if (args.packed)
@@ -176,5 +180,8 @@ static const tdn_kernel kernels[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-const tdn_family tdn_family_gemm = {
-    .name = "gemm", .kernels = kernels, .make = make, .check = check};
+const tdn_family tdn_family_gemm = {.name = "gemm",
+                                    .n_variants = 1 + TDN_TILING_SHAPES,
+                                    .kernels = kernels,
+                                    .make = make,
+                                    .check = check};

@@ -17,9 +17,12 @@ enum {
     SUM_BLOCK = 384,             /* terms of the sum in one pass: 48 KiB of a 32-column panel */
     ROW_BLOCK_FLOATS = 40 << 10, /* rows x k_block of one tile: 160 KiB */
     ROW_POINTERS = 4096,         /* rows x taps of one tile: 32 KiB */
-    TILES_WANTED = 32,           /* enough to balance 8 threads */
     TILE_FLOPS = 1 << 19         /* a tile of less is not worth a worker's attention: some 5 us */
 };
+
+/* By shape. The first is enough to balance 8 threads; fewer tiles have less to set up and pack,
+ * which pays on few threads. */
+static const int64_t tiles_wanted[1 + TDN_TILING_SHAPES] = {32, 8, 2};
 
 static void choose_blocks(tdn_tiling *t)
 {
@@ -40,12 +43,13 @@ static void choose_blocks(tdn_tiling *t)
  * the right operand, splitting columns more tiles read the left one: of all splits, the one that
  * reads least.
  */
-static void choose_tiles(tdn_tiling *t, int64_t flops)
+static void choose_tiles(tdn_tiling *t, int64_t flops, int32_t shape)
 {
     const int64_t n_blocks = tdn_cpu_div_up(t->rows, t->mr);
     const int64_t sum = (int64_t)t->k_block * t->tap_block;
     const int64_t most = tdn_cpu_min(ROW_BLOCK_FLOATS / sum, ROW_POINTERS / t->n_taps) / t->mr;
-    const int64_t wanted = tdn_cpu_max(1, tdn_cpu_min(TILES_WANTED, flops / TILE_FLOPS) / t->outer);
+    const int64_t wanted =
+        tdn_cpu_max(1, tdn_cpu_min(tiles_wanted[shape], flops / TILE_FLOPS) / t->outer);
     const int64_t fewest = tdn_cpu_div_up(n_blocks, tdn_cpu_max(1, most));
     const int64_t first =
         tdn_cpu_max(fewest, tdn_cpu_min(n_blocks, tdn_cpu_div_up(wanted, t->n_panels)));
@@ -69,12 +73,15 @@ bool tdn_tiling_make(tdn_tiling *t, int64_t outer, int64_t rows, int64_t cols, i
                      int64_t k, const tdn_kernel *kernel)
 {
     const int64_t dims[] = {outer, rows, cols, n_taps, k};
+    const int32_t shape = t->shape;
     int64_t count;
-    if (!tdn_dims_count(dims, 5, &count) || count > INT64_MAX / 4 || outer > INT32_MAX ||
-        rows > INT32_MAX - 64 || cols > INT32_MAX - 64 || n_taps > ROW_POINTERS || n_taps < 1 ||
-        k < 1 || n_taps * k > INT32_MAX)
+    if (shape < 0 || shape > TDN_TILING_SHAPES || !tdn_dims_count(dims, 5, &count) ||
+        count > INT64_MAX / 4 || outer > INT32_MAX || rows > INT32_MAX - 64 ||
+        cols > INT32_MAX - 64 || n_taps > ROW_POINTERS || n_taps < 1 || k < 1 ||
+        n_taps * k > INT32_MAX)
         return false;
     memset(t, 0, sizeof *t);
+    t->shape = shape;
     t->outer = outer;
     t->rows = rows;
     t->cols = cols;
@@ -87,11 +94,16 @@ bool tdn_tiling_make(tdn_tiling *t, int64_t outer, int64_t rows, int64_t cols, i
         return false;
     choose_blocks(t);
     t->n_row_tiles = t->n_col_tiles = 1;
-    if (count > 0)
-        choose_tiles(t, 2 * count);
-    else
+    if (count == 0) {
         t->outer = 0; /* nothing to do: no tiles */
-    return true;
+        return shape == 0;
+    }
+    choose_tiles(t, 2 * count, 0);
+    if (shape == 0)
+        return true;
+    const int32_t by_rows = t->n_row_tiles, by_cols = t->n_col_tiles;
+    choose_tiles(t, 2 * count, shape);
+    return t->n_row_tiles != by_rows || t->n_col_tiles != by_cols;
 }
 
 void tdn_tiling_join_columns(tdn_tiling *t)
