@@ -151,6 +151,16 @@ static const struct {
 
 enum { MAX_PATCH = TDN_WINO_MAX_POINTS * TDN_WINO_MAX_POINTS };
 
+/* Where a patch's numbers lie: the same for all of a tile, but for an offset. */
+typedef struct lists {
+    float *half[MAX_PATCH];         /* [h][w]: between the two axes */
+    const float *column[MAX_PATCH]; /* [w][h]: the same */
+    float *v[MAX_PATCH];            /* [w][h], of the first row */
+    const float *m[MAX_PATCH];      /* [w][h], of the first row */
+    float *back[MAX_PATCH];         /* [w][m of h]: between the axes, on the way back */
+    const float *line[MAX_PATCH];   /* [m of h][w]: the same */
+} lists;
+
 typedef struct work {
     const tdn_wino_args *args;
     const tdn_call *call;
@@ -158,28 +168,70 @@ typedef struct work {
     tdn_wino_scratch s;
     float *v, *m, *patch;
     const float *zeros;
+    lists lists;
 } work;
 
-/* A patch: image and depth, and its first output along h and w. */
-typedef struct spot {
-    int64_t image, depth, first[2];
-} spot;
-
-static spot spot_of(const work *w, int64_t row)
+static void set_lists(work *w)
 {
     const tdn_wino_axis *axis = w->args->axis;
+    const int n_h = axis[0].n_points, n_w = axis[1].n_points, m_h = axis[0].m;
+    lists *l = &w->lists;
+    for (int i = 0; i < n_h; i++)
+        for (int k = 0; k < n_w; k++) {
+            const int point = i * n_w + k;
+            l->half[point] = w->patch + point * TDN_WINO_CHUNK;
+            l->column[k * n_h + i] = l->half[point];
+            l->v[k * n_h + i] = w->v + point * w->s.v_stride;
+            l->m[k * n_h + i] = w->m + point * w->s.m_stride;
+            if (i < m_h) {
+                l->back[k * m_h + i] = l->half[point];
+                l->line[point] = l->half[point];
+            }
+        }
+}
+
+/* A patch: image and depth, its number and its first output along h and w. */
+typedef struct spot {
+    int64_t image, depth, at[2], first[2];
+} spot;
+
+static void set_first(const work *w, spot *p, int i)
+{
+    const tdn_wino_axis *axis = &w->args->axis[i];
+    p->first[i] =
+        p->at[i] / axis->a_residue + p->at[i] % axis->a_residue * axis->m * axis->dilation;
+}
+
+static spot first_spot(const work *w)
+{
+    const tdn_wino_axis *axis = w->args->axis;
+    int64_t row = w->tile->row0;
     spot p;
-    int64_t at[2];
-    at[1] = row % axis[1].n_patches;
-    row /= axis[1].n_patches;
-    at[0] = row % axis[0].n_patches;
-    row /= axis[0].n_patches;
+    for (int i = 1; i >= 0; i--) {
+        p.at[i] = row % axis[i].n_patches;
+        row /= axis[i].n_patches;
+        set_first(w, &p, i);
+    }
     p.depth = row % w->call->out[0].dims[1];
     p.image = row / w->call->out[0].dims[1];
-    for (int i = 0; i < 2; i++)
-        p.first[i] =
-            at[i] / axis[i].a_residue + at[i] % axis[i].a_residue * axis[i].m * axis[i].dilation;
     return p;
+}
+
+static void next_spot(const work *w, spot *p)
+{
+    const tdn_wino_axis *axis = w->args->axis;
+    for (int i = 1; i >= 0; i--) {
+        const bool wraps = ++p->at[i] == axis[i].n_patches;
+        if (wraps)
+            p->at[i] = 0;
+        set_first(w, p, i);
+        if (!wraps)
+            return;
+    }
+    if (++p->depth == w->call->out[0].dims[1]) {
+        p->depth = 0;
+        p->image++;
+    }
 }
 
 /* Pointers to the patch's inputs of one phase, or to zeros: [h][w]. */
@@ -207,49 +259,36 @@ static void locate_inputs(const work *w, const spot *p, int phase, const float *
     }
 }
 
-static void transform_patch(const work *w, const float *const *pixels, float *const *to)
+/* `to`: where in each point's rows the patch goes. */
+static void transform_patch(const work *w, const float *const *pixels, int64_t to)
 {
     const tdn_wino_axis *axis = w->args->axis;
+    const lists *l = &w->lists;
     const int n_h = axis[0].n_points, n_w = axis[1].n_points;
     const int64_t c = w->args->tiling.k;
     if (n_h == 1 || n_w == 1) {
-        transforms[n_h == 1 ? axis[1].size : axis[0].size].in(pixels, 0, true, to, 0, c);
+        transforms[n_h == 1 ? axis[1].size : axis[0].size].in(pixels, 0, true, l->v, to, c);
         return;
     }
-    float *half[MAX_PATCH];
-    const float *column[MAX_PATCH];
-    float *column_to[MAX_PATCH];
-    for (int i = 0; i < n_h; i++)
-        for (int k = 0; k < n_w; k++) {
-            half[i * n_w + k] = w->patch + (i * n_w + k) * TDN_WINO_CHUNK;
-            column[k * n_h + i] = half[i * n_w + k];
-            column_to[k * n_h + i] = to[i * n_w + k];
-        }
     for (int64_t at = 0; at < c; at += TDN_WINO_CHUNK) {
         const int64_t n = tdn_cpu_min(TDN_WINO_CHUNK, c - at);
         for (int i = 0; i < n_h; i++)
-            transforms[axis[1].size].in(pixels + i * n_w, at, true, half + i * n_w, 0, n);
+            transforms[axis[1].size].in(pixels + i * n_w, at, true, l->half + i * n_w, 0, n);
         for (int k = 0; k < n_w; k++)
-            transforms[axis[0].size].in(column + k * n_h, 0, false, column_to + k * n_h, at, n);
+            transforms[axis[0].size].in(l->column + k * n_h, 0, false, l->v + k * n_h, to + at, n);
     }
 }
 
 static void transform_inputs(const work *w)
 {
-    const int n_points = tdn_wino_points(w->args);
     const int64_t rows = w->args->tiling.max_rows;
     const float *pixels[MAX_PATCH];
-    float *to[MAX_PATCH];
-    for (int64_t row = w->tile->row0; row < w->tile->row1; row++) {
-        const spot p = spot_of(w, row);
+    spot p = first_spot(w);
+    for (int64_t row = w->tile->row0; row < w->tile->row1; row++, next_spot(w, &p))
         for (int phase = 0; phase < w->args->tiling.n_taps; phase++) {
             locate_inputs(w, &p, phase, pixels);
-            for (int i = 0; i < n_points; i++)
-                to[i] = w->v + i * w->s.v_stride +
-                        (phase * rows + row - w->tile->row0) * w->s.row_stride;
-            transform_patch(w, pixels, to);
+            transform_patch(w, pixels, (phase * rows + row - w->tile->row0) * w->s.row_stride);
         }
-    }
 }
 
 /* The products at each point, for panels panel0.. of n. */
@@ -275,85 +314,87 @@ static void multiply(const work *w, tdn_matrix_scratch *s, tdn_block *block, int
     }
 }
 
-static int n_inside(const tdn_wino_axis *axis, int64_t first, int64_t extent)
+/* How many of a patch's outputs are inside. */
+static void count_inside(const work *w, const spot *p, int valid[2])
 {
-    const int64_t n = first < extent ? tdn_cpu_div_up(extent - first, axis->dilation) : 0;
-    return (int)tdn_cpu_min(axis->m, n);
+    for (int i = 0; i < 2; i++) {
+        const tdn_wino_axis *axis = &w->args->axis[i];
+        const int64_t left = w->call->out[0].dims[2 + i] - p->first[i];
+        const int64_t n = left > axis->m * axis->dilation ? axis->m
+                          : left > 0                      ? tdn_cpu_div_up(left, axis->dilation)
+                                                          : 0;
+        valid[i] = (int)tdn_cpu_min(axis->m, n);
+    }
 }
 
-/* One patch's columns col0.. of n back to pixels; `col0` is the tile's column of m's first. */
-static void finish_patch(const work *w, int64_t row, int64_t col0, int64_t n)
+/* A view's element of the patch's first pixel, column col. */
+static int64_t first_pixel(const tdn_view *v, const spot *p, int64_t col)
+{
+    const int64_t at[4] = {p->image, p->depth, p->first[0], p->first[1]};
+    return tdn_matrix_offset(v, at, col);
+}
+
+/* One patch's columns col0.. of n back to pixels; `from`: where its row begins in m. */
+static void finish_patch(const work *w, const spot *p, int64_t from, int64_t col0, int64_t n)
 {
     const tdn_wino_axis *axis = w->args->axis;
     const tdn_epilogue *ep = &w->args->epilogue;
+    const lists *l = &w->lists;
     const tdn_view *out = &w->call->out[0];
     const tdn_view *res = ep->residual >= 0 ? &w->call->in[ep->residual] : NULL;
-    const spot p = spot_of(w, row);
-    const int n_h = axis[0].n_points, n_w = axis[1].n_points, m_w = axis[1].m;
-    const int valid[2] = {n_inside(&axis[0], p.first[0], out->dims[2]),
-                          n_inside(&axis[1], p.first[1], out->dims[3])};
-    const float *points[MAX_PATCH], *residual[MAX_PATCH];
-    float *pixels[MAX_PATCH];
-    finish f = {.bias = ep->bias >= 0 ? (const float *)w->call->in[ep->bias].data + col0 : NULL,
-                .lo = ep->lo,
-                .hi = ep->hi};
-    for (int i = 0; i < valid[0]; i++)
-        for (int k = 0; k < valid[1]; k++) {
-            const int64_t at[4] = {p.image, p.depth, p.first[0] + i * axis[0].dilation,
-                                   p.first[1] + k * axis[1].dilation};
-            pixels[i * m_w + k] = (float *)out->data + tdn_matrix_offset(out, at, col0);
-            if (res)
-                residual[i * m_w + k] = (const float *)res->data + tdn_matrix_offset(res, at, col0);
-        }
+    const int n_h = axis[0].n_points, n_w = axis[1].n_points;
+    const bool both = n_h > 1 && n_w > 1;
+    const int line = both || n_h == 1; /* the axis of the last transform */
+    const int64_t step = out->strides[2 + line] * axis[line].dilation;
+    const int64_t res_step = res ? res->strides[2 + line] * axis[line].dilation : 0;
+    int valid[2];
+    count_inside(w, p, valid);
     if (valid[0] == 0 || valid[1] == 0)
         return;
-    for (int i = 0; i < n_h; i++) /* [w][h]: columns side by side */
-        for (int k = 0; k < n_w; k++)
-            points[k * n_h + i] =
-                w->m + (i * n_w + k) * w->s.m_stride + (row - w->tile->row0) * w->s.m_row_stride;
-    if (n_h == 1 || n_w == 1) {
-        f.residual = res ? residual : NULL;
-        f.n_valid = n_h == 1 ? valid[1] : valid[0];
-        transforms[n_h == 1 ? axis[1].size : axis[0].size].out(points, 0, pixels, 0, n, &f);
-        return;
-    }
-    float *half[MAX_PATCH];
-    const float *line[MAX_PATCH];
-    for (int k = 0; k < n_w; k++)
-        for (int i = 0; i < axis[0].m; i++) {
-            half[k * axis[0].m + i] = w->patch + (i * n_w + k) * TDN_WINO_CHUNK;
-            line[i * n_w + k] = half[k * axis[0].m + i];
-        }
-    const float *const bias = f.bias;
-    for (int64_t at = 0; at < n; at += TDN_WINO_CHUNK) {
-        const int64_t some = tdn_cpu_min(TDN_WINO_CHUNK, n - at);
-        for (int k = 0; k < n_w; k++)
-            transforms[axis[0].size].out(points + k * n_h, at, half + k * axis[0].m, 0, some, NULL);
-        for (int i = 0; i < valid[0]; i++) {
-            const float *more[TDN_WINO_MAX_POINTS];
-            float *to[TDN_WINO_MAX_POINTS];
-            for (int k = 0; k < valid[1]; k++) {
-                to[k] = pixels[i * m_w + k] + at;
+    float *pixel = (float *)out->data + first_pixel(out, p, col0), *to[TDN_WINO_MAX_POINTS];
+    const float *more[TDN_WINO_MAX_POINTS];
+    const float *res_pixel = res ? (const float *)res->data + first_pixel(res, p, col0) : NULL;
+    const float *bias = ep->bias >= 0 ? (const float *)w->call->in[ep->bias].data + col0 : NULL;
+    finish f = {.lo = ep->lo, .hi = ep->hi, .n_valid = valid[line]};
+    f.residual = res ? more : NULL;
+    const int n_lines = both ? valid[0] : 1;
+    const int64_t chunk = both ? TDN_WINO_CHUNK : n;
+    for (int64_t at = 0; at < n; at += chunk) {
+        const int64_t some = tdn_cpu_min(chunk, n - at);
+        for (int k = 0; both && k < n_w; k++)
+            transforms[axis[0].size].out(l->m + k * n_h, from + at, l->back + k * axis[0].m, 0,
+                                         some, NULL);
+        f.bias = bias ? bias + at : NULL;
+        for (int i = 0; i < n_lines; i++) {
+            const int64_t shift = i * axis[0].dilation;
+            for (int k = 0; k < f.n_valid; k++) {
+                to[k] = pixel + shift * out->strides[2] + k * step + at;
                 if (res)
-                    more[k] = residual[i * m_w + k] + at;
+                    more[k] = res_pixel + shift * res->strides[2] + k * res_step + at;
             }
-            f.bias = bias ? bias + at : NULL;
-            f.residual = res ? more : NULL;
-            f.n_valid = valid[1];
-            transforms[axis[1].size].out(line + i * n_w, 0, to, 0, some, &f);
+            if (both)
+                transforms[axis[1].size].out(l->line + i * n_w, 0, to, 0, some, &f);
+            else
+                transforms[axis[line].size].out(l->m, from, to, 0, some, &f);
         }
     }
 }
 
-/* The epilogue's program over the tile's pixels, as long runs along w as there are. */
+static void finish_patches(const work *w, int64_t col0, int64_t n)
+{
+    spot p = first_spot(w);
+    for (int64_t row = 0; row < w->tile->row1 - w->tile->row0; row++, next_spot(w, &p))
+        finish_patch(w, &p, row * w->s.m_row_stride, col0, n);
+}
+
+/* The epilogue's program over the tile's pixels, a patch's line at a time. */
 static void run_program(const work *w, int64_t col0, int64_t n, void *scratch)
 {
     const tdn_wino_axis *axis = w->args->axis;
-    const tdn_view *out = &w->call->out[0];
-    for (int64_t row = w->tile->row0; row < w->tile->row1; row++) {
-        const spot p = spot_of(w, row);
-        const int valid[2] = {n_inside(&axis[0], p.first[0], out->dims[2]),
-                              n_inside(&axis[1], p.first[1], out->dims[3])};
+    spot p = first_spot(w);
+    for (int64_t row = w->tile->row0; row < w->tile->row1; row++, next_spot(w, &p)) {
+        int valid[2];
+        count_inside(w, &p, valid);
         const int64_t run = axis[1].dilation == 1 ? valid[1] : 1;
         for (int i = 0; i < valid[0]; i++)
             for (int64_t k = 0; k < valid[1]; k += run) {
@@ -378,6 +419,7 @@ void TDN_KERNEL(tdn_wino_f32)(const tdn_call *call, size_t number)
     w.m = w.v + w.s.v_size;
     w.patch = w.m + w.s.m_size;
     w.zeros = (const float *)call->in[1].data + tdn_wino_points(args) * tdn_tiling_packed(t);
+    set_lists(&w);
     transform_inputs(&w);
     tdn_block block = {.a = s.a,
                        .c = s.c,
@@ -392,8 +434,7 @@ void TDN_KERNEL(tdn_wino_f32)(const tdn_call *call, size_t number)
         const int64_t col = panel * TDN_NR;
         block.cols = tdn_cpu_min(args->panel_block * TDN_NR, tile.col1 - col);
         multiply(&w, &s, &block, panel);
-        for (int64_t row = tile.row0; row < tile.row1; row++)
-            finish_patch(&w, row, col, block.cols);
+        finish_patches(&w, col, block.cols);
         if (args->epilogue.has_program)
             run_program(&w, col, block.cols, s.program);
     }

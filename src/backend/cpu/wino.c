@@ -23,6 +23,7 @@ static const int32_t variant_m[TDN_WINO_VARIANTS] = {4, 2, 6};
 enum {
     L2_FLOATS = 160 << 10, /* that a tile's data may take: 640 KiB */
     TILES_WANTED = 8,
+    CALL_TERMS = 6, /* of the sum, in the time that a block of products takes to begin and end */
     BYTE_FLOPS = 12 /* operations in the time that a byte beyond L2 takes */
 };
 #define MAX_PRODUCTS ((int64_t)1 << 42) /* at a point: sums of bytes below never overflow */
@@ -79,7 +80,7 @@ static int64_t traffic(const tdn_wino_args *a, int64_t rows_each, int64_t n_rows
     const int64_t n_blocks = tdn_cpu_div_up(t->n_panels, n_cols * panel_block);
     const bool fits = rows_each * (v_row + m_row) <= L2_FLOATS;
     int64_t floats = weights > L2_FLOATS / 2 ? weights * n_rows : weights;
-    floats += t->rows * v_row * n_cols / 2; /* the transform itself */
+    floats += t->rows * points * t->n_taps * tdn_wino_round(t->k) * n_cols; /* transforms */
     if (!fits)
         floats +=
             t->rows * v_row * n_cols * (1 + n_blocks) + 2 * t->rows * points * t->n_panels * nr;
@@ -225,8 +226,9 @@ int64_t tdn_wino_cost(const tdn_wino_args *a)
     const int64_t rows_each =
         tdn_cpu_div_up(tdn_cpu_div_up(t->rows, t->mr), t->n_row_tiles) * t->mr;
     const int64_t transforms = /* a multiply-add and a half an element and axis */
-        8 * n_axes * points * t->rows * (t->n_taps * t->k * t->n_col_tiles + t->cols);
-    return flops(a) + transforms +
+        8 * n_axes * points * t->rows *
+        (t->n_taps * tdn_wino_round(t->k) * t->n_col_tiles + tdn_wino_round(t->cols));
+    return flops(a) / t->k * (t->k + CALL_TERMS) + transforms +
            BYTE_FLOPS / 2 * traffic(a, rows_each, t->n_row_tiles, t->n_col_tiles, a->panel_block);
 }
 
