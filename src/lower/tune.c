@@ -52,6 +52,7 @@ typedef struct tuner {
     tdn_tune_result *result;
     tdn_error *error;
     tdn_arena *arena;
+    const char *cpu; /* the arena's, as the cache keeps it */
     entry *entries;
     job *jobs;
     uint32_t n_entries, n_jobs;
@@ -130,7 +131,7 @@ static tdn_timing timing_of(const tuner *t, const job *j, int32_t candidate)
                         .threads = t->result->n_threads,
                         .variant = k->variant,
                         .kernel = k->kernel->name,
-                        .cpu = t->result->cpu};
+                        .cpu = t->cpu};
 }
 
 /* ---- Jobs ------------------------------------------------------------------------------------ */
@@ -434,6 +435,9 @@ tdn_status tdn_tune(tdn_choices *choices, const tdn_tune_options *options, tdn_t
     for (uint32_t i = 0; i < choices->n; i++)
         result->n_steps += choices->items[i].n_candidates > 1;
     t.arena = choices->arena;
+    t.cpu = tdn_arena_strdup(t.arena, result->cpu);
+    if (!t.cpu)
+        return tdn_fail_nomem(error, "tuning");
     TDN_TRY(find_jobs(&t));
     return t.n_jobs && options->budget_ms > 0 ? tune_on_pool(&t) : TDN_OK;
 }
