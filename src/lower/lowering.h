@@ -104,11 +104,6 @@ tdn_status tdn_step_value(tdn_lowering *l, const tdn_value *v, const tdn_place *
  */
 tdn_status tdn_place_unit(tdn_lowering *l, const tdn_value *v, int axis, tdn_place *place);
 
-/* ---- binary.c -------------------------------------------------------------------------------- */
-
-/* By value id: is it the result of comparisons, or made of such alone? NULL: no memory. */
-bool *tdn_binary_values(const tdn_graph *g, tdn_arena *arena);
-
 /* ---- groups.c: canonical forms, one function a core operator --------------------------------- */
 
 tdn_status tdn_lower_node(tdn_lowering *l, const tdn_node *n);

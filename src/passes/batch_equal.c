@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "ops/binary.h"
 #include "ops/emit.h"
 #include "passes/passes.h"
 
@@ -53,8 +54,9 @@ typedef struct batcher {
     tdn_error *error;
     family *families;
     int32_t n_families, families_capacity;
-    part *joined; /* by value id: its part of a concatenation made here */
-    bool *taken;  /* by value id: a part of a concatenation */
+    part *joined;       /* by value id: its part of a concatenation made here */
+    bool *taken;        /* by value id: a part of a concatenation */
+    const bool *binary; /* by value id: 0 or 1 everywhere */
     int32_t n_ids;
     int64_t visits;
 } batcher;
@@ -564,20 +566,22 @@ static bool reorder(batcher *b, const int32_t *classes)
     return ok;
 }
 
-/* By class, what need not be copied first, then as the inputs lie in what was joined before. A
- * concatenation that comes too late for its readers is none to them. */
+/* By class, what need not be copied first, spikes by themselves since kernels leave their zeros
+ * out, then as the inputs lie in what was joined before. A concatenation that comes too late for
+ * its readers is none to them. */
 static void sort_by_class(batcher *b, family *f, const int32_t *classes)
 {
     for (int m = 0; m < f->n; m++) {
         member *own = &f->members[m];
         const tdn_value *v = own->node->in[0];
         part p;
-        const int32_t class = classes[own->node->mark];
-        if (part_of_joined(b, v, &p) && classes[p.of->producer->mark] >= class)
+        const int32_t depth = classes[own->node->mark];
+        if (part_of_joined(b, v, &p) && classes[p.of->producer->mark] >= depth)
             b->joined[v->id] = (part){NULL, 0};
         const bool is_joined = part_of_joined(b, v, &p);
-        own->key =
-            2 * (int64_t) class + !(is_joined || is_placeable(b, v) || bears_a_copy(own->node));
+        const bool is_good = is_joined || is_placeable(b, v) || bears_a_copy(own->node);
+        const bool is_binary = v->id < b->n_ids && b->binary[v->id];
+        own->key = 4 * (int64_t)depth + 2 * !is_good + is_binary;
         own->start = is_joined ? p.start : 0;
     }
     qsort(f->members, (size_t)f->n, sizeof *f->members, by_key);
@@ -644,7 +648,8 @@ static bool start(batcher *b)
     b->n_ids = b->g->n_values;
     b->joined = calloc((size_t)b->n_ids + 1, sizeof *b->joined);
     b->taken = calloc((size_t)b->n_ids + 1, sizeof *b->taken);
-    if (!b->joined || !b->taken || !find_families(b))
+    b->binary = tdn_binary_values(b->g, b->g->arena);
+    if (!b->joined || !b->taken || !b->binary || !find_families(b))
         return false;
     for (const tdn_node *n = b->g->first; n; n = n->next)
         for (int i = 0; i < n->n_in && n->op->core == TDN_CORE_CONCAT; i++)

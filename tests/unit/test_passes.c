@@ -590,6 +590,30 @@ static void test_batch_equal_weighs_copies(void **state)
     assert_int_equal(count_op(f, TDN_CORE_CONCAT), 1);
 }
 
+/* What is 0 or 1 is not put beside what is not: its zeros could not be left out any more. */
+static void test_batch_equal_keeps_spikes_apart(void **state)
+{
+    fixture *f = *state;
+    tdn_value *w = constant(f, "w", 2, (int64_t[]){2, 2}, weights);
+    tdn_value *x = input(f, "x", 2, (int64_t[]){64, 2}), *y[4];
+    for (int i = 0; i < 4; i++) {
+        tdn_value *v = map2(f, NULL, i % 2 ? TDN_X_GT : TDN_X_SUB,
+                            i < 2 ? x : map1(f, NULL, TDN_X_ABS, x), map1(f, NULL, TDN_X_NEG, x));
+        y[i] = product(f, NULL, v, w);
+    }
+    for (int i = 1; i < 4; i++)
+        y[0] = map2(f, NULL, TDN_X_SUB, y[0], y[i]);
+    tdn_graph_set_output(f->g, y[0]);
+    batch(f);
+    assert_int_equal(count_op(f, TDN_CORE_MATMUL), 2);
+    for (const tdn_node *n = f->g->first; n; n = n->next)
+        if (n->op->core == TDN_CORE_CONCAT) {
+            const tdn_instr *a = &n->in[0]->producer->expr->code[2];
+            const tdn_instr *b = &n->in[1]->producer->expr->code[2];
+            assert_true(n->n_in == 2 && a->op == b->op);
+        }
+}
+
 /* Zeros to the left of a convolution's input, as a causal one is exported. */
 static void test_pad_conv(void **state)
 {
@@ -704,6 +728,7 @@ int main(void)
         TEST(test_batch_equal_rolls_a_second_layer),
         TEST(test_batch_equal_makes_no_cycle),
         TEST(test_batch_equal_weighs_copies),
+        TEST(test_batch_equal_keeps_spikes_apart),
         TEST(test_pad_conv),
         TEST(test_map_constants_that_repeat),
         TEST(test_reduce_early_through_a_convolution),

@@ -52,15 +52,49 @@ static bool is_sparse(const tdn_block *b, const tdn_tiling *t)
     return n <= most;
 }
 
-TDN_INLINE void list_terms(terms *list, const float *p, int64_t k, int64_t first)
+/* Appends the lanes of the vector at p that are not 0, without a branch on each: bits that are
+ * random are mispredicted. What is written beyond them the next vector overwrites. */
+#if TDN_LANES == 16
+
+TDN_INLINE int64_t list_vector(const terms *list, int64_t n, const float *p, int64_t first)
+{
+    const vf x = vf_load(p);
+    const vm m = vm_ne(x, (vf){0});
+    const vi at =
+        vi_set((int32_t)first) + (vi){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    _mm512_storeu_si512(list->at + n, _mm512_maskz_compress_epi32(m, (__m512i)at));
+    vf_store(list->value + n, (vf)_mm512_maskz_compress_ps(m, (__m512)x));
+    return n + __builtin_popcount(vm_bits(m));
+}
+
+#else
+
+enum { QUICK = TDN_LANES / 4 + 1 }; /* more are rare, and take a branch */
+
+TDN_INLINE int64_t list_vector(const terms *list, int64_t n, const float *p, int64_t first)
+{
+    uint32_t bits = vm_bits(vm_ne(vf_load(p), (vf){0}));
+    const int64_t end = n + __builtin_popcount(bits);
+    TDN_UNROLLED (int q = 0; q < QUICK; q++) {
+        const int at = __builtin_ctz(bits | 1u << TDN_LANES) & (TDN_LANES - 1);
+        list->at[n + q] = (int32_t)(first + at);
+        list->value[n + q] = p[at];
+        bits &= bits - 1;
+    }
+    for (n += QUICK; bits; bits &= bits - 1, n++) {
+        list->at[n] = (int32_t)(first + __builtin_ctz(bits));
+        list->value[n] = p[__builtin_ctz(bits)];
+    }
+    return end;
+}
+
+#endif
+
+static void list_terms(terms *list, const float *p, int64_t k, int64_t first)
 {
     int64_t n = list->n, i = 0;
     for (; i + TDN_LANES <= k; i += TDN_LANES)
-        for (uint32_t bits = vm_bits(vm_ne(vf_load(p + i), (vf){0})); bits; bits &= bits - 1) {
-            const int64_t at = i + __builtin_ctz(bits);
-            list->at[n] = (int32_t)(first + at);
-            list->value[n++] = p[at];
-        }
+        n = list_vector(list, n, p + i, first + i);
     for (; i < k; i++) {
         list->at[n] = (int32_t)(first + i);
         list->value[n] = p[i];
@@ -129,7 +163,7 @@ static void run_row(const tdn_block *b, const float *panels, int64_t row, const 
 bool TDN_KERNEL(tdn_sparse_f32)(const tdn_block *b, const tdn_tiling *t, const float *panels,
                                 float *scratch)
 {
-    terms list = {(int32_t *)(void *)(scratch + t->n_taps * t->k), scratch, 0};
+    terms list = {(int32_t *)(void *)(scratch + tdn_sparse_floats(t) / 2), scratch, 0};
     if (!is_sparse(b, t))
         return false;
     for (int64_t block = 0; block < b->n_blocks; block++) {

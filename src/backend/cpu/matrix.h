@@ -56,8 +56,8 @@ TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_spgemm_f32);
  * and at 35 % with AVX2; a core that multiplies faster than it reads L2 is so earlier. */
 #define TDN_SPARSE_PERCENT 30
 
-/* Floats of scratch for a row's terms. */
-static inline int64_t tdn_sparse_floats(const tdn_tiling *t) { return 2 * t->n_taps * t->k; }
+/* Floats of scratch for a row's terms, and those written beyond them. */
+static inline int64_t tdn_sparse_floats(const tdn_tiling *t) { return 2 * (t->n_taps * t->k + 16); }
 /* All of the tile, epilogue's compiled part included; `panels` are the tile's. False, with nothing
  * done, where too few factors are 0. */
 typedef bool tdn_sparse_fn(const tdn_block *block, const tdn_tiling *t, const float *panels,

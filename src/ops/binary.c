@@ -3,9 +3,9 @@
  * Which values are 0 or 1 everywhere: results of comparisons, through what only moves elements or
  * keeps them so. Such values are spikes, masks and one-hot vectors, and mostly zeros as a rule.
  */
-#include <string.h>
+#include "ops/binary.h"
 
-#include "lower/lowering.h"
+#include <string.h>
 
 static bool is_kept(const tdn_instr *k, const bool *regs)
 {
