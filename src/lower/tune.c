@@ -22,8 +22,10 @@ enum {
     MIN_ROUNDS = 3,
     MAX_ROUNDS = 100,
     MOMENT_NS = 1000000,
-    ENOUGH_NS = 5000000, /* of runs of one candidate, beyond MIN_ROUNDS */
-    LONG_NS = 8000000,   /* so long a run is hardly twice as slow by chance */
+    ENOUGH_NS = 5000000,    /* of runs of one candidate, beyond MIN_ROUNDS */
+    LONG_NS = 8000000,      /* so long a run is hardly twice as slow by chance */
+    LONG_BUDGET_MS = 15000, /* who has so much time takes PATIENCE times as many runs */
+    PATIENCE = 4,
     MAX_SHAPE = 200
 };
 /* Behind the best by this factor, a candidate stops: after a long run, or after MIN_ROUNDS. */
@@ -266,17 +268,17 @@ static int64_t best_of(const tdn_choice *s)
 
 /* Stops who is behind, and who has run enough; false when nobody runs any more. Short runs are
  * easily disturbed: what has run but for a moment is not judged. */
-static bool thin_out(const tdn_choice *s, state *states, int round)
+static bool thin_out(const tdn_choice *s, state *states, int round, int patience)
 {
     const double best = (double)best_of(s);
     int n = 0, n_near = 0;
     for (int32_t i = 0; i < s->n_candidates; i++) {
         const tdn_candidate *k = &s->candidates[i];
         state *st = &states[i];
-        const bool early = round + 1 < MIN_ROUNDS || st->spent < MOMENT_NS;
+        const bool early = round + 1 < MIN_ROUNDS * patience || st->spent < MOMENT_NS * patience;
         const bool behind = early ? k->ns > LONG_NS && (double)k->ns > best * BEHIND_FIRST
                                   : (double)k->ns > best * BEHIND_LATER;
-        st->stopped |= k->refused || behind || (!early && st->spent > ENOUGH_NS);
+        st->stopped |= k->refused || behind || (!early && st->spent > ENOUGH_NS * patience);
         n += !st->stopped;
         n_near += !k->refused && !behind;
     }
@@ -296,8 +298,9 @@ static int64_t presumed(const tdn_choice *s, int32_t index)
 /* Times the candidates in turns. False when the time was over before each had run once. */
 static bool take_times(tuner *t, tdn_choice *s, state *states)
 {
+    const int patience = t->o->budget_ms >= LONG_BUDGET_MS ? PATIENCE : 1;
     tdn_bench_wake(&t->bench);
-    for (int round = 0; round < MAX_ROUNDS; round++) {
+    for (int round = 0; round < MAX_ROUNDS * patience; round++) {
         for (int32_t i = 0; i < s->n_candidates; i++) {
             tdn_candidate *k = &s->candidates[i];
             if (states[i].stopped || k->refused)
@@ -310,7 +313,7 @@ static bool take_times(tuner *t, tdn_choice *s, state *states)
             states[i].spent += ns;
             k->ns = k->ns == 0 || ns < k->ns ? ns : k->ns;
         }
-        if (!thin_out(s, states, round))
+        if (!thin_out(s, states, round, patience))
             break;
     }
     return true;
