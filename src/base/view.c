@@ -306,3 +306,48 @@ void tdn_walk_next(tdn_walk *walk)
     }
     walk->more = false;
 }
+
+/* Splits both shapes into the shortest runs of axes with equal products; a run of the old axes must
+ * lie as one (stride of each = stride * extent of the next) to be cut anew. */
+bool tdn_view_reshape(tdn_view *view, int rank, const int64_t *dims)
+{
+    tdn_view old = {.dtype = view->dtype, .data = view->data};
+    for (int i = 0; i < view->rank; i++) /* extents of 1 say nothing */
+        if (view->dims[i] != 1) {
+            old.dims[old.rank] = view->dims[i];
+            old.strides[old.rank++] = view->strides[i];
+        }
+    tdn_view v = tdn_view_make(view->data, view->dtype, rank, dims);
+    int i = 0, k = 0;
+    while (i < old.rank) {
+        int64_t a = old.dims[i], b = 1;
+        int i_end = i + 1, k_end = k;
+        while (a != b || k_end == k) {
+            if (b < a || k_end == k) {
+                if (k_end == rank)
+                    return false;
+                b *= dims[k_end++];
+            } else {
+                if (i_end == old.rank)
+                    return false;
+                a *= old.dims[i_end++];
+            }
+            if (a == 0 || b == 0)
+                return false;
+        }
+        for (int j = i; j + 1 < i_end; j++)
+            if (old.strides[j] != old.strides[j + 1] * old.dims[j + 1])
+                return false;
+        int64_t stride = old.strides[i_end - 1];
+        for (int j = k_end - 1; j >= k; j--) {
+            v.strides[j] = stride;
+            stride *= dims[j];
+        }
+        i = i_end;
+        k = k_end;
+    }
+    for (; k < rank; k++) /* what is left has extent 1 */
+        v.strides[k] = 1;
+    *view = v;
+    return true;
+}

@@ -28,6 +28,10 @@ int64_t tdn_view_offset(const tdn_view *view, int64_t index);
  * does not fit. */
 bool tdn_view_broadcast(const tdn_view *view, int rank, const int64_t *dims, tdn_view *out);
 
+/* The same elements in other dims of the same count; false, and nothing changed, where no strides say
+ * it. */
+bool tdn_view_reshape(tdn_view *view, int rank, const int64_t *dims);
+
 /* Element access by any dtype, converting: for references and tools, not for speed. `offset` in
  * elements. */
 double tdn_view_get(const tdn_view *view, int64_t offset);

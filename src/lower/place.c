@@ -131,49 +131,9 @@ bool tdn_place_broadcast(tdn_place *p, int rank, const int64_t *dims)
     return true;
 }
 
-/* Splits both shapes into the shortest runs of axes with equal products; a run of the old axes must
- * lie as one (stride of each = stride * extent of the next) to be cut anew. */
 bool tdn_place_reshape(tdn_place *p, int rank, const int64_t *dims)
 {
-    tdn_view old = {.dtype = p->view.dtype, .data = p->view.data};
-    for (int i = 0; i < p->view.rank; i++) /* extents of 1 say nothing */
-        if (p->view.dims[i] != 1) {
-            old.dims[old.rank] = p->view.dims[i];
-            old.strides[old.rank++] = p->view.strides[i];
-        }
-    tdn_view v = tdn_view_make(p->view.data, p->view.dtype, rank, dims);
-    int i = 0, k = 0;
-    while (i < old.rank) {
-        int64_t a = old.dims[i], b = 1;
-        int i_end = i + 1, k_end = k;
-        while (a != b || k_end == k) {
-            if (b < a || k_end == k) {
-                if (k_end == rank)
-                    return false;
-                b *= dims[k_end++];
-            } else {
-                if (i_end == old.rank)
-                    return false;
-                a *= old.dims[i_end++];
-            }
-            if (a == 0 || b == 0)
-                return false;
-        }
-        for (int j = i; j + 1 < i_end; j++)
-            if (old.strides[j] != old.strides[j + 1] * old.dims[j + 1])
-                return false;
-        int64_t stride = old.strides[i_end - 1];
-        for (int j = k_end - 1; j >= k; j--) {
-            v.strides[j] = stride;
-            stride *= dims[j];
-        }
-        i = i_end;
-        k = k_end;
-    }
-    for (; k < rank; k++) /* what is left has extent 1 */
-        v.strides[k] = 1;
-    p->view = v;
-    return true;
+    return tdn_view_reshape(&p->view, rank, dims);
 }
 
 /* ---- Results --------------------------------------------------------------------------------- */

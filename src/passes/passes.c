@@ -16,6 +16,10 @@ const tdn_pass tdn_passes[] = {
     {"map-constants", tdn_pass_map_constants, false}, /* scalar constants into expressions */
     {"reduce-early", tdn_pass_reduce_early, false},   /* a mean before a product, not behind it */
     {"drop-dead", tdn_pass_drop_dead, false},
+    {"regroup-product", tdn_pass_regroup_product, false}, /* a (x w) = (a x) w, where a is small */
+    {"drop-dead", tdn_pass_drop_dead, false},
+    {"split-product", tdn_pass_split_product, false}, /* of which only slices are read */
+    {"drop-dead", tdn_pass_drop_dead, false},
     {"pad-conv", tdn_pass_pad_conv, false},       /* zeros around a convolution's input */
     {"narrow-conv", tdn_pass_narrow_conv, false}, /* a slice of a convolution's result */
     {"bias", tdn_pass_bias, false}, /* a convolution's bias becomes a map, like everybody's */
@@ -26,6 +30,7 @@ const tdn_pass tdn_passes[] = {
     {"merge-equal", tdn_pass_merge_equal, false},
     {"drop-dead", tdn_pass_drop_dead, false},
     {"fuse-maps", tdn_pass_fuse_maps, false},   /* joined expressions */
+    {"compare-early", tdn_pass_compare_early, false}, /* sigmoid(x) > 0.5 is x > 0 */
     {"fold-scale", tdn_pass_fold_scale, false}, /* a scale per channel into the weights before it */
     {"fuse-epilogues", tdn_pass_fuse_epilogues, false}, /* maps into the operator that feeds them */
     {"drop-dead", tdn_pass_drop_dead, false},

@@ -209,3 +209,41 @@ def test_a_sparse_adjacency_costs_its_edges(tmp_path, persons, channels, frames)
     skeleton(3, 17, channels, frames, persons, density=0.04).save(tmp_path / "m.onnx")
     assert work(tmp_path) < dense
     tendon("validate", tmp_path / "m.onnx", "--rtol=1e-3", "--atol=1e-3")
+
+
+def self_attention(path, n_heads, width, positions, pooled, biased=True, seed=0):
+    """Queries, keys and values by one product, as PyTorch's MultiheadAttention exports them; then a mean."""
+    rng = np.random.default_rng(seed)
+    depth, f32 = width // n_heads, np.float32
+    weights = {"w": rng.standard_normal((width, 3 * width)).astype(f32) / 4, "b": rng.standard_normal(3 * width).astype(f32),
+               "parts": np.array([positions, 1, 3, width]), "heads": np.array([positions, n_heads, depth]),
+               "zero": np.array(0), "one": np.array(1), "two": np.array(2), "flat": np.array([positions, width]),
+               "wo": rng.standard_normal((width, 5)).astype(f32), "axis": np.array([0])}
+    node = helper.make_node
+    nodes = [node("MatMul", ["x", "w"], ["y0"]), node("Add", ["b", "y0"], ["y"]) if biased else node("Identity", ["y0"], ["y"]),
+             node("Reshape", ["y", "parts"], ["y3"]), node("Transpose", ["y3"], ["yt"], perm=[2, 0, 1, 3])]
+    for i, (name, index) in enumerate([("q", "zero"), ("k", "one"), ("v", "two")]):
+        nodes += [node("Gather", ["yt", index], [name + "0"], axis=0), node("Reshape", [name + "0", "heads"], [name + "1"]),
+                  node("Transpose", [name + "1"], [name], perm=[1, 2, 0] if name == "k" else [1, 0, 2])]
+    nodes += [node("MatMul", ["q", "k"], ["s"]), node("Softmax", ["s"], ["p"], axis=-1), node("MatMul", ["p", "v"], ["o"]),
+              node("Transpose", ["o"], ["ot"], perm=[1, 0, 2]), node("Reshape", ["ot", "flat"], ["of"]),
+              node("MatMul", ["of", "wo"], ["z" if pooled else "out"])]
+    if pooled:
+        nodes.append(node("ReduceMean", ["z", "axis"], ["out"], keepdims=0))
+    graph = helper.make_graph(nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, (positions, 1, width))],
+                              [helper.make_tensor_value_info("out", TensorProto.FLOAT, (5,) if pooled else (positions, 5))],
+                              initializer=[numpy_helper.from_array(w, name) for name, w in weights.items()])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("n_heads,width,positions,biased", [(4, 64, 37, True), (1, 32, 80, True), (3, 48, 50, False)])
+def test_values_are_projected_once_where_their_mean_is_asked(tmp_path, n_heads, width, positions, biased):
+    self_attention(tmp_path / "m.onnx", n_heads, width, positions, pooled=True, biased=biased)
+    tendon("validate", tmp_path / "m.onnx", "--rtol=1e-3", "--atol=1e-4")
+    two_thirds = 2 * positions * width * 2 * width  # queries and keys
+    scores = 2 * n_heads * positions * positions * (width // n_heads)
+    assert work(tmp_path) < 1.35 * (two_thirds + scores)
+    self_attention(tmp_path / "m.onnx", n_heads, width, positions, pooled=False, biased=biased)
+    tendon("validate", tmp_path / "m.onnx", "--rtol=1e-3", "--atol=1e-4")
+    assert work(tmp_path) > 1.35 * (two_thirds + scores)

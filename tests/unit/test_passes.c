@@ -309,6 +309,42 @@ static void test_simplify_joins_transposes(void **state)
                     "output %y:float32[2x3x4]\n");
 }
 
+/* One query over four positions, whose values are columns 2 and 3 of a product; the others are
+ * read, too. */
+static void test_regroup_and_split_product(void **state)
+{
+    fixture *f = *state;
+    static const float weights[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+    const tdn_shape whole = tdn_shape_make(2, (int64_t[]){40, 4}),
+                    half = tdn_shape_make(2, (int64_t[]){40, 2}),
+                    one = tdn_shape_make(2, (int64_t[]){1, 2});
+    tdn_value *x = input(f, "x", 2, (int64_t[]){40, 3}), *a = input(f, "a", 2, (int64_t[]){1, 40});
+    tdn_value *w = constant(f, "w", 2, (int64_t[]){3, 4}, weights);
+    tdn_value *p = node(f, "", "MatMul", "p", (tdn_value *[]){x, w}, 2, NULL, &whole), *s[2];
+    for (int i = 0; i < 2; i++) {
+        s[i] = node(f, "tendon", "Slice", i ? "v" : "q", &p, 1, NULL, &half);
+        tdn_node_set_ints(f->g, f->g->last, "starts", (int64_t[]){0, 2 * i}, 2);
+        tdn_node_set_ints(f->g, f->g->last, "steps", (int64_t[]){1, 1}, 2);
+    }
+    tdn_expr neg = unary(TDN_X_NEG);
+    tdn_graph_set_output(f->g, node(f, "tendon", "Map", "r", &s[0], 1, &neg, &half));
+    tdn_graph_set_output(f->g, node(f, "", "MatMul", "y", (tdn_value *[]){a, s[1]}, 2, NULL, &one));
+    f->g->has_shapes = true;
+    run(f, tdn_pass_regroup_product);
+    run(f, tdn_pass_drop_dead);
+    run(f, tdn_pass_split_product);
+    run(f, tdn_pass_simplify);
+    run(f, tdn_pass_drop_dead);
+    assert_graph(f, "input %x:float32[40x3]\n"
+                    "input %a:float32[1x40]\n"
+                    "%q:float32[40x2] = MatMul(%x, @~7)  ; p + q\n"
+                    "%r:float32[40x2] = Map(%q) : t0 = neg(in0); out0 = t0  ; r\n"
+                    "%~1:float32[1x3] = MatMul(%a, %x)  ; y\n"
+                    "%y:float32[1x2] = MatMul(%~1, @~2)  ; p + y\n"
+                    "output %r:float32[40x2]\n"
+                    "output %y:float32[1x2]\n");
+}
+
 /* Three edges among three nodes; features (1, 2, 3) gathered from a transpose. */
 static void test_sparse_product(void **state)
 {
@@ -643,6 +679,46 @@ static void test_pad_conv(void **state)
     assert_int_equal(count_op(f, TDN_CORE_PAD), 1);
 }
 
+/* sigmoid(x) > 0.5, 0.25 >= tanh(x): the same answers for every x near the bound, and far. */
+static void test_compare_early(void **state)
+{
+    fixture *f = *state;
+    tdn_value *x = input(f, "x", 1, (int64_t[]){4});
+    tdn_expr e = {0};
+    const int s = tdn_expr_add(&e, TDN_X_SIGMOID, tdn_expr_input(&e, 0), 0, 0);
+    const int t = tdn_expr_add(&e, TDN_X_TANH, tdn_expr_input(&e, 0), 0, 0);
+    const int above = tdn_expr_add(&e, TDN_X_GT, s, tdn_expr_const(&e, 0.5f), 0);
+    const int below = tdn_expr_add(&e, TDN_X_GE, tdn_expr_const(&e, 0.25f), t, 0);
+    const int beyond = tdn_expr_add(&e, TDN_X_GT, t, tdn_expr_const(&e, 2), 0); /* never: left */
+    tdn_expr_store(&e, tdn_expr_add(&e, TDN_X_SELECT, above, below, tdn_expr_const(&e, 3)), 0);
+    tdn_expr_store(&e, beyond, 1);
+    const tdn_expr before = e;
+    tdn_value *y = node(f, "tendon", "Map", "y", &x, 1, &e, &x->shape);
+    tdn_graph_set_output(f->g, y);
+    f->g->first->expr->n_out = 1;
+    run(f, tdn_pass_compare_early);
+    const tdn_expr *after = f->g->first->expr;
+    int n_sigmoids = 0;
+    for (int i = 0; i < after->n_instr; i++)
+        n_sigmoids += after->code[i].op == TDN_X_SIGMOID;
+    assert_int_equal(n_sigmoids, 0);
+    for (int i = -4000; i <= 4000; i++) {
+        const float around[] = {0, 0.25541281f};
+        for (int k = 0; k < 2; k++) {
+            const float in = around[k] + (float)i * (i % 2 ? 3e-8f : 1e-2f);
+            float wanted[2], got[2];
+            tdn_expr_eval(&before, &in, wanted);
+            tdn_expr_eval(after, &in, got);
+            assert_true(wanted[0] == got[0]);
+        }
+    }
+    const float nan = (float)strtod("nan", NULL);
+    float wanted[2], got[2];
+    tdn_expr_eval(&before, &nan, wanted);
+    tdn_expr_eval(after, &nan, got);
+    assert_true(wanted[0] == got[0]);
+}
+
 static void test_map_constants_that_repeat(void **state)
 {
     fixture *f = *state;
@@ -720,6 +796,7 @@ int main(void)
         TEST(test_simplify_joins_transposes),
         TEST(test_narrow_conv),
         TEST(test_sparse_product),
+        TEST(test_regroup_and_split_product),
         TEST(test_expand_late_leaves_one_layer),
         TEST(test_expand_late_and_reductions),
         TEST(test_expand_late_in_a_map_that_varies),
@@ -731,6 +808,7 @@ int main(void)
         TEST(test_batch_equal_keeps_spikes_apart),
         TEST(test_pad_conv),
         TEST(test_map_constants_that_repeat),
+        TEST(test_compare_early),
         TEST(test_reduce_early_through_a_convolution),
         TEST(test_batch_axes),
     };
