@@ -276,6 +276,15 @@ static void transposed_padding(const tdn_ref_call *call, geometry *g)
     }
 }
 
+/* The kernel positions first .. end through which an output position may see an input. */
+static void look_range(const geometry *g, int axis, int64_t o, int64_t *first, int64_t *end)
+{
+    const int64_t at = o + g->before[axis], beyond = at - g->in[axis] * g->stride[axis];
+    *first = beyond < 0 ? 0 : beyond / g->dilation[axis] + 1;
+    *end = at < 0 ? 0 : at / g->dilation[axis] + 1;
+    *end = *end < g->kernel[axis] ? *end : g->kernel[axis];
+}
+
 /* Which input an output position sees through kernel position k. */
 static bool look_back(const geometry *g, int axis, int64_t o, int64_t k, int64_t *i)
 {
@@ -290,10 +299,12 @@ static double transposed_sum(const tdn_ref_call *call, const geometry *g, int64_
     const tdn_view *x = &call->in[0], *w = &call->in[1];
     const int64_t per_in = g->c / g->group, per_out = g->m / g->group, first = m / per_out * per_in;
     double sum = 0;
-    int64_t d, h, i;
-    for (int64_t kd = 0; kd < g->kernel[0]; kd++)
-        for (int64_t kh = 0; look_back(g, 0, o[0], kd, &d) && kh < g->kernel[1]; kh++)
-            for (int64_t kw = 0; look_back(g, 1, o[1], kh, &h) && kw < g->kernel[2]; kw++) {
+    int64_t d, h, i, k0[3], k1[3];
+    for (int axis = 0; axis < 3; axis++)
+        look_range(g, axis, o[axis], &k0[axis], &k1[axis]);
+    for (int64_t kd = k0[0]; kd < k1[0]; kd++)
+        for (int64_t kh = k0[1]; look_back(g, 0, o[0], kd, &d) && kh < k1[1]; kh++)
+            for (int64_t kw = k0[2]; look_back(g, 1, o[1], kh, &h) && kw < k1[2]; kw++) {
                 if (!look_back(g, 2, o[2], kw, &i))
                     continue;
                 const int64_t x_at = n * g->x_stride[0] + d * g->x_stride[2] + h * g->x_stride[3] +
