@@ -434,15 +434,15 @@ tdn_status tdn_tune(tdn_choices *choices, const tdn_tune_options *options, tdn_t
 {
     tuner t = {.c = choices, .o = options, .result = result, .error = error};
     *result = (tdn_tune_result){0};
-    name_machine(result);
     for (uint32_t i = 0; i < choices->n; i++)
         result->n_steps += choices->items[i].n_candidates > 1;
     t.arena = choices->arena;
-    t.cpu = tdn_arena_strdup(t.arena, result->cpu);
-    if (!t.cpu)
-        return tdn_fail_nomem(error, "tuning");
     TDN_TRY(find_jobs(&t));
-    return t.n_jobs && options->budget_ms > 0 ? tune_on_pool(&t) : TDN_OK;
+    if (t.n_jobs == 0 || options->budget_ms == 0)
+        return TDN_OK;
+    name_machine(result);
+    t.cpu = tdn_arena_strdup(t.arena, result->cpu);
+    return t.cpu ? tune_on_pool(&t) : tdn_fail_nomem(error, "tuning");
 }
 
 /* ---- The table ------------------------------------------------------------------------------- */
