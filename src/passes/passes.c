@@ -20,8 +20,9 @@ const tdn_pass tdn_passes[] = {
     {"drop-dead", tdn_pass_drop_dead, false},
     {"split-product", tdn_pass_split_product, false}, /* of which only slices are read */
     {"drop-dead", tdn_pass_drop_dead, false},
-    {"pad-conv", tdn_pass_pad_conv, false},       /* zeros around a convolution's input */
-    {"narrow-conv", tdn_pass_narrow_conv, false}, /* a slice of a convolution's result */
+    {"pad-conv", tdn_pass_pad_conv, false},             /* zeros around a convolution's input */
+    {"narrow-conv", tdn_pass_narrow_conv, false},       /* a slice of a convolution's result */
+    {"space-to-depth", tdn_pass_space_to_depth, false}, /* stride two over few channels */
     {"bias", tdn_pass_bias, false}, /* a convolution's bias becomes a map, like everybody's */
     {"merge-equal", tdn_pass_merge_equal, false}, /* their constants */
     {"batch-equal", tdn_pass_batch_equal, true},  /* copies of a layer: one on all their inputs */
@@ -29,7 +30,7 @@ const tdn_pass tdn_passes[] = {
     {"simplify", tdn_pass_simplify, false},
     {"merge-equal", tdn_pass_merge_equal, false},
     {"drop-dead", tdn_pass_drop_dead, false},
-    {"fuse-maps", tdn_pass_fuse_maps, false},   /* joined expressions */
+    {"fuse-maps", tdn_pass_fuse_maps, false},         /* joined expressions */
     {"compare-early", tdn_pass_compare_early, false}, /* sigmoid(x) > 0.5 is x > 0 */
     {"fold-scale", tdn_pass_fold_scale, false}, /* a scale per channel into the weights before it */
     {"fuse-epilogues", tdn_pass_fuse_epilogues, false}, /* maps into the operator that feeds them */

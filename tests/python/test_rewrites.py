@@ -247,3 +247,16 @@ def test_values_are_projected_once_where_their_mean_is_asked(tmp_path, n_heads, 
     self_attention(tmp_path / "m.onnx", n_heads, width, positions, pooled=False, biased=biased)
     tendon("validate", tmp_path / "m.onnx", "--rtol=1e-3", "--atol=1e-4")
     assert work(tmp_path) > 1.35 * (two_thirds + scores)
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("image,channels,kernel,pads", [((32, 32), 3, (7, 7), (3, 3, 3, 3)), ((18, 26), 1, (5, 6), (2, 1, 2, 2)),
+                                                        ((20, 20), 4, (6, 5), (0, 0, 0, 0)), ((33, 20), 3, (7, 7), (3, 3, 3, 3)),
+                                                        ((16, 16), 3, (5, 5), (1, 2, 0, 1))])
+def test_stride_two_over_an_image(tmp_path, image, channels, kernel, pads):
+    net = Net((2, channels, *image), 1)
+    shape = tuple((n + pads[i] + pads[2 + i] - kernel[i]) // 2 + 1 for i, n in enumerate(image))
+    net.add("Conv", None, net.normal(24, channels, *kernel), net.normal(24), shape=(2, 24, *shape), strides=[2, 2], pads=pads)
+    net.add("Relu", None, shape=net.shape)
+    net.save(tmp_path / "m.onnx")
+    tendon("validate", tmp_path / "m.onnx", "--rtol=1e-4", "--atol=2e-4")
