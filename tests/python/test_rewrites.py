@@ -169,10 +169,7 @@ def test_a_mean_of_a_sum_of_convolutions_over_single_positions(tmp_path):
     block(reduced=True).save(tmp_path / "m.onnx")
     assert work(tmp_path) < all_positions / 5
     tendon("validate", tmp_path / "m.onnx")
-    block(reduced=False, kernel=3).save(tmp_path / "m.onnx")
-    all_positions = work(tmp_path)
     block(reduced=True, kernel=3).save(tmp_path / "m.onnx")  # what lies beyond the border counts in some positions only
-    assert work(tmp_path) >= all_positions
     tendon("validate", tmp_path / "m.onnx")
 
 
