@@ -144,6 +144,9 @@ typedef struct tdn_build_options {
     /* A file to find times in and to add new ones to, so that builds need not take them again; made
      * where there is none. NULL: none. */
     const char *timing_cache;
+    /* The cores to time kernels on, as a pool takes them. NULL and 0: the system places threads. */
+    const int32_t *cores;
+    int32_t n_cores;
 } tdn_build_options;
 #define TDN_BUILD_OPTIONS_INIT                                                                     \
     {                                                                                              \

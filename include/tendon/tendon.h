@@ -153,16 +153,23 @@ typedef struct tdn_pool_options {
     int32_t n_threads; /* with the calling thread; 0: one per core this process may use */
     int32_t spin_us;   /* how long an idle worker spins before it sleeps; -1: the default, 100 */
     const tdn_allocator *allocator; /* NULL: the C library's */
+    /* Cores by the system's numbers: worker i stays on cores[i mod n_cores], and n_threads 0 means
+     * as many as cores. cores[0] is the calling thread's, which is the application's to pin: no
+     * function of Tendon moves a thread that calls it. NULL and 0: the system places them all. Read
+     * while creating only. */
+    const int32_t *cores;
+    int32_t n_cores;
 } tdn_pool_options;
 #define TDN_POOL_OPTIONS_INIT                                                                      \
     {                                                                                              \
-        sizeof(tdn_pool_options), 0, -1, NULL                                                      \
+        sizeof(tdn_pool_options), 0, -1, NULL, NULL, 0                                             \
     }
 
 /*
  * Starts n_threads - 1 workers. A pool serves one run at a time: a context that finds it busy runs
  * its tiles itself, so sharing one is always safe. options may be NULL. Returns   TDN_OK;
- * TDN_E_ARG; TDN_E_NOMEM; TDN_E_IO when the system refuses a thread.
+ * TDN_E_ARG, also for a core that is not there, that this process may not use, or that is named
+ * twice; TDN_E_NOMEM; TDN_E_IO when the system refuses a thread.
  */
 TDN_API tdn_status tdn_pool_create(tdn_pool **pool, const tdn_pool_options *options,
                                    tdn_error *error);

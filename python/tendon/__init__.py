@@ -110,8 +110,8 @@ def _shape_set(shapes):
 
 def _build_options(
     *, shapes=None, min_shapes=None, opt_shapes=None, max_shapes=None, states=None, targets=None, precision="fp32",
-    optimization_level=3, build_budget=0, timing_cache=None, max_weights=0, threads=None, workspace=0, dump=None,
-    log, progress,
+    optimization_level=3, build_budget=0, timing_cache=None, max_weights=0, threads=None, cores=None, workspace=0,
+    dump=None, log, progress,
 ):  # fmt: skip
     precisions = ("fp32", "fp16", "int8")
     if precision not in precisions:
@@ -119,6 +119,7 @@ def _build_options(
     o = _c.BuildOptions(precisions.index(precision), optimization_level, _threads(threads))
     o.workspace, o.dump, o.log, o.progress = workspace, dump and _c.encode(dump), log, progress
     o.build_budget, o.max_weights = build_budget, max_weights
+    o.cores, o.n_cores = _cores(cores)
     o.timing_cache = timing_cache and os.fsencode(timing_cache)
     names = [_c.encode(name) for name in ([targets] if isinstance(targets, str) else targets or [])]
     o.targets, o.n_targets = (ctypes.c_char_p * len(names))(*names), len(names)
@@ -141,6 +142,14 @@ def _threads(threads):
     if not 1 <= operator.index(threads) <= 1024:
         raise ArgumentError(f"threads is {threads}, not 1 to 1024 or None for all cores")
     return threads
+
+
+def _cores(cores):
+    """An array for C and its length."""
+    numbers = [] if cores is None else [operator.index(core) for core in cores]
+    if cores is not None and not (numbers and all(0 <= n < 1 << 31 for n in numbers)):
+        raise ArgumentError(f"cores is {cores!r}, not a list of cores' numbers or None")
+    return (ctypes.c_int32 * len(numbers))(*numbers) if numbers else None, len(numbers)
 
 
 def _source(model):
@@ -174,6 +183,7 @@ def build(model, plan=None, **options):
     targets             names of CPUs, e.g. ["x86-64-v3", "x86-64-v4"]; the native one if not given
     precision, optimization_level (0..5), threads, workspace (bytes), dump     as `tendon build` takes them
     build_budget (seconds), timing_cache (a file), max_weights (a ratio)       likewise; 0: as the level says, and 2
+    cores               numbers of the cores to time kernels on
     progress, log       called with (phase, n_phases, what, fraction), and with (level, line)
     """
     made = _Model(_source(model)).build(plan, **options)
@@ -412,6 +422,8 @@ class InferenceSession:
 
     path_or_bytes   of an ONNX file or of a plan
     threads         that share the work of a run; None: all cores
+    cores           numbers of the cores that the workers stay on: worker i on cores[i], the first being the caller's,
+                    whom os.sched_setaffinity(0, cores[:1]) keeps there; without `threads`, as many as cores
     profile         time each step: see profile()
     max_target      use no section of a plan above this one
     providers, sess_options   taken, for scripts that pass them to onnxruntime, and not looked at
@@ -431,15 +443,16 @@ class InferenceSession:
         providers=None,
         *,
         threads=None,
+        cores=None,
         profile=False,
         max_target=None,
         **options,
     ):
         source = _source(path_or_bytes)
-        self._options = dict(options, threads=threads)
+        self._options = dict(options, threads=threads, cores=cores)
         self._max_target = max_target
         self._profile = bool(profile)
-        self._pool = _make_pool(threads)
+        self._pool = _make_pool(threads, cores)
         self._engines = {}  # shapes: engine
         self._building = threading.Lock()
         self._of_thread = threading.local()
@@ -526,6 +539,7 @@ class InferenceSession:
         return steps
 
 
-def _make_pool(threads):
+def _make_pool(threads, cores):
     c = _c.runtime
-    return Handle(_c.create(c.tdn_pool_create, _c.PoolOptions(_threads(threads), -1)), c.tdn_pool_free)
+    options = _c.PoolOptions(_threads(threads), -1, None, *_cores(cores))
+    return Handle(_c.create(c.tdn_pool_create, options), c.tdn_pool_free)

@@ -106,7 +106,14 @@ class Tensor(Sized):
 
 
 class PoolOptions(Sized):
-    _fields_ = [("struct_size", c_uint32), ("n_threads", c_int32), ("spin_us", c_int32), ("allocator", c_void_p)]
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("n_threads", c_int32),
+        ("spin_us", c_int32),
+        ("allocator", c_void_p),
+        ("cores", POINTER(c_int32)),
+        ("n_cores", c_int32),
+    ]
 
 
 class EngineOptions(Sized):
@@ -216,6 +223,8 @@ class BuildOptions(Sized):
         ("max_weights", c_double),
         ("build_budget", c_double),
         ("timing_cache", c_char_p),
+        ("cores", POINTER(c_int32)),
+        ("n_cores", c_int32),
     ]
 
 

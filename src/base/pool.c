@@ -47,6 +47,7 @@ typedef struct worker {
     tdn_pool *pool;
     pthread_t thread;
     int index;
+    int32_t core; /* -1: any */
 } worker;
 
 struct tdn_pool {
@@ -244,6 +245,44 @@ void tdn_pool_release(tdn_pool *pool)
     atomic_store_explicit(&pool->busy, false, memory_order_release);
 }
 
+/* ---- Cores ----------------------------------------------------------------------------------- */
+
+tdn_status tdn_cores_check(const int32_t *cores, int32_t n_cores, tdn_error *error)
+{
+    if (n_cores < 0 || n_cores > MAX_THREADS || (n_cores > 0) != (cores != NULL))
+        return tdn_fail(error, TDN_E_ARG, "a list of %d cores is none", n_cores);
+    const long configured = sysconf(_SC_NPROCESSORS_CONF);
+    const int n = configured < 1 || configured > CPU_SETSIZE ? CPU_SETSIZE : (int)configured;
+    for (int32_t i = 0; i < n_cores; i++) {
+        if (cores[i] < 0 || cores[i] >= n)
+            return tdn_fail(error, TDN_E_ARG, "core %d is not there: cores are 0 to %d", cores[i],
+                            n - 1);
+        for (int32_t k = 0; k < i; k++)
+            if (cores[k] == cores[i])
+                return tdn_fail(error, TDN_E_ARG, "core %d is named twice", cores[i]);
+    }
+    return TDN_OK;
+}
+
+tdn_status tdn_cores_fail(int32_t core, tdn_error *error)
+{
+    return tdn_fail(error, TDN_E_ARG, "core %d is offline, or not one that this process may use",
+                    core);
+}
+
+/* From outside: a thread that cannot be moved is then a failure of creating the pool. */
+static tdn_status pin_worker(const worker *w, tdn_error *error)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (w->core < 0)
+        return TDN_OK;
+    CPU_SET((size_t)w->core, &set);
+    return pthread_setaffinity_np(w->thread, sizeof set, &set) == 0
+               ? TDN_OK
+               : tdn_cores_fail(w->core, error);
+}
+
 /* ---- Life ------------------------------------------------------------------------------------ */
 
 static int n_usable_cores(void)
@@ -272,7 +311,7 @@ static tdn_status read_options(tdn_pool_options *out, const tdn_pool_options *op
                         MAX_THREADS);
     if (out->spin_us < -1)
         return tdn_fail(error, TDN_E_ARG, "cannot spin for %d microseconds", out->spin_us);
-    return TDN_OK;
+    return tdn_cores_check(out->cores, out->n_cores, error);
 }
 
 static int start_worker(worker *w)
@@ -293,20 +332,24 @@ static int start_worker(worker *w)
 }
 
 /* Signals are the application's: workers are born with all of them blocked. */
-static tdn_status start_workers(tdn_pool *pool, tdn_error *error)
+static tdn_status start_workers(tdn_pool *pool, const tdn_pool_options *o, tdn_error *error)
 {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int code = 0;
-    for (int i = 0; i < pool->n_threads - 1 && code == 0; i++) {
-        pool->workers[i] = (worker){.pool = pool, .index = i + 1};
+    tdn_status pinned = TDN_OK;
+    for (int i = 0; i < pool->n_threads - 1 && code == 0 && pinned == TDN_OK; i++) {
+        const int32_t core = o->n_cores > 0 ? o->cores[(i + 1) % o->n_cores] : -1;
+        pool->workers[i] = (worker){.pool = pool, .index = i + 1, .core = core};
         code = start_worker(&pool->workers[i]);
         pool->n_started += code == 0;
+        if (code == 0)
+            pinned = pin_worker(&pool->workers[i], error);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (code == 0)
-        return TDN_OK;
+        return pinned;
     return tdn_fail(error, code == ENOMEM ? TDN_E_NOMEM : TDN_E_IO,
                     "cannot start thread %d of %d: %s", pool->n_started + 2, pool->n_threads,
                     strerror(code));
@@ -319,7 +362,7 @@ tdn_status tdn_pool_create(tdn_pool **out, const tdn_pool_options *options, tdn_
     *out = NULL;
     tdn_pool_options o;
     TDN_TRY(read_options(&o, options, error));
-    const int n_cores = n_usable_cores();
+    const int n_cores = o.n_cores > 0 ? o.n_cores : n_usable_cores();
     const int n_threads = o.n_threads ? o.n_threads : n_cores;
     tdn_pool *pool = tdn_alloc_zero(o.allocator, sizeof *pool, TDN_ALIGN);
     if (!pool)
@@ -330,7 +373,7 @@ tdn_status tdn_pool_create(tdn_pool **out, const tdn_pool_options *options, tdn_
     pool->main_spin_ns = n_threads > n_cores ? MAIN_SPIN_SHARED_NS : MAIN_SPIN_NS;
     pool->workers =
         tdn_alloc_zero(o.allocator, (size_t)n_threads * sizeof *pool->workers, TDN_ALIGN);
-    const tdn_status status = pool->workers ? start_workers(pool, error)
+    const tdn_status status = pool->workers ? start_workers(pool, &o, error)
                                             : tdn_fail_nomem(error, "the workers of a thread pool");
     if (status != TDN_OK) {
         tdn_pool_free(pool);

@@ -11,6 +11,11 @@
 
 #include "base/status.h"
 
+/* Is this a list of cores that the machine has, none named twice? TDN_E_ARG. */
+tdn_status tdn_cores_check(const int32_t *cores, int32_t n_cores, tdn_error *error);
+/* Says that the system does not let this process use a core. Returns TDN_E_ARG. */
+tdn_status tdn_cores_fail(int32_t core, tdn_error *error);
+
 /* Does tile `tile`; `thread` in 0..n_threads-1 tells which scratch is the caller's own. */
 typedef void tdn_tile_fn(void *user, size_t tile, int thread);
 

@@ -475,6 +475,8 @@ static tdn_status choose(builder *b)
     tdn_timing_cache cache = {.arena = b->arena};
     const tdn_tune_options to = {.budget_ms = budget_ms(b->o),
                                  .n_threads = b->o->n_threads,
+                                 .cores = b->o->cores,
+                                 .n_cores = b->o->n_cores,
                                  .n_targets = b->n_targets,
                                  .is_present = is_present,
                                  .cache = b->o->timing_cache ? &cache : NULL,

@@ -124,7 +124,10 @@ static tdn_status make_buffers(tdn_reference *r, tdn_error *error)
 static tdn_status prepare(tdn_reference *r, tdn_model *model, const tdn_shape_set *shapes,
                           int n_threads, tdn_error *error)
 {
-    const tdn_pool_options pool = {sizeof pool, n_threads, 0, r->allocator};
+    tdn_pool_options pool = TDN_POOL_OPTIONS_INIT;
+    pool.n_threads = n_threads;
+    pool.spin_us = 0;
+    pool.allocator = r->allocator;
     TDN_TRY(tdn_model_graph(&r->g, model, r->arena, shapes, error));
     TDN_TRY(rewrite_all(r->g, error));
     TDN_TRY(tdn_graph_verify(r->g, error));

@@ -41,8 +41,7 @@ static const tdn_opt bench_opts[] = {
 
 static const tdn_usage usage = {
     .synopsis = "bench PLAN|MODEL.onnx [options]",
-    .about = "Measures synchronous calls, host to host. --shapes chooses among a plan's\n"
-             "programs (else the smallest). Ctrl-C ends measuring and prints what there is.",
+    .about = "Measures synchronous calls, host to host. Of a plan's programs --shapes chooses.",
     .example = "tendon bench emg.plan --rate=200 --duration=10 --report=emg.html",
     .n_operands_min = 1,
     .n_operands_max = 1,
@@ -296,6 +295,7 @@ static tdn_status bench(tdn_session *s, const char *path, const bench_args *args
     TDN_TRY(tdn_session_open(s, path, &options, error));
     tdn_feed feed;
     TDN_TRY(tdn_session_feed(s, &feed, &options, 1, (uint64_t)args->seed, error));
+    TDN_TRY(tdn_session_pin(s, error));
     tdn_measurement m;
     tdn_measure_options how = measure_options(args, &term);
     tdn_status status = tdn_measure(&m, s, &feed, &how, error);

@@ -20,9 +20,9 @@ typedef struct build_args {
 
 #define AT(field) offsetof(build_args, field)
 static const tdn_opt build_opts[] = {
-    {"output", 'o', TDN_OPT_TEXT, AT(engine), "PLAN", "the file to write", 0, 0},
-    {"engine", 0, TDN_OPT_TEXT, AT(engine), "PLAN",
-     "the same, for scripts; the model as --onnx=FILE", 0, 0},
+    {"output", 'o', TDN_OPT_TEXT, AT(engine), "PLAN",
+     "the file to write; also --engine, for scripts", 0, 0},
+    {"engine", 0, TDN_OPT_TEXT, AT(engine), "PLAN", NULL, 0, 0},
     {"onnx", 0, TDN_OPT_TEXT, AT(onnx), "FILE", NULL, 0, 0},
 };
 

@@ -11,6 +11,11 @@
         "threads", 0, TDN_OPT_INT, AT(threads), "N",                                               \
             "threads, the calling one included (all cores)", 0, 1024                               \
     }
+#define CORES                                                                                      \
+    {                                                                                              \
+        "cores", 0, TDN_OPT_TEXT, AT(cores), "0,1", "keep the threads on these cores: 0,1 or 2-5", \
+            0, 0                                                                                   \
+    }
 #define SHAPES                                                                                     \
     {                                                                                              \
         "shapes", 0, TDN_OPT_LIST, AT(shapes), "NAME:1x3x8,...",                                   \
@@ -66,6 +71,7 @@ const tdn_opt tdn_compile_opts[] = {
     {"workspace", 0, TDN_OPT_REAL, AT(workspace), "GB", "limit of the memory for activations", 0,
      1 << 20},
     THREADS,
+    CORES,
     OPERATORS,
     {"dump", 0, TDN_OPT_TEXT, AT(dump), "PASS", "print the graph after this pass, or all", 0, 0},
     VERBOSE,
@@ -76,6 +82,7 @@ const tdn_opt tdn_compile_few_opts[] = {
     SHAPES,
     STATE,
     THREADS,
+    CORES,
     PRECISION,
     OPERATORS,
     VERBOSE,
@@ -329,6 +336,9 @@ tdn_status tdn_compile_prepare(const tdn_compile_args *args, const tdn_model *mo
     TDN_TRY(prepare_precision(args->precision, options, error));
     TDN_TRY(prepare_shapes(args, arena, options, error));
     TDN_TRY(prepare_states(args, model, arena, options, error));
+    tdn_cores cores;
+    TDN_TRY(tdn_cores_parse(args->cores, arena, &cores, error));
+    TDN_TRY(tdn_cores_keep(&cores, cores.n, error));
     tdn_log_sink *sink = tdn_arena_alloc(arena, 1, sizeof *sink);
     options->flags = flags_text(args, arena);
     if (!sink || !options->flags)
@@ -336,6 +346,8 @@ tdn_status tdn_compile_prepare(const tdn_compile_args *args, const tdn_model *mo
     *sink = (tdn_log_sink){log, args->verbose || args->dump};
     options->optimization_level = (int32_t)args->level;
     options->n_threads = (int32_t)args->threads;
+    options->cores = cores.items;
+    options->n_cores = cores.n;
     options->targets = args->targets.items;
     options->n_targets = args->targets.n;
     options->workspace = (uint64_t)(args->workspace * (double)(1 << 30));

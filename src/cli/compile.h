@@ -7,6 +7,7 @@
 #define TDN_CLI_COMPILE_H
 
 #include "base/memory.h"
+#include "cli/cores.h"
 #include "cli/opts.h"
 #include "cli/term.h"
 #include "tendon/build.h"
@@ -15,12 +16,13 @@
 typedef struct tdn_compile_args {
     const char *precision;
     int64_t level, threads;
-    double workspace; /* GiB, 0: no limit */
+    double workspace;                 /* GiB, 0: no limit */
     double max_weights, build_budget; /* 0: the compiler's default */
     const char *timing_cache;
     tdn_opt_list targets, shapes, min_shapes, opt_shapes, max_shapes, states;
     const char *dump;
     const char *operators; /* a shared library of the user's own */
+    const char *cores;     /* "0,1" */
     bool verbose;
 } tdn_compile_args;
 #define TDN_COMPILE_ARGS_INIT                                                                      \
@@ -39,7 +41,8 @@ tdn_status tdn_shapes_parse(const char *text, tdn_arena *arena, tdn_shape_set *s
 /* "in:out", where either name may have colons: the model knows which. */
 tdn_status tdn_state_parse(const char *text, const tdn_model *model, tdn_arena *arena,
                            tdn_state_spec *state, tdn_error *error);
-/* Fills the compiler's options, which live in `arena`. The log goes to `log`. */
+/* Fills the compiler's options, which live in `arena`. The log goes to `log`. With --cores the
+ * thread is then kept to them. */
 tdn_status tdn_compile_prepare(const tdn_compile_args *args, const tdn_model *model,
                                tdn_arena *arena, tdn_term *log, tdn_build_options *options,
                                tdn_error *error);

@@ -116,6 +116,7 @@ static tdn_status run_session(tdn_session *s, const char *path, const run_args *
     tdn_stack *stacks = tdn_arena_alloc(s->arena, (size_t)s->n_outputs + 1, sizeof *stacks);
     if (!stacks)
         return tdn_fail_nomem(error, "the outputs");
+    TDN_TRY(tdn_session_pin(s, error));
     uint64_t begin = tdn_now_ns();
     tdn_status status = run_all(s, &feed, args, stacks, &term, error);
     double seconds = (double)(tdn_now_ns() - begin) * 1e-9;

@@ -200,6 +200,10 @@ static tdn_status make_ready(tdn_session *s, const tdn_session_options *options,
     tdn_pool_options pool = TDN_POOL_OPTIONS_INIT;
     pool.n_threads = (int32_t)options->compile->threads;
     pool.spin_us = options->spin_us;
+    TDN_TRY(tdn_cores_parse(options->compile->cores, s->arena, &s->cores, error));
+    TDN_TRY(tdn_cores_keep(&s->cores, s->cores.n, error));
+    pool.cores = s->cores.items;
+    pool.n_cores = s->cores.n;
     TDN_TRY(tdn_pool_create(&s->pool, &pool, error));
     s->n_outputs = tdn_engine_n_outputs(s->engine);
     s->outputs = tdn_arena_alloc(s->arena, (size_t)s->n_outputs + 1, sizeof *s->outputs);
@@ -281,6 +285,11 @@ tdn_status tdn_session_new_context(tdn_session *session, bool profile, tdn_error
     tdn_context_free(session->context);
     session->context = NULL;
     return tdn_context_create(&session->context, session->engine, &options, error);
+}
+
+tdn_status tdn_session_pin(const tdn_session *session, tdn_error *error)
+{
+    return tdn_cores_keep(&session->cores, 1, error);
 }
 
 static tdn_status fail_context(const tdn_session *s, tdn_status status, tdn_error *error)

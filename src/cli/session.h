@@ -27,6 +27,7 @@ typedef struct tdn_session {
     tdn_session_output *outputs;
     int n_outputs;
     double build_s, load_s; /* compiling, loading the engine */
+    tdn_cores cores;        /* of --cores */
 } tdn_session;
 
 typedef struct tdn_session_options {
@@ -67,6 +68,9 @@ void tdn_session_close(tdn_session *session);
 tdn_status tdn_session_feed(tdn_session *session, tdn_feed *feed,
                             const tdn_session_options *options, int64_t n_calls, uint64_t seed,
                             tdn_error *error);
+/* Moves this thread to the first of the cores given, where the pool has no worker: before calls
+ * that are to be fast. Threads started later would be there, too. */
+tdn_status tdn_session_pin(const tdn_session *session, tdn_error *error);
 /* Makes a new context over the engine, e.g. one that profiles. The old one is freed. */
 tdn_status tdn_session_new_context(tdn_session *session, bool profile, tdn_error *error);
 /* Binds call `call` of the feed and outputs of the right size. */

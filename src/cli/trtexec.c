@@ -117,6 +117,7 @@ static void prepare_compile(job *j, double workspace_gib)
     j->compile.level = a->level;
     j->compile.timing_cache = a->timing_cache;
     j->compile.threads = a->n_threads;
+    j->compile.cores = a->cores;
     j->compile.workspace = workspace_gib;
     j->compile.verbose = a->verbose;
     if (!has_range)
@@ -192,6 +193,7 @@ static tdn_status load_engine(job *j, tdn_error *error)
         tdn_trtexec_say('W', "flags for building change nothing: the engine is built already");
     j->compile = (tdn_compile_args)TDN_COMPILE_ARGS_INIT;
     j->compile.threads = a->n_threads;
+    j->compile.cores = a->cores;
     j->compile.verbose = a->verbose;
     tdn_session_options options = session_options(j);
     TDN_TRY(tdn_session_open(&j->session, a->load_engine, &options, error));
@@ -303,6 +305,7 @@ static tdn_status infer(job *j, tdn_error *error)
     TDN_TRY(say_bindings(j, error));
     tdn_trtexec_say('I', "Starting inference");
     fflush(stdout);
+    TDN_TRY(tdn_session_pin(&j->session, error));
     sleep_ms(a->sleep_ms);
     TDN_TRY(tdn_measure(&j->m, &j->session, &j->feed, &options, error));
     TDN_TRY(tdn_trtexec_print_times(&j->results, error));

@@ -61,6 +61,7 @@ static const tdn_opt run_opts[] = {
     FLAG("timeDeserialize", skip_inference, NULL),
     FLAG("getPlanVersionOnly", version_only, "say what wrote the plan, and end"),
     INT("cpuThreads", n_threads, 0, 1024, "threads of a run (all cores); Tendon's own flag"),
+    TEXT("cores", cores, "0,1", "keep them on these cores; Tendon's own flag"),
 };
 
 static const tdn_opt report_opts[] = {

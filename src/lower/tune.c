@@ -406,7 +406,11 @@ static void settle(tuner *t)
 static tdn_status tune_on_pool(tuner *t)
 {
     tdn_pool *pool;
-    const tdn_pool_options options = {sizeof options, t->o->n_threads, -1, t->o->allocator};
+    tdn_pool_options options = TDN_POOL_OPTIONS_INIT;
+    options.n_threads = t->o->n_threads;
+    options.allocator = t->o->allocator;
+    options.cores = t->o->cores;
+    options.n_cores = t->o->n_cores;
     TDN_TRY(tdn_pool_create(&pool, &options, t->error));
     t->result->n_threads = tdn_pool_threads(pool);
     t->bench = (tdn_bench){.allocator = t->o->allocator,

@@ -11,8 +11,10 @@
 #include "lower/timing_cache.h"
 
 typedef struct tdn_tune_options {
-    int64_t budget_ms; /* for timing */
-    int32_t n_threads; /* 0: all cores */
+    int64_t budget_ms;    /* for timing */
+    int32_t n_threads;    /* 0: all cores */
+    const int32_t *cores; /* as a pool takes them */
+    int32_t n_cores;
     int32_t n_targets;
     const bool *is_present;  /* by target: can this machine run it? */
     tdn_timing_cache *cache; /* NULL: none. New times are put into it */

@@ -405,6 +405,43 @@ def summary_of(text):
     return found
 
 
+def affinities(pid):
+    """{name: cores} of a process's threads; one that ends meanwhile is left out."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            found[(task / "comm").read_text().strip()] = os.sched_getaffinity(int(task.name))
+        except OSError:
+            pass
+    return found
+
+
+def test_threads_stay_on_the_cores_named(plan):
+    usable = sorted(os.sched_getaffinity(0), reverse=True)[:2]
+    listed = f"--cores={','.join(map(str, usable))}"
+    bench = subprocess.Popen([TENDON, "bench", plan, listed, "--threads=2", "--duration=60"], stdout=subprocess.DEVNULL)
+    wanted, found, end = {"tendon": {usable[0]}, "tendon-1": {usable[-1]}}, {}, time.monotonic() + 30
+    while not wanted.items() <= found.items() and time.monotonic() < end and bench.poll() is None:
+        time.sleep(0.01)
+        found = affinities(bench.pid)
+    bench.send_signal(signal.SIGINT)
+    bench.wait(30)
+    assert wanted.items() <= found.items()
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "build", "bench"])
+def test_commands_take_cores(models, plan, tmp_path, command):
+    core, data = min(os.sched_getaffinity(0)), npz(tmp_path / "in.npz", x=normal(2, 6))
+    words = {
+        "run": ["run", plan, "-i", data],
+        "validate": ["validate", models / "fixed.onnx"],
+        "build": ["build", models / "fixed.onnx", "-o", tmp_path / "p"],
+        "bench": ["bench", plan, "--iterations=3"],
+    }[command]
+    out = tendon(*words, f"--cores={core}-{core}").stdout
+    assert command != "bench" or ", 1 thread," in out
+
+
 def test_bench_summary_and_json(plan, tmp_path):
     out = tmp_path / "b.json"
     run = tendon("bench", plan, "--warmup=3", "--iterations=200", "--json", out, "--times", "--profile", "--threads=2")

@@ -347,6 +347,10 @@ def test_failures_have_a_status_and_the_engines_words(tmp_path):
         (tendon.Status.ARG, "zero byte", lambda: tendon.build(FIXED, shapes={"x\0": (1, 6)})),
         (tendon.Status.ARG, "compiled already", lambda: tendon.InferenceSession(tendon.build(FIXED), states={})),
         (tendon.Status.ARG, "threads", lambda: tendon.InferenceSession(FIXED, threads=0)),
+        (tendon.Status.ARG, "not a list", lambda: tendon.InferenceSession(FIXED, cores=[])),
+        (tendon.Status.ARG, "not a list", lambda: tendon.build(FIXED, cores=[-1])),
+        (tendon.Status.ARG, "named twice", lambda: tendon.InferenceSession(FIXED, cores=[0, 0])),
+        (tendon.Status.ARG, "core 99999 is not there", lambda: tendon.build(FIXED, cores=[99999])),
         (tendon.Status.ARG, "no output 'q'", lambda: tendon.InferenceSession(FIXED).run(["q"], {"x": normal(2, 6)})),
     ]:
         with pytest.raises(tendon.Error, match=words) as raised:
@@ -441,6 +445,16 @@ def test_the_profile_counts_runs():
 
 
 # --- Threads
+
+
+def test_workers_stay_on_cores():
+    before, mine = os.sched_getaffinity(0), {int(t) for t in os.listdir("/proc/self/task")}
+    core = max(before)
+    session, x = tendon.InferenceSession(FIXED, threads=3, cores=[core]), normal(2, 6)
+    workers = {int(t) for t in os.listdir("/proc/self/task")} - mine
+    assert len(workers) == 2 and all(os.sched_getaffinity(w) == {core} for w in workers)
+    assert os.sched_getaffinity(0) == before
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], tendon.InferenceSession(FIXED).run(None, {"x": x})[0])
 
 
 def test_threads_share_a_session_and_get_their_own_results():

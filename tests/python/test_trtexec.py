@@ -517,7 +517,7 @@ ACTED_ON = """
     --onnx --saveEngine --loadEngine --minShapes --optShapes --maxShapes --shapes --memPoolSize --workspace
     --builderOptimizationLevel --timingCacheFile --fp16 --int8 --profilingVerbosity --loadInputs --iterations --warmUp
     --duration --sleepTime --idleTime --useSpinWait --noSpinWait --skipInference --buildOnly --timeDeserialize
-    --getPlanVersionOnly --cpuThreads --avgRuns --percentile --dumpOutput --dumpProfile --dumpLayerInfo --exportTimes
+    --getPlanVersionOnly --cpuThreads --cores --avgRuns --percentile --dumpOutput --dumpProfile --dumpLayerInfo --exportTimes
     --exportOutput --exportProfile --exportLayerInfo --verbose
 """.split()
 

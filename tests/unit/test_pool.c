@@ -254,6 +254,106 @@ static void options_are_checked(void **state)
     tdn_pool_free(pool);
 }
 
+/* ---- Cores ----------------------------------------------------------------------------------- */
+
+/* The cores that this process may use, at most 4 of them; the last first, so that the order of a
+ * list tells from the system's. */
+static int32_t usable_cores(int32_t cores[4])
+{
+    cpu_set_t set;
+    int32_t n = 0;
+    assert_int_equal(sched_getaffinity(0, sizeof set, &set), 0);
+    for (int32_t core = CPU_SETSIZE - 1; core >= 0 && n < 4; core--)
+        if (CPU_ISSET((size_t)core, &set))
+            cores[n++] = core;
+    return n;
+}
+
+typedef struct seen_cores {
+    cpu_set_t sets[MAX_POOL];
+    atomic_uint threads;
+    int n_threads;
+} seen_cores;
+
+/* Each tile waits until every thread has one. */
+static void see_cores(void *user, size_t tile, int thread)
+{
+    (void)tile;
+    seen_cores *s = user;
+    sched_getaffinity(0, sizeof s->sets[thread], &s->sets[thread]);
+    atomic_fetch_or(&s->threads, 1u << thread);
+    while (__builtin_popcount(atomic_load(&s->threads)) < s->n_threads)
+        sched_yield();
+}
+
+static void workers_stay_on_their_cores(void **state)
+{
+    (void)state;
+    int32_t cores[4];
+    const int32_t n_cores = usable_cores(cores);
+    cpu_set_t before, after;
+    sched_getaffinity(0, sizeof before, &before);
+    for (int n = 1; n <= MAX_POOL; n++) {
+        tdn_pool_options options = TDN_POOL_OPTIONS_INIT;
+        options.n_threads = n;
+        options.cores = cores;
+        options.n_cores = n_cores;
+        tdn_pool *pool;
+        assert_int_equal(tdn_pool_create(&pool, &options, NULL), TDN_OK);
+        assert_int_equal(tdn_pool_threads(pool), n);
+        seen_cores s = {.n_threads = n};
+        assert_true(tdn_pool_acquire(pool));
+        tdn_pool_for(pool, (size_t)n, see_cores, &s);
+        tdn_pool_release(pool);
+        for (int i = 1; i < n; i++) {
+            assert_int_equal(CPU_COUNT(&s.sets[i]), 1);
+            assert_true(CPU_ISSET((size_t)cores[i % n_cores], &s.sets[i]));
+        }
+        tdn_pool_free(pool);
+    }
+    sched_getaffinity(0, sizeof after, &after);
+    assert_true(CPU_EQUAL(&before, &after)); /* the caller's is its own */
+}
+
+static void as_many_threads_as_cores(void **state)
+{
+    (void)state;
+    int32_t cores[4];
+    tdn_pool_options options = TDN_POOL_OPTIONS_INIT;
+    options.cores = cores;
+    for (options.n_cores = usable_cores(cores); options.n_cores > 0; options.n_cores--) {
+        tdn_pool *pool;
+        assert_int_equal(tdn_pool_create(&pool, &options, NULL), TDN_OK);
+        assert_int_equal(tdn_pool_threads(pool), options.n_cores);
+        tdn_pool_free(pool);
+    }
+}
+
+static void check_refused(const int32_t *cores, int32_t n_cores, const char *words)
+{
+    tdn_error error;
+    tdn_pool *pool = (tdn_pool *)&error;
+    tdn_pool_options options = TDN_POOL_OPTIONS_INIT;
+    options.n_threads = 2;
+    options.cores = cores;
+    options.n_cores = n_cores;
+    assert_int_equal(tdn_pool_create(&pool, &options, &error), TDN_E_ARG);
+    assert_null(pool);
+    if (!strstr(error.text, words))
+        fail_msg("'%s' does not say '%s'", error.text, words);
+}
+
+static void lists_of_cores_are_checked(void **state)
+{
+    (void)state;
+    check_refused((int32_t[]){0, 0}, 2, "core 0 is named twice");
+    check_refused((int32_t[]){-1, 0}, 2, "core -1 is not there: cores are 0 to ");
+    check_refused((int32_t[]){0, 100000}, 2, "core 100000 is not there");
+    check_refused((int32_t[]){0}, -1, "a list of -1 cores");
+    check_refused((int32_t[]){0}, 0, "a list of 0 cores");
+    check_refused(NULL, 1, "a list of 1 cores");
+}
+
 /* A caller built against an older header: fields beyond its struct_size are not there
  * to be read. */
 static void older_options_are_taken(void **state)
@@ -299,7 +399,9 @@ static void creation_survives_each_failing_allocation(void **state)
     for (; status != TDN_OK; fail_at++) {
         failing f = {.fail_at = fail_at};
         const tdn_allocator allocator = {failing_alloc, failing_free, &f};
-        tdn_pool_options options = {sizeof options, 3, -1, &allocator};
+        tdn_pool_options options = TDN_POOL_OPTIONS_INIT;
+        options.n_threads = 3;
+        options.allocator = &allocator;
         tdn_pool *pool;
         status = tdn_pool_create(&pool, &options, NULL);
         assert_true(status == TDN_OK || (status == TDN_E_NOMEM && !pool));
@@ -319,6 +421,9 @@ int main(void)
         cmocka_unit_test(without_a_pool_this_thread_does_all),
         cmocka_unit_test(two_pools_side_by_side),
         cmocka_unit_test(one_pool_wanted_by_many),
+        cmocka_unit_test(workers_stay_on_their_cores),
+        cmocka_unit_test(as_many_threads_as_cores),
+        cmocka_unit_test(lists_of_cores_are_checked),
         cmocka_unit_test(options_are_checked),
         cmocka_unit_test(older_options_are_taken),
         cmocka_unit_test(creation_survives_each_failing_allocation),
