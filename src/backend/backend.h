@@ -148,6 +148,15 @@ typedef struct tdn_conv_desc {
  */
 
 /*
+ * graphconv   in[0] (o0, o1, o2, from, c), in[1] the constant weights, dense (m, kinds * c), in[2]
+ * the bias, dense (to, m); out (o0, o1, o2, to, m); strides of c and m 1.
+ */
+typedef struct tdn_graphconv_desc {
+    const float *adjacency; /* dense (kind, from, to) */
+    int32_t n_kinds, n_from, n_to;
+} tdn_graphconv_desc;
+
+/*
  * mix    in[0] (o0, o1, o2, k0, k1, m), in[1] the constant matrix, dense (k0 * k1, n), mostly
  * zeros; out (o0, o1, o2, n, m); stride of m 1. No desc.
  */

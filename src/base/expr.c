@@ -323,3 +323,15 @@ void tdn_expr_print(const tdn_expr *expr, char *text, size_t size)
         put(&l, ")");
     }
 }
+
+bool tdn_expr_is_sum(const tdn_expr *expr)
+{
+    int n_adds = 0;
+    for (int i = 0; i < expr->n_instr; i++) {
+        const tdn_instr *k = &expr->code[i];
+        n_adds += k->op == TDN_X_ADD && k->a != k->b;
+        if (k->op != TDN_X_ADD && k->op != TDN_X_INPUT && k->op != TDN_X_STORE)
+            return false;
+    }
+    return n_adds == 1 && expr->n_in == 2 && expr->n_out == 1;
+}

@@ -13,8 +13,8 @@
 
 #include "base/status.h"
 
-#define TDN_EXPR_MAX 128   /* instructions */
-#define TDN_EXPR_MAX_IN 32 /* inputs */
+#define TDN_EXPR_MAX 128    /* instructions */
+#define TDN_EXPR_MAX_IN 32  /* inputs */
 #define TDN_EXPR_MAX_OUT 24 /* outputs */
 
 typedef enum tdn_expr_op {
@@ -101,6 +101,8 @@ int tdn_expr_add(tdn_expr *expr, tdn_expr_op op, int a, int b, int c);
 int tdn_expr_input(tdn_expr *expr, int index);
 int tdn_expr_const(tdn_expr *expr, float imm);
 bool tdn_expr_store(tdn_expr *expr, int reg, int output);
+/* Is it the sum of inputs 0 and 1, and nothing else? */
+bool tdn_expr_is_sum(const tdn_expr *expr);
 /* Appends `from` to `to`: from's input i becomes register map[i] of `to`; results[k] is the
  * register of from's output k. STOREs are not copied. False when full (`to` is then as before). */
 bool tdn_expr_inline(tdn_expr *to, const tdn_expr *from, const int *map, int *results);

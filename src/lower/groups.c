@@ -11,7 +11,7 @@
 
 enum { MAX_IN = TDN_EXPR_MAX_IN + 4 };
 
-static bool is_f32(const tdn_node *n)
+bool tdn_lower_is_f32(const tdn_node *n)
 {
     for (int i = 0; i < n->n_in; i++)
         if (n->in[i] && n->in[i]->dtype != TDN_F32)
@@ -37,7 +37,7 @@ static void warn_reference(tdn_lowering *l, const tdn_node *n, const char *why)
     l->options->log(l->options->log_user, TDN_LOG_WARNING, line);
 }
 
-static tdn_status lower_reference(tdn_lowering *l, const tdn_node *n, const char *why)
+tdn_status tdn_lower_reference(tdn_lowering *l, const tdn_node *n, const char *why)
 {
     tdn_place in[256], out[32];
     const tdn_ref_def *ref = tdn_op_reference(n->op);
@@ -75,13 +75,13 @@ static tdn_status lower_reference(tdn_lowering *l, const tdn_node *n, const char
 /* A step made by a family, or the reference where the family says that it does not take it.
  * `result` is where the value is to be; where the kernel had to write elsewhere (`out`), a copy
  * follows. */
-static tdn_status finish(tdn_lowering *l, const tdn_node *n, tdn_status status,
-                         const tdn_place *out, const tdn_place *result)
+tdn_status tdn_lower_finish(tdn_lowering *l, const tdn_node *n, tdn_status status,
+                            const tdn_place *out, const tdn_place *result)
 {
     if (status == TDN_E_UNSUPPORTED) {
         char why[256];
         snprintf(why, sizeof why, "%s", l->error ? l->error->text : "no kernel takes it");
-        return lower_reference(l, n, why);
+        return tdn_lower_reference(l, n, why);
     }
     TDN_TRY(status);
     if (out && out->storage != result->storage)
@@ -167,7 +167,7 @@ static tdn_status channels_last_result(tdn_lowering *l, const tdn_node *n, tdn_p
 }
 
 /* The epilogue's operands, broadcast to the result's own axes. */
-static tdn_status extras(tdn_lowering *l, const tdn_node *n, tdn_place *extra, int *n_extra)
+tdn_status tdn_lower_extras(tdn_lowering *l, const tdn_node *n, tdn_place *extra, int *n_extra)
 {
     const tdn_shape *s = &n->out[0]->shape;
     *n_extra = n->n_in - n->n_own_in;
@@ -186,9 +186,9 @@ static tdn_status lower_conv(tdn_lowering *l, const tdn_node *n)
 {
     int n_spatial = n->out[0]->shape.rank - 2, n_extra = 0;
     const tdn_value *w = n->in[1];
-    if (!is_f32(n) || n_spatial < 1 || n_spatial > 3 || w->kind != TDN_VALUE_CONST ||
+    if (!tdn_lower_is_f32(n) || n_spatial < 1 || n_spatial > 3 || w->kind != TDN_VALUE_CONST ||
         n->n_own_in > 2)
-        return lower_reference(
+        return tdn_lower_reference(
             l, n, "a convolution needs float32, one to three spatial axes and constant weights");
     tdn_place in[2], extra[TDN_EXPR_MAX_IN], out, result, canonical;
     TDN_TRY(tdn_place_unit(l, n->in[0], 1, &in[0]));
@@ -196,7 +196,7 @@ static tdn_status lower_conv(tdn_lowering *l, const tdn_node *n)
     in[1].view.data = (void *)w->data;
     TDN_TRY(channels_last_result(l, n, &out, &result));
     if (n->expr)
-        TDN_TRY(extras(l, n, extra, &n_extra));
+        TDN_TRY(tdn_lower_extras(l, n, extra, &n_extra));
     tdn_conv_desc desc = {.group = (int32_t)tdn_attr_int(&n->attrs, "group", 1)};
     spatial_attr(n, "strides", n_spatial, 1, 0, desc.stride);
     spatial_attr(n, "dilations", n_spatial, 1, 0, desc.dilation);
@@ -212,15 +212,15 @@ static tdn_status lower_conv(tdn_lowering *l, const tdn_node *n)
     in[1].view = tdn_view_make((void *)w->data, TDN_F32, 5, dims);
     tdn_status status =
         tdn_step_make(l, "conv", &desc, in, 2, extra, n_extra, &canonical, 1, n->expr);
-    return finish(l, n, status, &out, &result);
+    return tdn_lower_finish(l, n, status, &out, &result);
 }
 
 static tdn_status lower_pool(tdn_lowering *l, const tdn_node *n)
 {
     int n_spatial = n->out[0]->shape.rank - 2;
     const char *kind = tdn_attr_string(&n->attrs, "kind", "");
-    if (!is_f32(n) || n_spatial < 1 || n_spatial > 3)
-        return lower_reference(l, n, "pooling needs float32 and one to three spatial axes");
+    if (!tdn_lower_is_f32(n) || n_spatial < 1 || n_spatial > 3)
+        return tdn_lower_reference(l, n, "pooling needs float32 and one to three spatial axes");
     tdn_place in, out, result, canonical;
     TDN_TRY(tdn_place_unit(l, n->in[0], 1, &in));
     TDN_TRY(channels_last_result(l, n, &out, &result));
@@ -236,7 +236,7 @@ static tdn_status lower_pool(tdn_lowering *l, const tdn_node *n)
     canonical = out;
     channels_last_view(&canonical);
     tdn_status status = tdn_step_make(l, "pool", &desc, &in, 1, NULL, 0, &canonical, 1, NULL);
-    return finish(l, n, status, &out, &result);
+    return tdn_lower_finish(l, n, status, &out, &result);
 }
 
 /* ---- Matmul ---------------------------------------------------------------------------------- */
@@ -366,8 +366,8 @@ static tdn_status lower_matmul(tdn_lowering *l, const tdn_node *n)
 {
     const tdn_value *va = n->in[0], *vb = n->in[1];
     const tdn_shape *s = &n->out[0]->shape;
-    if (!is_f32(n) || s->rank > TDN_MAX_RANK - 2)
-        return lower_reference(l, n, "a matrix product needs float32");
+    if (!tdn_lower_is_f32(n) || s->rank > TDN_MAX_RANK - 2)
+        return tdn_lower_reference(l, n, "a matrix product needs float32");
     tdn_place in[2], extra[TDN_EXPR_MAX_IN], out, result;
     int n_extra = 0;
     TDN_TRY(tdn_place_unit(l, va, va->shape.rank - 1, &in[0]));
@@ -380,7 +380,7 @@ static tdn_status lower_matmul(tdn_lowering *l, const tdn_node *n)
     if (s->rank > 0 && !last_axis_unit(&out))
         TDN_TRY(tdn_place_new(l, TDN_F32, s->rank, s->dims, NULL, &out));
     if (n->expr)
-        TDN_TRY(extras(l, n, extra, &n_extra));
+        TDN_TRY(tdn_lower_extras(l, n, extra, &n_extra));
     if (vb->kind == TDN_VALUE_CONST)
         in[1].view.data = (void *)vb->data;
     tdn_place canonical = out, *all[TDN_EXPR_MAX_IN + 3] = {&in[0], &in[1], &canonical};
@@ -390,127 +390,10 @@ static tdn_status lower_matmul(tdn_lowering *l, const tdn_node *n)
     for (int i = 0; i < n_extra; i++)
         all[3 + i] = &extra[i];
     if (!collapse(all, 3 + n_extra))
-        return lower_reference(l, n, "its batch axes do not join");
+        return tdn_lower_reference(l, n, "its batch axes do not join");
     tdn_status status =
         tdn_step_make(l, "gemm", NULL, in, 2, extra, n_extra, &canonical, 1, n->expr);
-    return finish(l, n, status, &out, &result);
-}
-
-/* ---- Mix ----------------------------------------------------------------------------------- */
-
-/* Where the kept axis that is to be innermost is contiguous; else a copy with the longest one
- * innermost. */
-static tdn_status mix_input(tdn_lowering *l, const tdn_node *n, int n_kept, tdn_place *x,
-                            int *inner)
-{
-    TDN_TRY(tdn_place_of(l, n->in[0], x));
-    *inner = 0;
-    for (int i = 0; i < n_kept; i++) {
-        if (x->view.strides[i] == 1 && x->view.dims[i] > 1) {
-            *inner = i;
-            return TDN_OK;
-        }
-        if (x->view.dims[i] > x->view.dims[*inner])
-            *inner = i;
-    }
-    int order[TDN_MAX_RANK], rank = 0;
-    for (int i = 0; i < x->view.rank; i++)
-        if (i != *inner)
-            order[rank++] = i;
-    order[rank] = *inner;
-    tdn_place from = *x;
-    TDN_TRY(tdn_place_new(l, TDN_F32, from.view.rank, from.view.dims, order, x));
-    return tdn_step_copy(l, &from, x);
-}
-
-/* Axes of extent 1 leave the list, and axes that lie together in all places are joined; false
- * where more than `most` are left. The places' views change, the list says which axes count. */
-static bool shorten(tdn_place **places, int n_places, int *axes, int *n_axes, int most)
-{
-    int n = 0;
-    for (int i = 0; i < *n_axes; i++) {
-        const int a = axes[i], before = n ? axes[n - 1] : -1;
-        if (places[0]->view.dims[a] == 1)
-            continue;
-        bool joins = n > 0;
-        for (int k = 0; k < n_places && joins; k++) {
-            const tdn_view *v = &places[k]->view;
-            joins = v->strides[before] == v->strides[a] * v->dims[a];
-        }
-        for (int k = 0; k < n_places && joins; k++) {
-            places[k]->view.strides[before] = places[k]->view.strides[a];
-            places[k]->view.dims[before] *= places[k]->view.dims[a];
-        }
-        if (!joins)
-            axes[n++] = a;
-    }
-    *n_axes = n;
-    return n <= most;
-}
-
-/* A view of these axes, those of extent 1 in front. */
-static void choose_axes(tdn_place *p, const int *outer, int n_outer, const int *rest,
-                        int most_outer, int rank)
-{
-    const tdn_view v = p->view;
-    p->view.rank = rank;
-    for (int i = 0; i < rank; i++) {
-        const int lead = most_outer - n_outer;
-        const int a = i < most_outer ? (i < lead ? -1 : outer[i - lead]) : rest[i - most_outer];
-        p->view.dims[i] = a < 0 ? 1 : v.dims[a];
-        p->view.strides[i] = a < 0 ? 0 : v.strides[a];
-    }
-}
-
-static tdn_status lower_mix(tdn_lowering *l, const tdn_node *n)
-{
-    const tdn_shape *s = &n->out[0]->shape;
-    const int kept = s->rank - 1;
-    const tdn_value *w = n->in[1];
-    if (!is_f32(n) || w->kind != TDN_VALUE_CONST || kept < 1 || n->in[0]->shape.rank == kept)
-        return lower_reference(l, n, "a sparse product needs float32 and a constant matrix");
-    tdn_place in[2], extra[TDN_EXPR_MAX_IN], out, result;
-    int inner, n_extra = 0, order_in[TDN_MAX_RANK], order[TDN_MAX_RANK], n_order = 0;
-    bool placed = false;
-    TDN_TRY(mix_input(l, n, kept, &in[0], &inner));
-    TDN_TRY(tdn_place_of(l, w, &in[1]));
-    in[1].view.data = (void *)w->data;
-    tdn_order_of(&in[0], order_in);
-    for (int i = 0; i < in[0].view.rank; i++) { /* the result lies as the input does */
-        if (order_in[i] < kept)
-            order[n_order++] = order_in[i];
-        else if (!placed)
-            order[n_order++] = kept;
-        placed |= order_in[i] >= kept;
-    }
-    TDN_TRY(tdn_place_result(l, n->out[0], order, &result));
-    out = result;
-    if (out.view.strides[inner] != 1 && out.view.dims[inner] != 1)
-        TDN_TRY(tdn_place_new(l, TDN_F32, s->rank, s->dims, order, &out));
-    if (n->expr)
-        TDN_TRY(extras(l, n, extra, &n_extra));
-    tdn_place canonical = out, *all[TDN_EXPR_MAX_IN + 2] = {&in[0], &canonical};
-    for (int i = 0; i < n_extra; i++)
-        all[2 + i] = &extra[i];
-    int outer[TDN_MAX_RANK], n_outer = 0, inside[3] = {-1, -1, inner}, sums[TDN_MAX_RANK],
-                             n_sums = 0;
-    for (int i = 0; i < in[0].view.rank; i++)
-        if (i >= kept)
-            sums[n_sums++] = i;
-        else if (i != inner)
-            outer[n_outer++] = i;
-    tdn_place *x = &in[0];
-    if (!shorten(all, 2 + n_extra, outer, &n_outer, 3) || !shorten(&x, 1, sums, &n_sums, 2))
-        return lower_reference(l, n, "its axes do not join");
-    for (int i = 0; i < n_sums; i++)
-        inside[2 - n_sums + i] = sums[i];
-    choose_axes(&in[0], outer, n_outer, inside, 3, 6);
-    const int of_out[2] = {kept, inner};
-    for (int i = 1; i < 2 + n_extra; i++)
-        choose_axes(all[i], outer, n_outer, of_out, 3, 5);
-    tdn_status status =
-        tdn_step_make(l, "mix", NULL, in, 2, extra, n_extra, &canonical, 1, n->expr);
-    return finish(l, n, status, &out, &result);
+    return tdn_lower_finish(l, n, status, &out, &result);
 }
 
 /* ---- Along axes ------------------------------------------------------------------------------ */
@@ -538,8 +421,8 @@ static tdn_status lower_reduce(tdn_lowering *l, const tdn_node *n)
     const int64_t *axes = tdn_attr_ints(&n->attrs, "axes", &n_axes);
     bool keep = tdn_attr_int(&n->attrs, "keepdims", 1) != 0;
     tdn_reduce_desc desc = {reduce_kind(tdn_attr_string(&n->attrs, "kind", ""))};
-    if (!is_f32(n) || desc.kind < 0)
-        return lower_reference(l, n, "a reduction needs float32");
+    if (!tdn_lower_is_f32(n) || desc.kind < 0)
+        return tdn_lower_reference(l, n, "a reduction needs float32");
     TDN_TRY(tdn_place_of(l, n->in[0], &in));
     tdn_order_of(&in, order_in);
     int rank = in.view.rank, n_kept = 0, n_order = 0;
@@ -559,7 +442,7 @@ static tdn_status lower_reduce(tdn_lowering *l, const tdn_node *n)
         canonical.view.strides[i] = at[i] >= 0 ? out.view.strides[at[i]] : 0;
     }
     tdn_status status = tdn_step_make(l, "reduce", &desc, &in, 1, NULL, 0, &canonical, 1, NULL);
-    return finish(l, n, status, NULL, &out);
+    return tdn_lower_finish(l, n, status, NULL, &out);
 }
 
 static tdn_status lower_softmax(tdn_lowering *l, const tdn_node *n)
@@ -568,21 +451,21 @@ static tdn_status lower_softmax(tdn_lowering *l, const tdn_node *n)
     int order[TDN_MAX_RANK];
     tdn_softmax_desc desc = {(int32_t)tdn_attr_int(&n->attrs, "axis", 0),
                              (int32_t)tdn_attr_int(&n->attrs, "log", 0)};
-    if (!is_f32(n))
-        return lower_reference(l, n, "softmax needs float32");
+    if (!tdn_lower_is_f32(n))
+        return tdn_lower_reference(l, n, "softmax needs float32");
     TDN_TRY(tdn_place_of(l, n->in[0], &in));
     tdn_order_of(&in, order);
     TDN_TRY(tdn_place_result(l, n->out[0], order, &out));
     tdn_status status = tdn_step_make(l, "softmax", &desc, &in, 1, NULL, 0, &out, 1, NULL);
-    return finish(l, n, status, NULL, &out);
+    return tdn_lower_finish(l, n, status, NULL, &out);
 }
 
 static tdn_status lower_norm(tdn_lowering *l, const tdn_node *n)
 {
     tdn_place in[3], out;
     int order[TDN_MAX_RANK];
-    if (!is_f32(n) || n->n_in < 3 || !n->in[1] || !n->in[2] || n->n_out != 1)
-        return lower_reference(l, n, "a normalisation needs float32, a scale and a bias");
+    if (!tdn_lower_is_f32(n) || n->n_in < 3 || !n->in[1] || !n->in[2] || n->n_out != 1)
+        return tdn_lower_reference(l, n, "a normalisation needs float32, a scale and a bias");
     for (int i = 0; i < 3; i++) {
         TDN_TRY(tdn_place_of(l, n->in[i], &in[i]));
         if (i && !tdn_place_broadcast(&in[i], in[0].view.rank, in[0].view.dims))
@@ -593,7 +476,7 @@ static tdn_status lower_norm(tdn_lowering *l, const tdn_node *n)
     tdn_norm_desc desc = {(int32_t)tdn_attr_int(&n->attrs, "axis", 0),
                           tdn_attr_float(&n->attrs, "epsilon", 1e-5f)};
     tdn_status status = tdn_step_make(l, "norm", &desc, in, 3, NULL, 0, &out, 1, NULL);
-    return finish(l, n, status, NULL, &out);
+    return tdn_lower_finish(l, n, status, NULL, &out);
 }
 
 /* ---- Movement -------------------------------------------------------------------------------- */
@@ -621,7 +504,7 @@ static tdn_status lower_reshape(tdn_lowering *l, const tdn_node *n)
     const tdn_shape *s = &n->out[0]->shape;
     TDN_TRY(tdn_place_of(l, n->in[0], &p));
     if (tdn_dtype_size(p.view.dtype, 8) < 8 || n->in[0]->dtype != n->out[0]->dtype)
-        return lower_reference(l, n, "a dtype below a byte");
+        return tdn_lower_reference(l, n, "a dtype below a byte");
     if (!tdn_place_reshape(&p, s->rank, s->dims)) {
         tdn_place dense;
         const tdn_value *x = n->in[0];
@@ -648,7 +531,7 @@ static tdn_status lower_transpose(tdn_lowering *l, const tdn_node *n)
     const int64_t *perm = tdn_attr_ints(&n->attrs, "perm", &rank);
     TDN_TRY(tdn_place_of(l, n->in[0], &p));
     if (tdn_dtype_size(p.view.dtype, 8) < 8 || rank != p.view.rank)
-        return lower_reference(l, n, "a dtype below a byte, or no permutation");
+        return tdn_lower_reference(l, n, "a dtype below a byte, or no permutation");
     tdn_place_permute(&p, perm);
     return settle(l, n, &p);
 }
@@ -661,7 +544,7 @@ static tdn_status lower_slice(tdn_lowering *l, const tdn_node *n)
     const int64_t *steps = tdn_attr_ints(&n->attrs, "steps", &rank_steps);
     TDN_TRY(tdn_place_of(l, n->in[0], &p));
     if (tdn_dtype_size(p.view.dtype, 8) < 8 || rank != p.view.rank || rank_steps != rank)
-        return lower_reference(l, n, "a dtype below a byte");
+        return tdn_lower_reference(l, n, "a dtype below a byte");
     tdn_place_slice(&p, starts, steps, n->out[0]->shape.dims);
     return settle(l, n, &p);
 }
@@ -672,7 +555,7 @@ static tdn_status lower_expand(tdn_lowering *l, const tdn_node *n)
     const tdn_shape *s = &n->out[0]->shape;
     TDN_TRY(tdn_place_of(l, n->in[0], &p));
     if (tdn_dtype_size(p.view.dtype, 8) < 8 || !tdn_place_broadcast(&p, s->rank, s->dims))
-        return lower_reference(l, n, "a dtype below a byte");
+        return tdn_lower_reference(l, n, "a dtype below a byte");
     return settle(l, n, &p);
 }
 
@@ -684,7 +567,7 @@ static tdn_status lower_concat(tdn_lowering *l, const tdn_node *n)
     int order[TDN_MAX_RANK];
     TDN_TRY(tdn_place_of(l, n->in[0], &first));
     if (tdn_dtype_size(n->out[0]->dtype, 8) < 8)
-        return lower_reference(l, n, "a dtype below a byte");
+        return tdn_lower_reference(l, n, "a dtype below a byte");
     tdn_order_of(&first, order);
     TDN_TRY(tdn_place_result(l, n->out[0], order, &out));
     bool copied = false;
@@ -710,27 +593,35 @@ static tdn_status lower_pad(tdn_lowering *l, const tdn_node *n)
     int rank, order[TDN_MAX_RANK];
     const int64_t *pads = tdn_attr_ints(&n->attrs, "pads", &rank);
     tdn_pad_desc desc = {.value = tdn_attr_float(&n->attrs, "value", 0)};
-    if (!is_f32(n))
-        return lower_reference(l, n, "padding needs float32");
+    if (!tdn_lower_is_f32(n))
+        return tdn_lower_reference(l, n, "padding needs float32");
     TDN_TRY(tdn_place_of(l, n->in[0], &in));
     for (int i = 0; i < in.view.rank; i++)
         desc.before[i] = (int32_t)pads[i];
     tdn_order_of(&in, order);
     TDN_TRY(tdn_place_result(l, n->out[0], order, &out));
     tdn_status status = tdn_step_make(l, "pad", &desc, &in, 1, NULL, 0, &out, 1, NULL);
-    return finish(l, n, status, NULL, &out);
+    return tdn_lower_finish(l, n, status, NULL, &out);
 }
 
 /* ---- The table ------------------------------------------------------------------------------- */
 
 static tdn_status (*const lower_core[])(tdn_lowering *l, const tdn_node *n) = {
-    [TDN_CORE_MAP] = lower_map,       [TDN_CORE_CONV] = lower_conv,
-    [TDN_CORE_MATMUL] = lower_matmul, [TDN_CORE_REDUCE] = lower_reduce,
-    [TDN_CORE_POOL] = lower_pool,     [TDN_CORE_SOFTMAX] = lower_softmax,
-    [TDN_CORE_NORM] = lower_norm,     [TDN_CORE_TRANSPOSE] = lower_transpose,
-    [TDN_CORE_SLICE] = lower_slice,   [TDN_CORE_RESHAPE] = lower_reshape,
-    [TDN_CORE_EXPAND] = lower_expand, [TDN_CORE_CONCAT] = lower_concat,
-    [TDN_CORE_PAD] = lower_pad,       [TDN_CORE_MIX] = lower_mix,
+    [TDN_CORE_MAP] = lower_map,
+    [TDN_CORE_CONV] = lower_conv,
+    [TDN_CORE_MATMUL] = lower_matmul,
+    [TDN_CORE_REDUCE] = lower_reduce,
+    [TDN_CORE_POOL] = lower_pool,
+    [TDN_CORE_SOFTMAX] = lower_softmax,
+    [TDN_CORE_NORM] = lower_norm,
+    [TDN_CORE_TRANSPOSE] = lower_transpose,
+    [TDN_CORE_SLICE] = lower_slice,
+    [TDN_CORE_RESHAPE] = lower_reshape,
+    [TDN_CORE_EXPAND] = lower_expand,
+    [TDN_CORE_CONCAT] = lower_concat,
+    [TDN_CORE_PAD] = lower_pad,
+    [TDN_CORE_MIX] = tdn_lower_mix,
+    [TDN_CORE_GRAPHCONV] = tdn_lower_graphconv,
 };
 
 static bool is_empty_or_bounded(const tdn_node *n)
@@ -748,8 +639,8 @@ tdn_status tdn_lower_node(tdn_lowering *l, const tdn_node *n)
 {
     size_t core = (size_t)n->op->core;
     if (core >= sizeof lower_core / sizeof *lower_core || !lower_core[core])
-        return lower_reference(l, n, "it has no kernel");
+        return tdn_lower_reference(l, n, "it has no kernel");
     if (is_empty_or_bounded(n))
-        return lower_reference(l, n, "it has no elements, or an extent known at run time only");
+        return tdn_lower_reference(l, n, "it has no elements, or an extent known at run time only");
     return lower_core[core](l, n);
 }

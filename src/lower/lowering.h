@@ -108,6 +108,21 @@ tdn_status tdn_place_unit(tdn_lowering *l, const tdn_value *v, int axis, tdn_pla
 
 tdn_status tdn_lower_node(tdn_lowering *l, const tdn_node *n);
 
+bool tdn_lower_is_f32(const tdn_node *n);
+/* The operator's reference, its epilogue as a map after it. */
+tdn_status tdn_lower_reference(tdn_lowering *l, const tdn_node *n, const char *why);
+/* A step made by a family (`status`), or the reference where it said TDN_E_UNSUPPORTED. `result` is
+ * where the value is to be; where the kernel wrote to `out`, a copy follows. */
+tdn_status tdn_lower_finish(tdn_lowering *l, const tdn_node *n, tdn_status status,
+                            const tdn_place *out, const tdn_place *result);
+/* The epilogue's operands, broadcast to the result's own axes. */
+tdn_status tdn_lower_extras(tdn_lowering *l, const tdn_node *n, tdn_place *extra, int *n_extra);
+
+/* ---- graphs.c: operators over the edges of a constant graph ---------------------------------- */
+
+tdn_status tdn_lower_mix(tdn_lowering *l, const tdn_node *n);
+tdn_status tdn_lower_graphconv(tdn_lowering *l, const tdn_node *n);
+
 /* ---- memory.c -------------------------------------------------------------------------------- */
 
 /* Gives arena storages their offsets, so that those that live at the same time do not overlap.

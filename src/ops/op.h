@@ -34,6 +34,8 @@ typedef enum tdn_core {
     TDN_CORE_CONCAT,    /* attr axis (not negative) */
     TDN_CORE_MIX,       /* x (..., axes that are contracted), w constant (their product, n), mostly
                            zeros; out (..., n). attr n_axes: how many are contracted */
+    TDN_CORE_GRAPHCONV, /* x (n, c, time, from), w (m, kinds * c), adjacency (kinds, from, to), bias
+                           (to, m), all but x constant; out (n, m, time, to) */
     TDN_CORE_PAD        /* attrs pads (2 * rank, not negative), value (float); constant mode */
 } tdn_core;
 

@@ -80,6 +80,34 @@ static int64_t mix_flops(const tdn_node *node)
     return sat_mul(2 * n, rows);
 }
 
+/* ---- GraphConv ------------------------------------------------------------------------------- */
+
+static tdn_status graphconv_infer(tdn_infer *io)
+{
+    TDN_TRY(tdn_infer_rank(io, 0, 4, 4));
+    TDN_TRY(tdn_infer_rank(io, 1, 2, 2));
+    TDN_TRY(tdn_infer_rank(io, 2, 3, 3));
+    TDN_TRY(tdn_infer_rank(io, 3, 2, 2));
+    const tdn_shape *x = &io->node->in[0]->shape, *w = &io->node->in[1]->shape;
+    const tdn_shape *a = &io->node->in[2]->shape, *b = &io->node->in[3]->shape;
+    TDN_NEED(io,
+             sat_mul(a->dims[0], x->dims[1]) == w->dims[1] && a->dims[1] == x->dims[3] &&
+                 b->dims[0] == a->dims[2] && b->dims[1] == w->dims[0],
+             "operands of a graph convolution that do not fit");
+    tdn_shape y = *x;
+    y.dims[1] = w->dims[0];
+    y.dims[3] = a->dims[2];
+    return tdn_infer_set(io, 0, TDN_F32, &y);
+}
+
+static int64_t graphconv_flops(const tdn_node *node)
+{
+    const tdn_shape *x = &node->in[0]->shape, *w = &node->in[1]->shape;
+    const tdn_shape *a = &node->in[2]->shape;
+    const int64_t rows = sat_mul(x->dims[0], x->dims[2]);
+    return sat_mul(2 * rows, sat_mul(a->dims[2], sat_mul(w->dims[0], w->dims[1])));
+}
+
 /* ---- Gemm ------------------------------------------------------------------------------------ */
 
 static tdn_status gemm_infer(tdn_infer *io)
@@ -379,6 +407,16 @@ const tdn_op_def tdn_ops_matmul[] = {
      .infer = mix_infer,
      .core = TDN_CORE_MIX,
      .flops = mix_flops},
+    {.name = "GraphConv",
+     .domain = "tendon",
+     .since = 1,
+     .n_in_min = 4,
+     .n_in_max = 4,
+     .n_out_min = 1,
+     .n_out_max = 1,
+     .infer = graphconv_infer,
+     .core = TDN_CORE_GRAPHCONV,
+     .flops = graphconv_flops},
     {ROW("Gemm", 7, 2, 3), .infer = gemm_infer, .decompose = gemm_decompose, .flops = gemm_flops},
     {ROW("Einsum", 12, 1, -1), .infer = einsum_infer, .decompose = einsum_decompose,
      .flops = einsum_flops},

@@ -27,7 +27,7 @@ typedef struct source {
     bool is_alone; /* nothing behind the last slice is read by others */
 } source;
 
-enum { MAX_VIEWS = 32 }; /* that are looked through */
+enum { MAX_DEPTH = 32 }; /* of readers that are looked through */
 
 static bool is_product(const tdn_node *n)
 {
@@ -39,19 +39,13 @@ static bool is_product(const tdn_node *n)
 /* A map x + c, c one number a column; which of the inputs is x, or -1. */
 static int biased_input(const tdn_node *n)
 {
-    if (n->op->core != TDN_CORE_MAP || n->n_in != 2 || n->n_out != 1 || n->out[0]->dtype != TDN_F32)
+    if (n->op->core != TDN_CORE_MAP || n->n_in != 2 || n->n_out != 1 ||
+        n->out[0]->dtype != TDN_F32 || !tdn_expr_is_sum(n->expr))
         return -1;
-    int n_adds = 0;
-    for (int i = 0; i < n->expr->n_instr; i++) {
-        const tdn_expr_op op = n->expr->code[i].op;
-        n_adds += op == TDN_X_ADD && n->expr->code[i].a != n->expr->code[i].b;
-        if (op != TDN_X_ADD && op != TDN_X_INPUT && op != TDN_X_STORE)
-            return -1;
-    }
     for (int x = 0; x < 2; x++) {
         const tdn_value *c = n->in[1 - x];
         const tdn_shape *y = &n->out[0]->shape;
-        if (n_adds == 1 && c->kind == TDN_VALUE_CONST && c->shape.rank >= 1 &&
+        if (c->kind == TDN_VALUE_CONST && c->shape.rank >= 1 &&
             tdn_shape_equal(&n->in[x]->shape, y) &&
             tdn_shape_count(&c->shape) == y->dims[y->rank - 1] &&
             c->shape.dims[c->shape.rank - 1] == y->dims[y->rank - 1])
@@ -60,45 +54,23 @@ static int biased_input(const tdn_node *n)
     return -1;
 }
 
-static bool trace(tdn_value *v, source *s, int depth)
+static bool trace(tdn_value *v, source *s)
 {
-    tdn_node *n = v->producer;
-    if (!n || depth == MAX_VIEWS || v->dtype != TDN_F32 || v->shape.bounded)
+    tdn_traced t;
+    if (v->dtype != TDN_F32 || !tdn_trace_views(v, &t) || !t.of->producer)
         return false;
+    tdn_node *n = t.of->producer;
     const int x = biased_input(n);
     tdn_node *product = x >= 0 ? n->in[x]->producer : n;
-    if (product && is_product(product)) {
-        const tdn_shape *y = &v->shape;
-        *s = (source){.product = product,
-                      .bias = x >= 0 ? n : NULL,
-                      .view = tdn_view_make(NULL, TDN_F32, y->rank, y->dims),
-                      .is_alone = x < 0 || (n->in[x]->n_uses == 1 && n->in[x]->output < 0)};
-    } else {
-        const bool is_view = n->op->core == TDN_CORE_RESHAPE || n->op->core == TDN_CORE_TRANSPOSE ||
-                             n->op->core == TDN_CORE_SLICE;
-        int rank;
-        if (!is_view || !trace(n->in[0], s, depth + 1))
-            return false;
-        const tdn_view from = s->view;
-        const int64_t *perm = tdn_attr_ints(&n->attrs, "perm", &rank);
-        const int64_t *starts = tdn_attr_ints(&n->attrs, "starts", &rank);
-        const int64_t *steps = tdn_attr_ints(&n->attrs, "steps", &rank);
-        if (n->op->core == TDN_CORE_RESHAPE &&
-            !tdn_view_reshape(&s->view, v->shape.rank, v->shape.dims))
-            return false;
-        for (int i = 0; n->op->core == TDN_CORE_TRANSPOSE && i < from.rank; i++) {
-            s->view.dims[i] = from.dims[perm[i]];
-            s->view.strides[i] = from.strides[perm[i]];
-        }
-        for (int i = 0; n->op->core == TDN_CORE_SLICE && i < from.rank; i++) {
-            s->offset += starts[i] * from.strides[i];
-            s->view.strides[i] = from.strides[i] * steps[i];
-            s->view.dims[i] = v->shape.dims[i];
-        }
-    }
-    const bool is_slice = n->op->core == TDN_CORE_SLICE;
-    s->is_sliced |= is_slice;
-    s->is_alone = (is_slice || s->is_alone) && v->n_uses == 1 && v->output < 0;
+    if (!product || !is_product(product))
+        return false;
+    const bool is_alone = x < 0 || t.is_sliced || (n->in[x]->n_uses == 1 && n->in[x]->output < 0);
+    *s = (source){.product = product,
+                  .bias = x >= 0 ? n : NULL,
+                  .view = t.view,
+                  .offset = t.offset,
+                  .is_sliced = t.is_sliced,
+                  .is_alone = t.is_alone && is_alone};
     return true;
 }
 
@@ -144,7 +116,7 @@ static tdn_infer infer_at(tdn_graph *g, tdn_node *n, tdn_error *error)
 /* Is the slice all rows of some neighbouring columns? */
 static bool is_columns(tdn_node *slice, source *s)
 {
-    if (slice->op->core != TDN_CORE_SLICE || !trace(slice->out[0], s, 0))
+    if (slice->op->core != TDN_CORE_SLICE || !trace(slice->out[0], s))
         return false;
     const int64_t rows = rows_of(s), columns = columns_of(s);
     const int64_t count = tdn_shape_count(&slice->out[0]->shape), dims[2] = {rows, count / rows};
@@ -159,7 +131,7 @@ static bool only_columns_read(tdn_value *v, int64_t *n_columns, int depth)
 {
     source s;
     int n_left = v->n_uses;
-    if (v->output >= 0 || depth == MAX_VIEWS)
+    if (v->output >= 0 || depth == MAX_DEPTH)
         return false;
     for (tdn_node *u = v->producer->next; u && n_left > 0; u = u->next)
         for (int i = 0; i < u->n_in; i++) {
@@ -228,7 +200,7 @@ static bool is_regroupable(const tdn_node *n, source *s)
 {
     if (n->op->core != TDN_CORE_MATMUL || n->expr || n->out[0]->dtype != TDN_F32 ||
         n->in[0]->shape.rank < 2 || n->in[1]->shape.rank < 2 || n->in[0]->shape.bounded ||
-        !trace(n->in[1], s, 0) || !s->is_alone)
+        !trace(n->in[1], s) || !s->is_alone)
         return false;
     const tdn_view *v = &s->view;
     const int64_t rows = rows_of(s), columns = columns_of(s);

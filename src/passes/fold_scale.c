@@ -111,6 +111,11 @@ static bool extend(const tdn_node *map, affine *f, int axis, int rank)
     return true;
 }
 
+static bool has_channels_second(const tdn_node *n)
+{
+    return n->op->core == TDN_CORE_CONV || n->op->core == TDN_CORE_GRAPHCONV;
+}
+
 static tdn_value *scaled_weights(tdn_graph *g, const tdn_node *n, const affine *f)
 {
     const tdn_value *w = n->in[1];
@@ -119,12 +124,25 @@ static tdn_value *scaled_weights(tdn_graph *g, const tdn_node *n, const affine *
     if (!data)
         return NULL;
     const float *from = w->data;
-    int64_t run = n->op->core == TDN_CORE_CONV
-                      ? count / f->n
-                      : 1; /* a channel's weights lie together, or n apart */
+    int64_t run = has_channels_second(n) ? count / f->n
+                                         : 1; /* a channel's weights lie together, or n apart */
     for (int64_t i = 0; i < count; i++)
         data[i] = (float)((double)from[i] * f->mul[i / run % f->n]);
     return tdn_graph_const(g, NULL, TDN_F32, &w->shape, data);
+}
+
+/* The bias of a graph convolution, (node, channel), is scaled, too. */
+static bool scale_bias(tdn_graph *g, tdn_node *n, const affine *f)
+{
+    const tdn_value *b = n->in[3];
+    const int64_t count = tdn_shape_count(&b->shape);
+    float *data = tdn_arena_alloc_data(g->arena, (size_t)count * sizeof *data);
+    for (int64_t i = 0; data && i < count; i++)
+        data[i] = (float)((double)((const float *)b->data)[i] * f->mul[i % f->n]);
+    tdn_value *scaled = data ? tdn_graph_const(g, NULL, TDN_F32, &b->shape, data) : NULL;
+    if (scaled)
+        tdn_node_set_input(n, 3, scaled);
+    return scaled != NULL;
 }
 
 /* The map with its chain replaced by input 0 + t, where t is a new last input. */
@@ -170,7 +188,7 @@ static bool rewrite(tdn_graph *g, tdn_node *map, int x, const affine *f, int axi
 
 static bool fold(tdn_graph *g, tdn_node *n, tdn_node *map)
 {
-    int rank = n->out[0]->shape.rank, axis = n->op->core == TDN_CORE_CONV ? 1 : rank - 1;
+    int rank = n->out[0]->shape.rank, axis = has_channels_second(n) ? 1 : rank - 1;
     int x = 0;
     while (map->in[x] != n->out[0])
         x++;
@@ -198,12 +216,12 @@ static bool fold(tdn_graph *g, tdn_node *n, tdn_node *map)
     if (!w || !rewrite(g, map, x, &f, axis, rank))
         return w != NULL;
     tdn_node_set_input(n, 1, w);
-    return true;
+    return n->op->core != TDN_CORE_GRAPHCONV || scale_bias(g, n, &f);
 }
 
 static bool has_const_weights(const tdn_node *n)
 {
-    bool conv = n->op->core == TDN_CORE_CONV, matmul = n->op->core == TDN_CORE_MATMUL;
+    bool conv = has_channels_second(n), matmul = n->op->core == TDN_CORE_MATMUL;
     if ((!conv && !matmul) || n->expr || n->n_out != 1 || n->out[0]->n_uses != 1 ||
         n->out[0]->output >= 0)
         return false;

@@ -8,7 +8,7 @@
 static bool takes_epilogue(const tdn_node *n)
 {
     return (n->op->core == TDN_CORE_CONV || n->op->core == TDN_CORE_MATMUL ||
-            n->op->core == TDN_CORE_MIX) &&
+            n->op->core == TDN_CORE_MIX || n->op->core == TDN_CORE_GRAPHCONV) &&
            !n->expr && n->n_out == 1 && n->out[0]->dtype == TDN_F32 && n->out[0]->output < 0 &&
            n->out[0]->n_uses == 1 && !n->out[0]->shape.bounded;
 }

@@ -27,6 +27,8 @@ const tdn_pass tdn_passes[] = {
     {"merge-equal", tdn_pass_merge_equal, false}, /* their constants */
     {"batch-equal", tdn_pass_batch_equal, true},  /* copies of a layer: one on all their inputs */
     {"sparse-product", tdn_pass_sparse_product, false}, /* a matrix of mostly zeros */
+    {"drop-dead", tdn_pass_drop_dead, false},
+    {"graph-conv", tdn_pass_graph_conv, false},         /* and the convolution before it */
     {"simplify", tdn_pass_simplify, false},
     {"merge-equal", tdn_pass_merge_equal, false},
     {"drop-dead", tdn_pass_drop_dead, false},

@@ -44,6 +44,7 @@ tdn_status tdn_pass_sparse_product(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_regroup_product(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_split_product(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_space_to_depth(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_graph_conv(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_bias(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fuse_maps(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_compare_early(tdn_graph *g, tdn_error *error);
@@ -68,6 +69,17 @@ void tdn_graph_number(tdn_graph *g);
 /* A new value after v, to be given a producer that reads v: it takes v's readers, shape and name.
  * NULL: no memory. */
 tdn_value *tdn_value_follow(tdn_graph *g, tdn_value *v);
+
+/* A value as a strided view of another's dense elements. */
+typedef struct tdn_traced {
+    tdn_value *of; /* what no view op made */
+    tdn_view view; /* without data */
+    int64_t offset;
+    bool is_sliced;
+    bool is_alone; /* nothing behind the last slice is read by others, v included */
+} tdn_traced;
+/* False where a reshape's strides do not say it. */
+bool tdn_trace_views(tdn_value *v, tdn_traced *traced);
 
 /*
  * Which axis of each value is the batch, when axis `axis` of the inputs is and no element of one

@@ -346,7 +346,46 @@ static tdn_status mix(const tdn_ref_call *call)
     return TDN_OK;
 }
 
+/* ---- GraphConv: y[n, m, t, to] = bias[to, m] + the sum over kinds and c of w[m, kind, c] times the
+ * sum over from of adjacency[kind, from, to] * x[n, c, t, from] ---- */
+
+static double neighbours(const tdn_view *x, int64_t at, const tdn_view *a, int64_t kind, int64_t to)
+{
+    double sum = 0;
+    for (int64_t from = 0; from < a->dims[1]; from++)
+        sum += tdn_ref_get(x, at + from * x->strides[3]) *
+               tdn_ref_get(a, kind * a->strides[0] + from * a->strides[1] + to * a->strides[2]);
+    return sum;
+}
+
+static tdn_status graphconv(const tdn_ref_call *call)
+{
+    TDN_REF_NEED(call, call->n_in >= 4 && call->n_out >= 1);
+    const tdn_view *x = &call->in[0], *w = &call->in[1], *a = &call->in[2], *b = &call->in[3];
+    const tdn_view *y = &call->out[0];
+    TDN_REF_NEED(call, x->rank == 4 && w->rank == 2 && a->rank == 3 && b->rank == 2 &&
+                           y->rank == 4 && x->dtype == TDN_F32 && y->dtype == TDN_F32 &&
+                           a->dims[0] > 0 && w->dims[1] / a->dims[0] == x->dims[1] &&
+                           w->dims[1] % a->dims[0] == 0 && a->dims[1] == x->dims[3] &&
+                           y->dims[0] == x->dims[0] && y->dims[1] == w->dims[0] &&
+                           y->dims[2] == x->dims[2] && y->dims[3] == a->dims[2] &&
+                           b->dims[0] == a->dims[2] && b->dims[1] == w->dims[0]);
+    for (tdn_walk o = tdn_walk_begin(4, y->dims); o.more; tdn_walk_next(&o)) {
+        const int64_t m = o.index[1], to = o.index[3];
+        double sum = tdn_ref_get(b, to * b->strides[0] + m * b->strides[1]);
+        for (int64_t i = 0; i < w->dims[1]; i++) {
+            const int64_t at = o.index[0] * x->strides[0] + i % x->dims[1] * x->strides[1] +
+                               o.index[2] * x->strides[2];
+            sum += tdn_ref_get(w, m * w->strides[0] + i * w->strides[1]) *
+                   neighbours(x, at, a, i / x->dims[1], to);
+        }
+        tdn_ref_set(y, tdn_walk_offset(&o, y), sum);
+    }
+    return TDN_OK;
+}
+
 const tdn_ref_def tdn_refs_matmul[] = {
+    {"GraphConv", graphconv, NULL, NULL},
     {"Mix", mix, NULL, NULL},
     {"MatMul", matmul, scratch, matmul_parts},
     {"Gemm", gemm, scratch, gemm_parts},

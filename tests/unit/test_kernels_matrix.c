@@ -227,7 +227,10 @@ static void thin_out(const tdn_view *v)
 static int conv_once(const tdn_family *family, const tdn_kernel *k)
 {
     scene *s = new_scene();
-    const conv_case c = random_conv();
+    const bool is_wino = !strncmp(k->name, "wino", 4);
+    conv_case c = random_conv();
+    while (is_wino && (c.desc.group > 1 || c.w[2] > 1 || c.desc.stride[0] > 1 || c.desc.pad[0]))
+        c = random_conv();
     const tdn_view operands[2] = {
         new_tensor(s, TDN_F32, 5, c.x, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE, 0)->view,
         new_tensor(s, TDN_F32, 5, c.w, LAYOUT_DENSE, 0)->view};
@@ -236,8 +239,8 @@ static int conv_once(const tdn_family *family, const tdn_kernel *k)
     g.is_sparse = !strncmp(k->name, "sp", 2);
     if (g.is_sparse)
         thin_out(&operands[0]);
-    if (!strncmp(k->name, "wino", 4))
-        g.variant = (int)random_between(1, family->n_variants - 1);
+    if (is_wino)
+        g.variant = (int)random_between(1, 3);
     epilogue_set set;
     choose_epilogue(&set, s, &g);
     step st;
@@ -417,6 +420,77 @@ static int mix_once(const tdn_family *family, const tdn_kernel *k)
     return made;
 }
 
+/* ---- graphconv ------------------------------------------------------------------------------- */
+
+static double graphconv_at(const tdn_group *g, const tdn_walk *o, double *absolute)
+{
+    const tdn_graphconv_desc *d = g->desc;
+    const tdn_view *x = &g->in[0], *w = &g->in[1], *b = &g->in[2];
+    const int64_t c = x->dims[4];
+    double sum = ((float *)b->data)[o->index[3] * b->strides[0] + o->index[4]];
+    *absolute = fabs(sum);
+    for (int64_t i = 0; i < w->dims[1]; i++)
+        for (int64_t from = 0; from < d->n_from; from++) {
+            const float edge = d->adjacency[(i / c * d->n_from + from) * d->n_to + o->index[3]];
+            const int64_t at = o->index[0] * x->strides[0] + o->index[1] * x->strides[1] +
+                               o->index[2] * x->strides[2] + from * x->strides[3] +
+                               i % c * x->strides[4];
+            const double product = (double)((float *)w->data)[o->index[4] * w->dims[1] + i] *
+                                   (double)edge * (double)((float *)x->data)[at];
+            sum += product;
+            *absolute += fabs(product);
+        }
+    return sum;
+}
+
+static int graphconv_once(const tdn_family *family, const tdn_kernel *k)
+{
+    scene *s = new_scene();
+    int64_t x[5], y[5];
+    for (int i = 0; i < 3; i++)
+        x[i] = y[i] = random_between(1, 3);
+    x[3] = random_between(1, 9);
+    y[3] = random_between(1, 9);
+    x[4] = random_bits() % 2 ? random_between(1, 40) : RANDOM_OF(16, 64, 65, 150);
+    y[4] = random_bits() % 2 ? random_between(1, 40) : RANDOM_OF(32, 64, 65, 100);
+    const int64_t kinds = random_between(1, 4);
+    const tdn_view adjacency = sparse_matrix(s, kinds * x[3], y[3]);
+    if (random_bits() % 2)
+        for (int64_t i = 0; i < x[3] && i < y[3]; i++) /* itself, alone or not */
+            ((float *)adjacency.data)[i * y[3] + i] = 1;
+    const tdn_graphconv_desc desc = {.adjacency = adjacency.data,
+                                     .n_kinds = (int32_t)kinds,
+                                     .n_from = (int32_t)x[3],
+                                     .n_to = (int32_t)y[3]};
+    const tdn_view operands[3] = {
+        new_tensor(s, TDN_F32, 5, x, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE, 0)->view,
+        new_tensor(s, TDN_F32, 2, (int64_t[]){y[4], kinds * x[4]}, LAYOUT_DENSE, 0)->view,
+        new_tensor(s, TDN_F32, 2, (int64_t[]){y[3], y[4]}, LAYOUT_DENSE, 0)->view};
+    tensor *out = new_output(s, TDN_F32, 5, y, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE);
+    tdn_group g = {.desc = &desc, .in = operands, .n_in = 3, .out = &out->view, .n_out = 1};
+    epilogue_set set;
+    choose_epilogue(&set, s, &g);
+    step st;
+    const bool made = make_step(&st, family, k, &g, s->arena);
+    if (made) {
+        int64_t number = 0;
+        run_step(&st);
+        for (tdn_walk o = tdn_walk_begin(5, y); o.more; tdn_walk_next(&o), number++) {
+            double absolute;
+            const double sum = graphconv_at(&g, &o, &absolute);
+            double bound = ((double)(kinds * x[3] * x[4]) + 8) * EPS * absolute;
+            const double wanted = finish(&set, sum, &o, &bound);
+            expect_near(k, ((float *)out->view.data)[tdn_walk_offset(&o, &out->view)], wanted,
+                        bound, number);
+        }
+        check_gaps(out, k->name);
+        if (random_bits() % 8 == 0)
+            expect_checked(family, &st);
+    }
+    end_scene(s);
+    return made;
+}
+
 /* ---- Walks ----------------------------------------------------------------------------------- */
 
 static void walk(const char *name, int (*once)(const tdn_family *, const tdn_kernel *), int n_runs)
@@ -450,6 +524,12 @@ static void test_mix(void **state)
     walk("mix", mix_once, 200);
 }
 
+static void test_graphconv(void **state)
+{
+    (void)state;
+    walk("graphconv", graphconv_once, 200);
+}
+
 /* Zeros are not left out where a weight is not finite: 0 times it is no zero. */
 static void test_sparse_and_infinite_weights(void **state)
 {
@@ -476,7 +556,7 @@ int main(int argc, char **argv)
 {
     set_seed(argc, argv);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_conv), cmocka_unit_test(test_gemm),
-                                       cmocka_unit_test(test_mix),
+                                       cmocka_unit_test(test_mix), cmocka_unit_test(test_graphconv),
                                        cmocka_unit_test(test_sparse_and_infinite_weights)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

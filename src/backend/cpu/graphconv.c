@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Family graphconv: graph convolution (Kipf and Welling, "Semi-supervised classification with graph
+ * convolutional networks", 2017), over several kinds of edges: each node's features are sums over
+ * its neighbours, kind by kind, times a matrix of weights a kind. The sums are made tile by tile
+ * where the product reads them; what has no neighbour of a kind takes no part in that kind's
+ * product.
+ */
+#include "backend/cpu/graphconv.h"
+
+#include <string.h>
+
+enum { MAX_ENTRIES = 1 << 20, TILES_WANTED = 16, SUM_FLOATS = 48 << 10 };
+
+static tdn_status check_views(const tdn_view *in, const tdn_view *out, tdn_error *error)
+{
+    TDN_TRY(tdn_cpu_check_view(&in[0], 5, TDN_F32, "the input of a graph convolution", error));
+    TDN_TRY(tdn_cpu_check_view(out, 5, TDN_F32, "the output of a graph convolution", error));
+    TDN_TRY(tdn_cpu_check_view(&in[2], 2, TDN_F32, "the bias of a graph convolution", error));
+    for (int i = 0; i < 3; i++)
+        if (in[0].dims[i] != out->dims[i])
+            return tdn_fail(error, TDN_E_UNSUPPORTED, "a graph convolution whose dims do not fit");
+    if ((in[0].strides[4] != 1 && in[0].dims[4] != 1) ||
+        (out->strides[4] != 1 && out->dims[4] != 1))
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "a graph convolution over channels with gaps");
+    if (in[2].dims[0] != out->dims[3] || in[2].dims[1] != out->dims[4] ||
+        !tdn_view_is_dense(&in[2]))
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "a graph convolution whose bias does not fit");
+    return TDN_OK;
+}
+
+/* Derives all that follows from n_kinds, n_entries, n_sums and operands. */
+static tdn_status plan(tdn_graphconv_args *a, const tdn_kernel *kernel, const tdn_view *in,
+                       const tdn_view *out, tdn_error *error)
+{
+    TDN_TRY(check_views(in, out, error));
+    const int64_t nodes = out->dims[3], c = in[0].dims[4];
+    a->n_rows = out->dims[0] * out->dims[1] * out->dims[2];
+    if (a->n_kinds < 1 || a->n_kinds > TDN_GRAPHCONV_MAX_KINDS || a->n_entries < 0 ||
+        a->n_entries > MAX_ENTRIES || nodes * a->n_kinds > TDN_GRAPHCONV_MAX_COLUMNS ||
+        a->n_sums < 0 || a->n_sums > nodes * a->n_kinds || c > 1 << 20 || nodes < 1 || c < 1 ||
+        a->n_rows > INT32_MAX / nodes ||
+        !tdn_tiling_make(&a->tiling, 1, a->n_rows * nodes, out->dims[4], a->n_kinds, c, kernel))
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "a graph convolution that is too large");
+    const int64_t a_row = tdn_cpu_max(1, a->n_sums * ((c + 15) / 16 * 16));
+    const int64_t most = tdn_cpu_max(1, SUM_FLOATS / a_row);
+    const int64_t wanted =
+        tdn_cpu_max(tdn_cpu_div_up(a->n_rows, most), tdn_cpu_min(TILES_WANTED, a->n_rows));
+    a->n_tiles = (int32_t)wanted;
+    a->max_rows = wanted ? (int32_t)tdn_cpu_div_up(a->n_rows, wanted) : 0;
+    return TDN_OK;
+}
+
+static size_t packed_size(const tdn_graphconv_args *a, int64_t nodes)
+{
+    return (size_t)tdn_tiling_packed(&a->tiling) * sizeof(float) +
+           tdn_graph_begins_size(nodes * a->n_kinds) +
+           (size_t)a->n_entries * sizeof(tdn_graph_entry);
+}
+
+/* (kind, from, to) of the adjacency; columns in order. */
+static void count_entries(tdn_graphconv_args *a, const tdn_graphconv_desc *d)
+{
+    int64_t n_entries = 0;
+    for (int64_t column = 0; column < (int64_t)d->n_kinds * d->n_to; column++) {
+        const int64_t kind = column / d->n_to, to = column % d->n_to;
+        int n = 0;
+        for (int64_t from = 0; from < d->n_from; from++)
+            n += d->adjacency[(kind * d->n_from + from) * d->n_to + to] != 0;
+        n_entries += n;
+        a->n_sums += n > 0;
+    }
+    a->n_entries = (int32_t)tdn_cpu_min(n_entries, INT32_MAX);
+}
+
+static void pack_entries(const tdn_graphconv_args *a, const tdn_graphconv_desc *d, void *packed)
+{
+    const int64_t n_columns = (int64_t)d->n_kinds * d->n_to;
+    int32_t *begins = (int32_t *)(uintptr_t)tdn_graph_begins(a, packed), at = 0;
+    tdn_graph_entry *entries =
+        (tdn_graph_entry *)(uintptr_t)tdn_graph_entries(a, packed, n_columns);
+    for (int64_t column = 0; column < n_columns; column++) {
+        const int64_t kind = column / d->n_to, to = column % d->n_to;
+        begins[column] = at;
+        for (int64_t from = 0; from < d->n_from; from++) {
+            const float w = d->adjacency[(kind * d->n_from + from) * d->n_to + to];
+            if (w != 0)
+                entries[at++] = (tdn_graph_entry){(int32_t)from, w};
+        }
+    }
+    begins[n_columns] = at;
+}
+
+static tdn_status pack(tdn_made *made, const tdn_graphconv_args *a, const tdn_group *g,
+                       tdn_arena *arena, tdn_error *error)
+{
+    made->packed = tdn_arena_alloc_data(arena, made->packed_size);
+    if (!made->packed)
+        return tdn_fail_nomem(error, "packed weights");
+    memset(made->packed, 0, made->packed_size);
+    const tdn_tiling *t = &a->tiling;
+    const int64_t dims[4] = {1, 1, t->n_taps, t->k}, strides[4] = {0, 0, t->k, 1};
+    tdn_pack_panels(made->packed, g->in[1].data, t->cols, t->n_taps * t->k, dims, strides, t->nr);
+    pack_entries(a, g->desc, made->packed);
+    return TDN_OK;
+}
+
+static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
+                       tdn_error *error)
+{
+    memset(made, 0, sizeof *made);
+    made->packed_input = 1;
+    made->kernel = tdn_kernel_best(tdn_family_graphconv.kernels, isa);
+    const tdn_graphconv_desc *d = g->desc;
+    const tdn_view *w = &g->in[1];
+    if (!made->kernel || g->n_in != 3 || g->n_out != 1 || !d || !w->data || w->rank != 2 ||
+        w->dtype != TDN_F32 || !tdn_view_is_dense(w) || g->in[0].rank != 5 || g->out[0].rank != 5 ||
+        w->dims[0] != g->out[0].dims[4] || w->dims[1] != d->n_kinds * g->in[0].dims[4] ||
+        d->n_from != g->in[0].dims[3] || d->n_to != g->out[0].dims[3])
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "no graph convolution of constant weights");
+    tdn_graphconv_args a = {.n_kinds = d->n_kinds};
+    count_entries(&a, d);
+    TDN_TRY(plan(&a, made->kernel, g->in, &g->out[0], error));
+    tdn_map_program *program;
+    TDN_TRY(tdn_epilogue_make(&a.epilogue, &program, g, 3, arena, error));
+    made->packed_size = packed_size(&a, d->n_to);
+    if (!g->dry)
+        TDN_TRY(pack(made, &a, g, arena, error));
+    return tdn_epilogue_store(made, &a, sizeof a, program, arena, error);
+}
+
+/* Every number in the table is used as it is: all are looked at once, here. */
+static tdn_status check_table(const tdn_graphconv_args *a, const tdn_view *packed, int64_t n_from,
+                              int64_t n_to, tdn_error *error)
+{
+    TDN_TRY(tdn_cpu_check_blob(packed, packed_size(a, n_to), error));
+    const int64_t n_columns = a->n_kinds * n_to;
+    bool good = packed->data != NULL;
+    const int32_t *begins = good ? tdn_graph_begins(a, packed->data) : NULL;
+    const tdn_graph_entry *entries = good ? tdn_graph_entries(a, packed->data, n_columns) : NULL;
+    int64_t n_sums = 0;
+    good = good && begins[0] == 0 && begins[n_columns] == a->n_entries;
+    for (int64_t i = 0; i < n_columns && good; i++) {
+        good = begins[i] <= begins[i + 1];
+        n_sums += begins[i] < begins[i + 1];
+    }
+    for (int32_t i = 0; i < a->n_entries && good; i++)
+        good = entries[i].node >= 0 && entries[i].node < n_from;
+    return good && n_sums == a->n_sums ? TDN_OK
+                                       : tdn_fail(error, TDN_E_FORMAT, "a damaged table of edges");
+}
+
+static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size,
+                        const tdn_view *in, int n_in, const tdn_view *out, int n_out,
+                        tdn_work *work, tdn_error *error)
+{
+    const tdn_graphconv_args *a = args;
+    if (args_size < sizeof *a || n_in < 3 || n_out != 1)
+        return tdn_fail(error, TDN_E_FORMAT,
+                        "a graph convolution of %d inputs and %zu bytes of arguments", n_in,
+                        args_size);
+    tdn_graphconv_args wanted = *a;
+    TDN_TRY(plan(&wanted, kernel, in, out, error));
+    if (memcmp(&wanted, a, sizeof wanted) != 0 || a->epilogue.first != 3)
+        return tdn_fail(error, TDN_E_FORMAT, "arguments of a graph convolution do not fit");
+    TDN_TRY(tdn_epilogue_check(&a->epilogue, a + 1, args_size - sizeof *a, in, n_in, out, error));
+    TDN_TRY(check_table(a, &in[1], in[0].dims[3], out->dims[3], error));
+    work->n_tiles = (size_t)a->n_tiles;
+    work->scratch_size = tdn_graphconv_scratch_at(a, out->dims[3], NULL).size;
+    work->flops =
+        2 * a->n_rows * in[0].dims[4] * (a->n_entries + (int64_t)a->n_sums * out->dims[4]);
+    if (a->epilogue.has_program)
+        work->scratch_size += tdn_map_scratch_size(tdn_epilogue_program(&a->epilogue));
+    return TDN_OK;
+}
+
+static const tdn_kernel kernels[] = {
+    TDN_TILE_ROWS("graphconv_f32", tdn_graphconv_f32),
+    {NULL, 0, 0, 0, NULL},
+};
+
+const tdn_family tdn_family_graphconv = {
+    .name = "graphconv", .kernels = kernels, .make = make, .check = check};

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Arguments and packed constants of graphconv steps.
+ *
+ * The packed operand: panels [panel][kind][c][nr], then one table of columns: where each (kind,
+ * w)'s entries begin (kinds * w + 1 numbers), then the entries.
+ */
+#ifndef TDN_BACKEND_CPU_GRAPHCONV_H
+#define TDN_BACKEND_CPU_GRAPHCONV_H
+
+#include "backend/cpu/matrix.h"
+
+enum { TDN_GRAPHCONV_MAX_KINDS = 16, TDN_GRAPHCONV_MAX_COLUMNS = 1 << 14 };
+
+typedef struct tdn_graph_entry {
+    int32_t node;
+    float weight;
+} tdn_graph_entry;
+
+/* Behind it: the epilogue's program, if any. */
+typedef struct tdn_graphconv_args {
+    int64_t n_rows;            /* of outer axes together */
+    int32_t n_tiles, max_rows; /* of one tile */
+    int32_t n_kinds, n_entries;
+    int32_t n_sums; /* columns (kind, w) that are not empty */
+    int32_t zero;
+    tdn_tiling tiling; /* for its panels and blocks of the sum: taps are kinds */
+    tdn_epilogue epilogue;
+} tdn_graphconv_args;
+_Static_assert(sizeof(tdn_graphconv_args) == 32 + sizeof(tdn_tiling) + sizeof(tdn_epilogue),
+               "no padding: compared as bytes");
+
+TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_graphconv_f32);
+
+static inline const int32_t *tdn_graph_begins(const tdn_graphconv_args *a, const void *packed)
+{
+    return (const int32_t *)((const float *)packed + tdn_tiling_packed(&a->tiling));
+}
+static inline size_t tdn_graph_begins_size(int64_t n_columns)
+{
+    return tdn_round_up((size_t)(n_columns + 1) * sizeof(int32_t), TDN_ALIGN);
+}
+static inline const tdn_graph_entry *tdn_graph_entries(const tdn_graphconv_args *a,
+                                                       const void *packed, int64_t n_columns)
+{
+    return (const tdn_graph_entry *)((const char *)tdn_graph_begins(a, packed) +
+                                     tdn_graph_begins_size(n_columns));
+}
+/* An entry alone, of weight 1, is the input's row itself. */
+static inline bool tdn_graph_is_row(const int32_t *begins, const tdn_graph_entry *entries,
+                                    int64_t column)
+{
+    return begins[column + 1] - begins[column] == 1 && entries[begins[column]].weight == 1;
+}
+
+/* Scratch, in this order. */
+typedef struct tdn_graphconv_scratch {
+    const float **a; /* pointers of a group: rows of the left operand, of the output, of the bias */
+    float **c;
+    const float **bias;
+    float *spare, *sums; /* [row][sum][c, rounded up] */
+    int32_t *order;      /* nodes, those of one set of kinds together */
+    uint32_t *kinds;     /* by node: of its neighbours, a bit each */
+    int32_t *slots;      /* by column: its number among the sums */
+    void *program;
+    size_t size;
+} tdn_graphconv_scratch;
+
+static inline int64_t tdn_graphconv_sum_floats(const tdn_graphconv_args *a)
+{
+    return (a->tiling.k + 15) / 16 * 16;
+}
+
+static inline tdn_graphconv_scratch tdn_graphconv_scratch_at(const tdn_graphconv_args *a,
+                                                             int64_t n_nodes, void *memory)
+{
+    const size_t rows = (size_t)(a->max_rows * n_nodes), pointer = sizeof(void *);
+    const size_t list = tdn_round_up(rows * (size_t)a->n_kinds * pointer, TDN_ALIGN);
+    const size_t line = tdn_round_up(rows * pointer, TDN_ALIGN);
+    const size_t spare = (size_t)(a->tiling.mr * a->tiling.nr) * sizeof(float);
+    const size_t sums = (size_t)a->max_rows * (size_t)a->n_sums *
+                        (size_t)tdn_graphconv_sum_floats(a) * sizeof(float);
+    const size_t order = tdn_round_up((size_t)n_nodes * sizeof(int32_t), TDN_ALIGN);
+    const size_t slots = tdn_round_up((size_t)(n_nodes * a->n_kinds) * sizeof(int32_t), TDN_ALIGN);
+    char *p = memory;
+    tdn_graphconv_scratch s = {.size = list + 2 * line + spare + sums + 2 * order + slots};
+    if (p) {
+        s.a = (const float **)(void *)p;
+        s.c = (float **)(void *)(p += list);
+        s.bias = (const float **)(void *)(p += line);
+        s.spare = (float *)(void *)(p += line);
+        s.sums = (float *)(void *)(p += spare);
+        s.order = (int32_t *)(void *)(p += sums);
+        s.kinds = (uint32_t *)(void *)(p += order);
+        s.slots = (int32_t *)(void *)(p += order);
+        s.program = p + slots;
+    }
+    return s;
+}
+
+#endif
