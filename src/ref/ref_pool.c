@@ -223,6 +223,8 @@ static tdn_status global_lp_pool(const tdn_ref_call *call)
     TDN_REF_NEED(call, call->n_in >= 1 && call->n_out >= 1 && call->in[0].rank >= 2);
     const tdn_view *x = &call->in[0], *y = &call->out[0];
     TDN_REF_NEED(call, y->rank == x->rank && y->dims[0] == x->dims[0] && y->dims[1] == x->dims[1]);
+    for (int i = 2; i < y->rank; i++)
+        TDN_REF_NEED(call, y->dims[i] == 1);
     const double power = (double)tdn_attr_int(call->attrs, "p", 2);
     for (tdn_walk o = tdn_walk_begin(2, x->dims); o.more; tdn_walk_next(&o)) {
         double sum = 0;
