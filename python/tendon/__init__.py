@@ -522,6 +522,14 @@ class InferenceSession:
                     engine = self._engines[shapes] = _Engine.load(plan, self._max_target)
         return engine
 
+    def warm(self):
+        """
+        Brings what the calling thread's last run read into the caches, and wakes the workers: for calls with pauses
+        between them, a millisecond or so before the next.
+        """
+        if context := getattr(self._of_thread, "last", None):
+            _c.runtime.tdn_context_warm(context)
+
     def reset(self):
         """Sets the states of the calling thread back to their initial values."""
         for context in self._of_thread.__dict__.get("contexts", {}).values():

@@ -249,6 +249,7 @@ RUNTIME = {  # name: (result, *arguments)
     "tdn_context_bind": (c_int, P, c_char_p, POINTER(Tensor)),
     "tdn_context_unbind": (None, P),
     "tdn_context_run": (c_int, P),
+    "tdn_context_warm": (None, P),
     "tdn_context_output_dims": (c_int, P, c_char_p, Dims),
     "tdn_context_reset": (None, P),
     "tdn_context_program": (c_int, P),

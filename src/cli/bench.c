@@ -27,7 +27,7 @@ static const tdn_opt bench_opts[] = {
     {"duration", 0, TDN_OPT_REAL, AT(duration), "SECONDS",
      "and at least so long (3; with --iterations 0)", 0, 1e6},
     {"rate", 0, TDN_OPT_REAL, AT(rate), "HZ", "pace the calls; late ones are counted", 1e-3, 1e7},
-    {"spin", 0, TDN_OPT_INT, AT(spin), "US", "spin: when idle (100), before paced calls (0)", 0,
+    {"spin", 0, TDN_OPT_INT, AT(spin), "US", "idle threads spin (100); 0: paced calls are cold", 0,
      1e9},
     {"profile", 0, TDN_OPT_FLAG, AT(profile), NULL, "time the steps, too, in a run of its own", 0,
      0},
@@ -107,6 +107,8 @@ static void print_summary(const results *r)
             "Deadlines: %lld of %.0f missed (%.3g %%) at %g Hz; %lld of these calls were skipped\n",
             (long long)n_missed(r->m), n_due, n_due > 0 ? 100 * (double)n_missed(r->m) / n_due : 0,
             r->args->rate, (long long)r->m->n_skipped);
+        printf("CPU time: %.3g %% of a core\n",
+               r->m->wall_s > 0 ? 100 * r->m->cpu_s / r->m->wall_s : 0);
     }
     printf("Total Host Walltime: %g s\n", r->m->wall_s);
     printf("%s%s%s\n", tdn_term_on(&out, TDN_BOLD), r->quote, tdn_term_off(&out));
@@ -198,9 +200,10 @@ static json_t *json_results(const results *r)
     if (r->args->rate > 0) {
         json_object_set_new(o, "response_ms", json_latency(&r->response));
         json_object_set_new(o, "deadlines",
-                            json_pack("{s:f, s:I, s:I, s:I}", "rate_hz", r->args->rate, "missed",
-                                      (json_int_t)n_missed(r->m), "late", (json_int_t)r->m->n_late,
-                                      "skipped", (json_int_t)r->m->n_skipped));
+                            json_pack("{s:f, s:f, s:I, s:I, s:I}", "rate_hz", r->args->rate,
+                                      "cpu_s", r->m->cpu_s, "missed", (json_int_t)n_missed(r->m),
+                                      "late", (json_int_t)r->m->n_late, "skipped",
+                                      (json_int_t)r->m->n_skipped));
     }
     if (r->args->profile)
         json_object_set_new(o, "profile", json_profile(&r->profile));
@@ -235,6 +238,7 @@ static tdn_measure_options measure_options(const bench_args *args, tdn_term *ter
         .duration_ns = (uint64_t)(1e9 * (time ? args->duration : default_seconds)),
         .rate = args->rate,
         .spin_ns = args->spin > 0 ? (uint64_t)args->spin * 1000 : 0,
+        .warm = args->spin != 0,
         .term = term,
     };
 }

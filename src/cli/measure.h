@@ -16,6 +16,7 @@ typedef struct tdn_measure_options {
     uint64_t warmup_ns, duration_ns;
     double rate;      /* calls a second; 0: back to back */
     uint64_t spin_ns; /* before a paced call: sleep until this long before it, then spin */
+    bool warm;        /* a paced call after a pause: tdn_context_warm before it */
     uint64_t idle_ns; /* between the end of a call and the next; not paced */
     tdn_term *term;
 } tdn_measure_options;
@@ -30,7 +31,7 @@ typedef struct tdn_measurement {
     size_t n, capacity;
     int64_t n_warmup, n_late,
         n_skipped; /* paced: calls that ended after the next was due; dues that passed meanwhile */
-    double warmup_s, wall_s;
+    double warmup_s, wall_s, cpu_s; /* cpu_s: of all threads, in wall_s */
     bool interrupted;
 } tdn_measurement;
 

@@ -478,6 +478,7 @@ def test_bench_is_paced(plan, tmp_path):
     results = json.loads(out.read_text())
     assert results["walltime_s"] >= 0.49 and re.search(r"Deadlines: \d+ of \d+ missed", text)
     assert results["deadlines"]["late"] <= 50 and results["deadlines"]["rate_hz"] == 100
+    assert 0 < results["deadlines"]["cpu_s"] and re.search(r"^CPU time: [0-9.]+ % of a core$", text, re.M)
     assert results["response_ms"]["median"] >= results["latency_ms"]["median"]
     # No call ends within a tenth of a microsecond.
     tendon("bench", plan, "--rate=1e7", "--iterations=50", "--warmup=1", "--json", out)

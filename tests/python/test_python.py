@@ -447,6 +447,14 @@ def test_the_profile_counts_runs():
 # --- Threads
 
 
+def test_warming_changes_nothing():
+    session, x = tendon.InferenceSession(FIXED, threads=2), normal(2, 6)
+    session.warm()  # before this thread has run: there is nothing to warm
+    (before,) = session.run(None, {"x": x})
+    session.warm()
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], before)
+
+
 def test_workers_stay_on_cores():
     before, mine = os.sched_getaffinity(0), {int(t) for t in os.listdir("/proc/self/task")}
     core = max(before)

@@ -156,6 +156,34 @@ static void test_control_flow_and_states(void **state)
     rig_free(&r);
 }
 
+/* Before anything is bound, between runs, with and without a pool, and while another has it: the
+ * states and the values are those of a context that never was warmed. */
+static void test_warming_changes_nothing(void **state)
+{
+    (void)state;
+    tdn_pool *pools[2] = {NULL, pool_of(3)};
+    for (int k = 0; k < 2; k++) {
+        rig r = rig_new(plan_everything(), pools[k]);
+        tdn_context_warm(r.context);
+        everything got = {.count = -7}, want = {.s = {1, 2, 3, 4}};
+        bind_everything(r.context, &got);
+        for (int i = 0; i < 6; i++) {
+            const bool busy = i % 2 && tdn_pool_acquire(pools[k]);
+            tdn_context_warm(r.context);
+            if (busy)
+                tdn_pool_release(pools[k]);
+            memcpy(got.x, (float[]){(float)i, 2, -3, 0.5f}, sizeof got.x);
+            memcpy(want.x, got.x, sizeof got.x);
+            want.flag = got.flag = i % 2;
+            want.trips = got.trips = i;
+            want.count = got.count;
+            run_and_compare(r.context, &got, &want);
+        }
+        rig_free(&r);
+    }
+    tdn_pool_free(pools[1]);
+}
+
 static void test_extents_are_those_of_the_last_run(void **state)
 {
     (void)state;
@@ -869,6 +897,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_control_flow_and_states),
+        cmocka_unit_test(test_warming_changes_nothing),
         cmocka_unit_test(test_extents_are_those_of_the_last_run),
         cmocka_unit_test(test_a_loop_that_does_not_end),
         cmocka_unit_test(test_programs_share_states),
