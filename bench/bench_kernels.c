@@ -11,18 +11,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "peak.h"
+#include "base/clock.h"
+#include "runtime/machine.h"
 
-static double peak_rates[N_PEAKS];
+enum { MAX_PEAKS = 8, PEAK_NS = 12000000 };
+
+static double peak_rates[MAX_PEAKS]; /* of the backend's rows */
 
 static double peak_of(const char *kernel)
 {
-    for (int i = 0; i < N_PEAKS; i++) {
-        const size_t n = strlen(kernel), m = strlen(peaks[i].suffix);
-        if (n > m && !strcmp(kernel + n - m, peaks[i].suffix))
+    const tdn_peak *peaks = tdn_backends[0]->peaks;
+    const char *level = strrchr(kernel, '_');
+    for (int i = 0; level && i < MAX_PEAKS && peaks[i].level; i++)
+        if (!strcmp(level + 1, peaks[i].level))
             return peak_rates[i];
-    }
     return 0;
+}
+
+static void measure_peaks(uint64_t isa)
+{
+    const tdn_peak *peaks = tdn_backends[0]->peaks;
+    for (int i = 0; i < MAX_PEAKS && peaks[i].level; i++) {
+        tdn_error error;
+        if (peaks[i].isa & ~isa)
+            continue;
+        if (tdn_machine_rate(&peak_rates[i], TDN_RATE_FP32, &peaks[i], NULL, PEAK_NS, &error)) {
+            fprintf(stderr, "%s\n", error.text);
+            exit(1);
+        }
+        printf("peak of a core_%-9s %8.1f GFLOP/s\n", peaks[i].level, peak_rates[i]);
+    }
 }
 
 /* ---- Steps ----------------------------------------------------------------------------------- */
@@ -425,11 +443,7 @@ int main(int argc, char **argv)
 {
     const char *part = argc > 1 ? argv[1] : "";
     const uint64_t isa = tdn_backends[0]->detect();
-    for (int i = 0; i < N_PEAKS; i++)
-        if (!(peaks[i].isa & ~isa)) {
-            peak_rates[i] = peaks[i].measure();
-            printf("peak of a core%-10s %8.1f GFLOP/s\n", peaks[i].suffix, peak_rates[i]);
-        }
+    measure_peaks(isa);
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         const tdn_family *family = tdn_family_find(cases[c].family);
         for (const tdn_kernel *k = family->kernels; k->name; k++)

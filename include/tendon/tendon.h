@@ -351,6 +351,28 @@ TDN_API tdn_status tdn_context_step(const tdn_context *context, int program, int
 /* Forgets the times so far. */
 TDN_API void tdn_context_profile_reset(tdn_context *context);
 
+/* ---- The machine ----------------------------------------------------------------------------- */
+
+/* What threads of this machine reach together at best. A step takes no less time than flops /
+ * fp32_gflops and bytes / the bandwidth of where its data are, in nanoseconds. */
+typedef struct tdn_machine {
+    uint32_t struct_size;
+    int32_t n_threads;
+    double fp32_gflops; /* 10^9 operations a second, a multiply-add being two */
+    double l2_gbs;      /* 10^9 bytes a second, read from second-level caches */
+    double memory_gbs;  /* read from memory */
+    uint64_t l2_size;   /* bytes of the second-level caches of all these threads */
+} tdn_machine;
+
+/*
+ * Measures with all threads of the pool at once (NULL: the calling thread alone), where they are
+ * placed, with the best instructions that this CPU has. Fills *machine (struct_size set by the
+ * caller). Returns   TDN_OK; TDN_E_ARG for no struct, or when a run has the pool; TDN_E_NOMEM.
+ * Threads   one call at a time per pool. Cost   some 0.2 s of all its threads and up to 256 MiB, or
+ * four times the second-level caches, for that time: for reports, never between runs that matter.
+ */
+TDN_API tdn_status tdn_machine_measure(tdn_machine *machine, tdn_pool *pool, tdn_error *error);
+
 /* ---- Description ----------------------------------------------------------------------------- */
 
 /*

@@ -95,11 +95,23 @@ typedef struct tdn_target {
     uint64_t isa;
 } tdn_target;
 
+/* What a core can do at most at one level of instructions: loops that do nothing else. */
+#define TDN_PEAK_BLOCK 4096
+typedef struct tdn_peak {
+    const char *level; /* "avx512": what the names of its kernels end in */
+    uint64_t isa;
+    /* fp32 operations, a multiply-add being two; reads, of whole TDN_PEAK_BLOCKs so aligned. Each
+     * returns how many operations, or bytes, it did. */
+    size_t (*flops)(const void *data, size_t size);
+    size_t (*read)(const void *data, size_t size);
+} tdn_peak;
+
 typedef struct tdn_backend {
     const char *name;                  /* "cpu" */
     const tdn_family *const *families; /* ended by NULL */
     const tdn_target *targets;         /* ended by a row without a name */
     uint64_t (*detect)(void);          /* TDN_ISA_ bits of this machine */
+    const tdn_peak *peaks;             /* ended by a row without a level; best last */
 } tdn_backend;
 
 extern const tdn_backend *const tdn_backends[]; /* registry.c; ended by NULL */

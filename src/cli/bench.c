@@ -157,18 +157,35 @@ static json_t *json_inputs(const tdn_feed *feed)
     return list;
 }
 
+static json_t *json_machine(const tdn_machine *m)
+{
+    return json_pack("{s:i, s:f, s:f, s:f, s:I}", "threads", m->n_threads, "fp32_gflops",
+                     m->fp32_gflops, "l2_gbs", m->l2_gbs, "memory_gbs", m->memory_gbs, "l2_bytes",
+                     (json_int_t)m->l2_size);
+}
+
+/* A step of which nothing is counted has neither of the two. */
+static void set_ceiling(json_t *step, tdn_ceiling ceiling)
+{
+    if (ceiling.bound == TDN_BOUND_NONE)
+        return;
+    json_object_set_new(step, "ceiling_share", json_real(ceiling.share));
+    json_object_set_new(step, "bound", json_string(tdn_bound_name(ceiling.bound)));
+}
+
 static json_t *json_profile(const tdn_profile *p)
 {
     json_t *list = json_array();
     for (int i = 0; i < p->n; i++) {
         const tdn_step_info *s = &p->steps[i];
         double mean = s->n_runs ? (double)s->total_ns / (double)s->n_runs * 1e-6 : 0;
-        json_array_append_new(
-            list, json_pack("{s:o, s:o, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "name",
-                            json_text(s->name), "kernel", json_text(s->kernel), "mean_ms", mean,
-                            "min_ms", (double)s->min_ns * 1e-6, "max_ms", (double)s->max_ns * 1e-6,
-                            "runs", (json_int_t)s->n_runs, "flops", (json_int_t)s->flops, "bytes",
-                            (json_int_t)s->bytes, "tiles", (json_int_t)s->n_tiles));
+        json_t *step = json_pack(
+            "{s:o, s:o, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "name", json_text(s->name), "kernel",
+            json_text(s->kernel), "mean_ms", mean, "min_ms", (double)s->min_ns * 1e-6, "max_ms",
+            (double)s->max_ns * 1e-6, "runs", (json_int_t)s->n_runs, "flops", (json_int_t)s->flops,
+            "bytes", (json_int_t)s->bytes, "tiles", (json_int_t)s->n_tiles);
+        set_ceiling(step, tdn_ceiling_of(&p->machine, s));
+        json_array_append_new(list, step);
     }
     return list;
 }
@@ -207,6 +224,8 @@ static json_t *json_results(const results *r)
     }
     if (r->args->profile)
         json_object_set_new(o, "profile", json_profile(&r->profile));
+    if (r->args->profile && r->profile.machine.n_threads)
+        json_object_set_new(o, "machine", json_machine(&r->profile.machine));
     if (r->args->times)
         json_object_set_new(o, "latencies_ms", json_times(r->m));
     return o;
@@ -276,7 +295,9 @@ static tdn_status summarise(results *r, tdn_session *session, tdn_error *error)
         int64_t n_calls = r->m->n < 1000 ? (int64_t)r->m->n : 1000;
         tdn_term term = tdn_term_of(stderr);
         tdn_term_bar(&term, "timing the steps", 0);
-        const tdn_status status = tdn_profile_run(&r->profile, session, r->feed, n_calls, error);
+        tdn_status status = tdn_profile_run(&r->profile, session, r->feed, n_calls, error);
+        if (status == TDN_OK)
+            status = tdn_profile_measure_machine(&r->profile, session, error);
         tdn_term_clear(&term);
         TDN_TRY(status);
     }

@@ -339,6 +339,15 @@ tdn_status tdn_profile_read(tdn_profile *profile, tdn_session *session, tdn_erro
     return read_profile(profile, session, &t, error);
 }
 
+tdn_status tdn_profile_measure_machine(tdn_profile *profile, const tdn_session *session,
+                                       tdn_error *error)
+{
+    profile->machine = (tdn_machine){.struct_size = sizeof profile->machine};
+    return tdn_machine_measure(&profile->machine, session->pool, error);
+}
+
+enum { KERNEL_WIDTH = 22, NAME_WIDTH = 31 };
+
 /* Cut to `width` bytes, not within a character of UTF-8. */
 static const char *cut(const char *name, int width, char *text, size_t size)
 {
@@ -354,22 +363,31 @@ static const char *cut(const char *name, int width, char *text, size_t size)
     return text;
 }
 
+static void print_step(FILE *out, const tdn_profile *profile, int number)
+{
+    char kernel[32], name[64], ceiling[32];
+    const tdn_step_info *step = &profile->steps[number];
+    const double ns = step->n_runs ? (double)step->total_ns / (double)step->n_runs : 0;
+    const double per_ns = ns > 0 ? 1 / ns : 0;
+    fprintf(out, "%4d %9.4f %5.1f %8.2f %7.2f %9s %5lld  %-*s %s\n", number, ns * 1e-6,
+            profile->mean_ms > 0 ? ns * 1e-4 / profile->mean_ms : 0, (double)step->flops * per_ns,
+            (double)step->bytes * per_ns,
+            tdn_ceiling_text(tdn_ceiling_of(&profile->machine, step), ceiling),
+            (long long)step->n_tiles, KERNEL_WIDTH,
+            cut(step->kernel, KERNEL_WIDTH, kernel, sizeof kernel),
+            cut(step->name, NAME_WIDTH, name, sizeof name));
+}
+
 void tdn_profile_print(FILE *out, const tdn_profile *profile)
 {
-    char kernel[32], name[64];
+    char text[512];
     fprintf(out, "\n=== Profile by step (separate run, %llu calls) ===\n",
             (unsigned long long)profile->n_calls);
-    fprintf(out, "%5s %10s %6s %9s %8s %6s  %-26s %s\n", "step", "time (ms)", "%", "GFLOP/s",
-            "GB/s", "tiles", "kernel", "nodes");
-    for (int i = 0; i < profile->n; i++) {
-        const tdn_step_info *step = &profile->steps[i];
-        double ns = step->n_runs ? (double)step->total_ns / (double)step->n_runs : 0;
-        double per_ns = ns > 0 ? 1 / ns : 0;
-        fprintf(out, "%5d %10.4f %6.2f %9.2f %8.2f %6lld  %-26s %s\n", i, ns * 1e-6,
-                profile->mean_ms > 0 ? ns * 1e-4 / profile->mean_ms : 0,
-                (double)step->flops * per_ns, (double)step->bytes * per_ns,
-                (long long)step->n_tiles, cut(step->kernel, 26, kernel, sizeof kernel),
-                cut(step->name, 60, name, sizeof name));
-    }
-    fprintf(out, "%5s %10.4f %6.2f\n", "total", profile->mean_ms, profile->n > 0 ? 100.0 : 0.0);
+    fprintf(out, "%4s %9s %5s %8s %7s %9s %5s  %-*s %s\n", "step", "time (ms)", "%", "GFLOP/s",
+            "GB/s", "ceiling", "tiles", KERNEL_WIDTH, "kernel", "nodes");
+    for (int i = 0; i < profile->n; i++)
+        print_step(out, profile, i);
+    fprintf(out, "%4s %9.4f %5.1f\n", "all", profile->mean_ms, profile->n > 0 ? 100.0 : 0.0);
+    if (profile->machine.n_threads)
+        fprintf(out, "%s\n", tdn_machine_text(&profile->machine, text, sizeof text));
 }

@@ -7,6 +7,7 @@
 #ifndef TDN_CLI_MEASURE_H
 #define TDN_CLI_MEASURE_H
 
+#include "cli/ceiling.h"
 #include "cli/session.h"
 #include "cli/stats.h"
 
@@ -59,14 +60,19 @@ typedef struct tdn_profile {
     double *median_ms; /* of each step */
     int n;
     int64_t n_calls;
-    double mean_ms; /* of all steps together */
+    double mean_ms;      /* of all steps together */
+    tdn_machine machine; /* n_threads 0: not measured */
 } tdn_profile;
 /* Runs up to n_calls calls, for about a second at most, in a context that times steps; the session
  * has a plain one again afterwards. */
 tdn_status tdn_profile_run(tdn_profile *profile, tdn_session *session, const tdn_feed *feed,
                            int64_t n_calls, tdn_error *error);
+/* Measures the machine, with the threads that ran the steps. */
+tdn_status tdn_profile_measure_machine(tdn_profile *profile, const tdn_session *session,
+                                       tdn_error *error);
 /* The steps of the program in use without running: no times where the context does not time. */
 tdn_status tdn_profile_read(tdn_profile *profile, tdn_session *session, tdn_error *error);
+/* At most 110 columns. */
 void tdn_profile_print(FILE *out, const tdn_profile *profile);
 
 #endif

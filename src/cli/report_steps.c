@@ -2,8 +2,9 @@
 /*
  * The report's steps: where a call's time goes, in the words of the model. A strip has them in the
  * order in which they run, as wide as they take time; a table has them by time, each with the
- * model's nodes that were fused into it, what it computed and moved, and why a step runs by the
- * reference where it does.
+ * model's nodes that were fused into it, what it computed and moved, how close that comes to what
+ * the machine can do (the dark part of its bar), and why a step runs by the reference where it
+ * does.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -107,12 +108,24 @@ static const char *why_refused(const json_t *program, int step)
     return tdn_described_text(json_array_get(steps, (size_t)step), "refused");
 }
 
-static void put_row(tdn_text *t, const ranked *row, double max_ns, const tdn_kinds *kinds,
-                    const json_t *program)
+/* As wide as the step takes time, dark for the time that it takes at best. */
+static void put_bar(tdn_text *t, const ranked *row, double max_ns, int kind, tdn_ceiling ceiling)
+{
+    tdn_text_put(t, "<div class=\"track\"><i class=\"k%d\" style=\"width:%.2f%%\">", kind,
+                 max_ns > 0 ? 100 * row->ns / max_ns : 0);
+    if (ceiling.bound != TDN_BOUND_NONE)
+        tdn_text_put(t, "<b style=\"width:%.1f%%\"></b>",
+                     ceiling.share < 100 ? ceiling.share : 100);
+    tdn_text_put(t, "</i></div></td>");
+}
+
+static void put_row(tdn_text *t, const ranked *row, double max_ns, const tdn_report *r,
+                    const tdn_kinds *kinds, const json_t *program)
 {
     char ms[32], min[32], max[32], number[32];
     const tdn_step_info *s = row->step;
     const char *why = why_refused(program, row->number);
+    const tdn_ceiling ceiling = tdn_ceiling_of(&r->profile->machine, s);
     const double share = kinds->total_ns > 0 ? 100 * row->ns / kinds->total_ns : 0;
     tdn_text_put(t, "<tr><td class=\"n\">%d</td><td class=\"what\"><div class=\"names\">",
                  row->number);
@@ -126,8 +139,7 @@ static void put_row(tdn_text *t, const ranked *row, double max_ns, const tdn_kin
         tdn_html_put(t, why, 200);
         tdn_text_put(t, "</div>");
     }
-    tdn_text_put(t, "<div class=\"track\"><i class=\"k%d\" style=\"width:%.2f%%\"></i></div></td>",
-                 tdn_kind_of(kinds, s), max_ns > 0 ? 100 * row->ns / max_ns : 0);
+    put_bar(t, row, max_ns, tdn_kind_of(kinds, s), ceiling);
     if (s->n_runs)
         tdn_text_put(t, "<td title=\"%s to %s over %llu calls\">%s</td><td>%.1f&nbsp;%%</td>",
                      tdn_html_ms((double)s->min_ns * 1e-6, min),
@@ -136,19 +148,22 @@ static void put_row(tdn_text *t, const ranked *row, double max_ns, const tdn_kin
     else
         tdn_text_put(t, "<td>&ndash;</td><td>&ndash;</td>");
     tdn_text_put(t, "<td class=\"flops\">%s</td>", per_second((double)s->flops, row->ns, number));
-    tdn_text_put(t, "<td class=\"bytes\">%s</td></tr>\n",
-                 per_second((double)s->bytes, row->ns, number));
+    tdn_text_put(t, "<td class=\"bytes\">%s</td>", per_second((double)s->bytes, row->ns, number));
+    tdn_text_put(t, "<td class=\"ceiling\">%s</td></tr>\n",
+                 ceiling.bound == TDN_BOUND_NONE ? "&ndash;" : tdn_ceiling_text(ceiling, number));
 }
 
 static void put_head(tdn_text *t)
 {
     tdn_text_put(t, "<div class=\"wide\"><table class=\"steps\"><tr><th>step</th><th>nodes of the "
-                    "model</th><th>time</th><th>share</th><th>GFLOP/s</th><th>GB/s</th></tr>\n");
+                    "model</th><th>time</th><th>share</th><th>GFLOP/s</th><th>GB/s</"
+                    "th><th>ceiling</th></tr>\n");
 }
 
-static void put_table(tdn_text *t, const ranked *rows, int n, const tdn_kinds *kinds,
+static void put_table(tdn_text *t, const ranked *rows, const tdn_report *r, const tdn_kinds *kinds,
                       const json_t *program)
 {
+    const int n = r->profile->n;
     double rest = 0;
     for (int i = N_OPEN; i < n; i++)
         rest += rows[i].ns;
@@ -161,7 +176,7 @@ static void put_table(tdn_text *t, const ranked *rows, int n, const tdn_kinds *k
             tdn_text_put(t, "</summary>\n");
             put_head(t);
         }
-        put_row(t, &rows[i], rows[0].ns, kinds, program);
+        put_row(t, &rows[i], rows[0].ns, r, kinds, program);
     }
     tdn_text_put(t, "</table></div>\n");
     if (n > N_ROWS)
@@ -199,6 +214,7 @@ static void put_totals(tdn_text *t, const tdn_report *r, const tdn_kinds *kinds)
 tdn_status tdn_report_steps(tdn_text *t, const tdn_report *r, const tdn_kinds *kinds,
                             const json_t *program, tdn_error *error)
 {
+    char machine[512];
     if (r->profile->n == 0)
         return TDN_OK;
     ranked *rows = rank_steps(r->profile);
@@ -209,7 +225,10 @@ tdn_status tdn_report_steps(tdn_text *t, const tdn_report *r, const tdn_kinds *k
     if (kinds->total_ns > 0)
         put_strip(t, r->profile, kinds);
     put_kinds(t, kinds);
-    put_table(t, rows, r->profile->n, kinds, program);
+    if (r->profile->machine.n_threads)
+        tdn_text_put(t, "<p class=\"note\">%s It is the dark part of a bar.</p>\n",
+                     tdn_machine_text(&r->profile->machine, machine, sizeof machine));
+    put_table(t, rows, r, kinds, program);
     tdn_text_put(t, "</section>\n");
     free(rows);
     return TDN_OK;

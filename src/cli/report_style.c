@@ -83,7 +83,7 @@ const char tdn_report_style[] =
     ".names{overflow-wrap:anywhere}.kernel{color:var(--soft);font-size:.8rem}"
     ".warn{color:var(--warn);font-size:.8rem}\n"
     ".track{height:.4rem;margin-top:.25rem;background:var(--grid);border-radius:3px;"
-    "overflow:hidden}.track i{display:block;height:100%}\n"
+    "overflow:hidden}.track i,.track b{display:block;height:100%}.track b{background:#0006}\n"
     "details{margin-top:.75rem}summary{cursor:pointer;color:var(--accent)}\n"
     "@media(max-width:40rem){main{padding:1rem .6rem 2rem}section,.quote{padding:.8rem .7rem}"
     ".plot{margin-left:3.4rem}td,th{padding:.3rem .35rem}"
@@ -95,5 +95,7 @@ const char tdn_report_style[] =
     ".steps .what{width:calc(100% - 2.2rem);min-width:0;padding-right:0}"
     ".steps .n~td{font-size:.87rem}.steps .n~.what{font-size:1rem}"
     ".steps td:nth-child(3){margin-left:2.2rem}"
-    ".flops::after{content:' GFLOP/s'}.bytes::after{content:' GB/s'}}\n"
+    ".flops::after{content:' GFLOP/s'}.bytes::after{content:' GB/s'}"
+    ".steps .ceiling{width:100%;padding-left:2.2rem;text-align:left}"
+    ".ceiling::before{content:'ceiling '}}\n"
     "@media print{section{break-inside:avoid}}\n";

@@ -466,6 +466,29 @@ def test_bench_summary_and_json(plan, tmp_path):
         assert step["kernel"] in run.stdout and step["name"] in run.stdout
 
 
+def test_bench_profile_has_the_share_of_the_ceiling(plan, tmp_path):
+    out = tmp_path / "b.json"
+    args = ("bench", plan, "--warmup=1", "--iterations=50", "--duration=0", "--threads=1", "--json", out)
+    text, results = tendon(*args, "--profile").stdout, json.loads(out.read_text())
+    machine = results["machine"]
+    assert machine["threads"] == 1 and machine["l2_bytes"] > 0
+    assert all(machine[key] > 0 for key in ("fp32_gflops", "l2_gbs", "memory_gbs"))
+    table = text.split("=== Profile by step")[1].splitlines()[1:]
+    assert max(map(len, table)) <= 110 and table[0].split()[6] == "ceiling"
+    shares = re.findall(r"^ *\d+ .* ([\d.]+) % (fma|L2|mem) ", "\n".join(table), re.M)
+    assert len(shares) == len(results["profile"]) > 0
+    for (share, roof), step in zip(shares, results["profile"]):
+        assert step["bound"] == ("compute" if roof == "fma" else "memory")
+        assert 0 < step["ceiling_share"] < 400
+        assert float(share) == pytest.approx(step["ceiling_share"], rel=0.06, abs=0.06)
+        best = step["bytes"] / machine["l2_gbs"], step["flops"] / machine["fp32_gflops"]
+        assert step["bytes"] <= machine["l2_bytes"]
+        assert step["ceiling_share"] == pytest.approx(100 * max(best) / (1e6 * step["mean_ms"]), rel=1e-6)
+    assert f"{machine['fp32_gflops']:.4g} GFLOP/s of\nmultiply-adds" in text
+    tendon(*args)
+    assert not {"machine", "profile"} & set(json.loads(out.read_text()))
+
+
 def test_bench_lasts_as_long_as_asked(plan):
     start = time.monotonic()
     assert summary_of(tendon("bench", plan, "--duration=0.5", "--warmup=0").stdout)["s"] >= 0.5

@@ -118,6 +118,11 @@ def test_the_page_says_what_the_json_says(tmp_path):
     for step in program["steps"]:
         assert step["name"] in page.text and step["kernel"] in page.text
     assert len(page.of_class("div", "track")) == len(program["steps"])
+    shares = page.of_class("td", "ceiling")
+    assert len(shares) == len(program["steps"])
+    dark = [float(a["style"][len("width:") : -1]) for t, a in page.tags if t == "b" and "style" in a]
+    assert len(dark) == len(shares) and all(0 <= width <= 100 for width in dark)
+    assert re.search(r"Ceiling: the share of what 1 thread of this machine can do.* [\d.]+ GFLOP/s", page.text)
     arena = [b for b in program["buffers"] if b["class"] == "arena" and "first_step" in b]
     blocks = page.of_class("rect", "block")
     assert len(blocks) == len(arena) > 0

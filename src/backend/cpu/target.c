@@ -6,6 +6,7 @@
  * CPUID and XGETBV for that.
  */
 #include "backend/cpu/cpu.h"
+#include "backend/cpu/peak.h"
 
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
@@ -98,4 +99,5 @@ const tdn_backend tdn_backend_cpu = {
     .families = families,
     .targets = targets,
     .detect = detect,
+    .peaks = tdn_cpu_peaks,
 };
