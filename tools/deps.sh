@@ -13,7 +13,7 @@ packages_of() {
     test) echo gcc libc6-dev cmake make libjansson-dev libzip-dev libcmocka-dev binutils python3 python3-venv zsh ;;
     clang) echo clang "$(clang_runtime)" ;;
     format) echo clang-format ;;
-    aarch64) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user ;;
+    aarch64) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user llvm ;;
     deb) echo dpkg-dev file pkg-config binutils debootstrap ;;
     *) echo "deps.sh: unknown group '$1'" >&2 && return 2 ;;
     esac
