@@ -52,3 +52,13 @@ const float *tdn_attr_floats(const tdn_attrs *attrs, const char *name, int *n)
     *n = attr ? attr->n : 0;
     return attr ? attr->floats : NULL;
 }
+
+bool tdn_attr_ints_are(const tdn_attrs *attrs, const char *name, int64_t wanted)
+{
+    int n;
+    const int64_t *v = tdn_attr_ints(attrs, name, &n);
+    for (int i = 0; i < n; i++)
+        if (v[i] != wanted)
+            return false;
+    return n > 0;
+}

@@ -46,6 +46,8 @@ float tdn_attr_float(const tdn_attrs *attrs, const char *name, float absent);
 const char *tdn_attr_string(const tdn_attrs *attrs, const char *name, const char *absent);
 /* *n is the count, 0 and NULL where absent. */
 const int64_t *tdn_attr_ints(const tdn_attrs *attrs, const char *name, int *n);
+/* Are there numbers, and all of them `wanted`? */
+bool tdn_attr_ints_are(const tdn_attrs *attrs, const char *name, int64_t wanted);
 const float *tdn_attr_floats(const tdn_attrs *attrs, const char *name, int *n);
 
 #endif

@@ -22,16 +22,6 @@ typedef struct match {
     int64_t kind_step, channel_step;      /* of the convolution's channels */
 } match;
 
-static bool is_ones(const tdn_attrs *attrs, const char *name, int64_t wanted)
-{
-    int n;
-    const int64_t *v = tdn_attr_ints(attrs, name, &n);
-    for (int i = 0; i < n; i++)
-        if (v[i] != wanted)
-            return false;
-    return n > 0;
-}
-
 static bool is_pointwise(const tdn_node *n)
 {
     if (n->op->core != TDN_CORE_CONV || n->expr || n->in[1]->kind != TDN_VALUE_CONST ||
@@ -39,7 +29,7 @@ static bool is_pointwise(const tdn_node *n)
         return false;
     const tdn_shape *w = &n->in[1]->shape;
     return w->dims[2] == 1 && w->dims[3] == 1 && tdn_attr_int(&n->attrs, "group", 1) == 1 &&
-           is_ones(&n->attrs, "strides", 1) && is_ones(&n->attrs, "pads", 0) &&
+           tdn_attr_ints_are(&n->attrs, "strides", 1) && tdn_attr_ints_are(&n->attrs, "pads", 0) &&
            (n->n_in < 3 || !n->in[2]);
 }
 

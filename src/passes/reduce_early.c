@@ -156,22 +156,12 @@ static axes axes_of_input(const tdn_node *n, int k, const axes *a)
     return from;
 }
 
-static bool all_are(const tdn_attrs *attrs, const char *name, int64_t wanted)
-{
-    int n;
-    const int64_t *v = tdn_attr_ints(attrs, name, &n);
-    for (int i = 0; i < n; i++)
-        if (v[i] != wanted)
-            return false;
-    return n > 0;
-}
-
 /* A convolution over single positions is a product of each position; whole axes of them. */
 static bool through_conv(const tdn_node *n, const axes *a, bool is_mean)
 {
     const tdn_shape *w = &n->in[1]->shape;
-    bool is_pointwise =
-        !a->on[0] && !a->on[1] && all_are(&n->attrs, "strides", 1) && all_are(&n->attrs, "pads", 0);
+    bool is_pointwise = !a->on[0] && !a->on[1] && tdn_attr_ints_are(&n->attrs, "strides", 1) &&
+                        tdn_attr_ints_are(&n->attrs, "pads", 0);
     for (int i = 2; i < w->rank; i++)
         is_pointwise &= w->dims[i] == 1;
     return is_pointwise && (is_mean || n->n_in < 3 || !n->in[2]);

@@ -20,19 +20,13 @@ typedef struct halved {
     int64_t lead[2]; /* zero taps in front */
 } halved;
 
-static bool all_are(const tdn_node *n, const char *name, int64_t wanted)
-{
-    int count;
-    const int64_t *v = tdn_attr_ints(&n->attrs, name, &count);
-    return count == 2 && v[0] == wanted && v[1] == wanted;
-}
-
 static bool is_taken(const tdn_node *n, halved *h)
 {
     int count;
     if (n->op->core != TDN_CORE_CONV || n->expr || n->out[0]->shape.rank != 4 ||
         n->in[1]->kind != TDN_VALUE_CONST || n->in[1]->dtype != TDN_F32 ||
-        n->in[0]->shape.bounded || !all_are(n, "strides", 2) || !all_are(n, "dilations", 1))
+        n->in[0]->shape.bounded || !tdn_attr_ints_are(&n->attrs, "strides", 2) ||
+        !tdn_attr_ints_are(&n->attrs, "dilations", 1))
         return false;
     const tdn_shape *x = &n->in[0]->shape, *w = &n->in[1]->shape, *y = &n->out[0]->shape;
     const int64_t *pads = tdn_attr_ints(&n->attrs, "pads", &count);

@@ -164,21 +164,6 @@ static tdn_status check_weights(const tdn_group *g, tdn_error *error)
     return TDN_OK;
 }
 
-/* The fixed part and the program behind it. */
-static tdn_status store_args(tdn_made *made, const void *fixed, size_t fixed_size,
-                             const tdn_map_program *program, tdn_arena *arena, tdn_error *error)
-{
-    const size_t size = program ? tdn_map_program_size(program) : 0;
-    made->args_size = fixed_size + size;
-    made->args = tdn_arena_alloc(arena, 1, made->args_size);
-    if (!made->args)
-        return tdn_fail_nomem(error, "a convolution");
-    memcpy(made->args, fixed, fixed_size);
-    if (program)
-        memcpy((char *)made->args + fixed_size, program, size);
-    return TDN_OK;
-}
-
 static tdn_status make_wino(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
                             tdn_error *error)
 {
@@ -201,7 +186,7 @@ static tdn_status make_wino(tdn_made *made, const tdn_group *g, uint64_t isa, td
             return tdn_fail_nomem(error, "packed weights");
         tdn_wino_pack(made->packed, &a, w->data);
     }
-    return store_args(made, &a, sizeof a, program, arena, error);
+    return tdn_epilogue_store(made, &a, sizeof a, program, arena, error);
 }
 
 static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
@@ -237,7 +222,7 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
         memcpy(dw.kernel, a.kernel, sizeof dw.kernel);
         TDN_TRY(plan_depthwise(&dw, out, error));
         TDN_TRY(pack_depthwise(made, w, arena, error)); /* small: dry or not */
-        return store_args(made, &dw, sizeof dw, program, arena, error);
+        return tdn_epilogue_store(made, &dw, sizeof dw, program, arena, error);
     }
     TDN_TRY(plan(&a, made->kernel, x, out, error));
     const tdn_tiling plain = a.tiling, *t = &plain; /* all shapes have its cost: times may differ */
@@ -250,7 +235,7 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
                  WEIGHT_BYTE_FLOPS * (int64_t)made->packed_size * t->n_row_tiles;
     if (!g->dry)
         TDN_TRY(pack(made, &a, w, arena, error));
-    return store_args(made, &a, sizeof a, program, arena, error);
+    return tdn_epilogue_store(made, &a, sizeof a, program, arena, error);
 }
 
 static tdn_status check_dense(const tdn_kernel *kernel, const tdn_conv_args *args,

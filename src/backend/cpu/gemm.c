@@ -115,15 +115,7 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     TDN_TRY(tdn_epilogue_make(&args.epilogue, &program, g, 2, arena, error));
     if (args.packed)
         TDN_TRY(pack(made, &args, b, g->dry, arena, error));
-    const size_t size = program ? tdn_map_program_size(program) : 0;
-    made->args_size = sizeof args + size;
-    made->args = tdn_arena_alloc(arena, 1, made->args_size);
-    if (!made->args)
-        return tdn_fail_nomem(error, "a product");
-    memcpy(made->args, &args, sizeof args);
-    if (program)
-        memcpy((char *)made->args + sizeof args, program, size);
-    return TDN_OK;
+    return tdn_epilogue_store(made, &args, sizeof args, program, arena, error);
 }
 
 static tdn_status check_operands(const tdn_kernel *kernel, const tdn_gemm_args *args,
