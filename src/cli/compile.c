@@ -284,7 +284,7 @@ static const char *flags_text(const tdn_compile_args *args, tdn_arena *arena)
                  {"min-shapes", &args->min_shapes}, {"opt-shapes", &args->opt_shapes},
                  {"max-shapes", &args->max_shapes}, {"state", &args->states}};
     char *text = tdn_arena_printf(arena, "--precision=%s --optimization-level=%lld",
-                                  args->precision, (long long)args->level);
+                                  args->precision, (long long)tdn_compile_level(args));
     if (args->workspace > 0 && text)
         text = tdn_arena_printf(arena, "%s --workspace=%g", text, args->workspace);
     if (args->max_weights > 0 && text)
@@ -344,7 +344,7 @@ tdn_status tdn_compile_prepare(const tdn_compile_args *args, const tdn_model *mo
     if (!sink || !options->flags)
         return tdn_fail_nomem(error, "the options");
     *sink = (tdn_log_sink){log, args->verbose || args->dump};
-    options->optimization_level = (int32_t)args->level;
+    options->optimization_level = (int32_t)tdn_compile_level(args);
     options->n_threads = (int32_t)args->threads;
     options->cores = cores.items;
     options->n_cores = cores.n;

@@ -15,7 +15,8 @@
 /* As given on the command line. */
 typedef struct tdn_compile_args {
     const char *precision;
-    int64_t level, threads;
+    int64_t level, default_level; /* -1: not given, the default counts */
+    int64_t threads;
     double workspace;                 /* GiB, 0: no limit */
     double max_weights, build_budget; /* 0: the compiler's default */
     const char *timing_cache;
@@ -27,8 +28,13 @@ typedef struct tdn_compile_args {
 } tdn_compile_args;
 #define TDN_COMPILE_ARGS_INIT                                                                      \
     {                                                                                              \
-        .precision = "fp32", .level = 3                                                            \
+        .precision = "fp32", .level = -1, .default_level = 3                                       \
     }
+
+static inline int64_t tdn_compile_level(const tdn_compile_args *args)
+{
+    return args->level < 0 ? args->default_level : args->level;
+}
 
 /* All rows, for `build`; and those of commands that compile in passing. */
 extern const tdn_opt tdn_compile_opts[], tdn_compile_few_opts[];

@@ -146,7 +146,7 @@ static tdn_status run_file(const char *path, const run_args *args, tdn_error *er
 int tdn_cmd_run(int argc, char **argv)
 {
     run_args args = {.compile = TDN_COMPILE_ARGS_INIT, .spin = -1};
-    args.compile.level = 0; /* not tuned for one run: the same bits each time */
+    args.compile.default_level = 0; /* not tuned for one run: the same bits each time */
     tdn_opt_set sets[] = {{run_opts, sizeof run_opts / sizeof run_opts[0], &args},
                           {tdn_compile_few_opts, tdn_n_compile_few_opts, &args.compile}};
     tdn_operands operands;

@@ -114,7 +114,7 @@ static void prepare_compile(job *j, double workspace_gib)
     bool has_range = lists[1] || lists[2] || lists[3];
     j->compile = (tdn_compile_args)TDN_COMPILE_ARGS_INIT;
     j->compile.precision = a->int8 ? "int8" : a->fp16 ? "fp16" : "fp32";
-    j->compile.level = a->level;
+    j->compile.default_level = a->level;
     j->compile.timing_cache = a->timing_cache;
     j->compile.threads = a->n_threads;
     j->compile.cores = a->cores;
