@@ -385,6 +385,21 @@ bool tdn_shape_equal(const tdn_shape *a, const tdn_shape *b)
     return true;
 }
 
+bool tdn_shape_group(const tdn_shape *x, const tdn_shape *y, int *i, int *k)
+{
+    int64_t left = *i < x->rank ? x->dims[(*i)++] : 1;
+    int64_t right = *k < y->rank ? y->dims[(*k)++] : 1;
+    while (left != right) {
+        if (left < right ? *i == x->rank : *k == y->rank)
+            return false;
+        if (left < right)
+            left *= x->dims[(*i)++];
+        else
+            right *= y->dims[(*k)++];
+    }
+    return true;
+}
+
 tdn_shape tdn_shape_make(int rank, const int64_t *dims)
 {
     tdn_shape shape = {.rank = rank};

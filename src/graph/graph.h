@@ -141,6 +141,10 @@ tdn_node *tdn_value_only_user(const tdn_graph *g, const tdn_value *v);
 bool tdn_shape_fits(const tdn_shape *shape);
 int64_t tdn_shape_count(const tdn_shape *shape); /* of a shape that fits */
 bool tdn_shape_equal(const tdn_shape *a, const tdn_shape *b);
+/* The next shortest groups of axes of equal products, x's from *i and y's from *k on: moves both
+ * behind them. One may be empty at the end, the other's extents are 1 then. False where there are
+ * none. */
+bool tdn_shape_group(const tdn_shape *x, const tdn_shape *y, int *i, int *k);
 tdn_shape tdn_shape_make(int rank, const int64_t *dims);
 /* "1x3x224x224", "scalar", "?x3"; returns text. */
 const char *tdn_shape_print(const tdn_shape *shape, char *text, size_t size);

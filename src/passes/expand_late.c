@@ -76,15 +76,8 @@ static bool through_reshape(const tdn_node *n, const axes *a, axes *to)
     const tdn_shape *x = &n->in[0]->shape, *y = &n->out[0]->shape;
     for (int i = 0, k = 0; i < x->rank || k < y->rank;) {
         const int i0 = i, k0 = k;
-        int64_t left = i < x->rank ? x->dims[i++] : 1, right = k < y->rank ? y->dims[k++] : 1;
-        while (left != right) {
-            if (left < right ? i == x->rank : k == y->rank)
-                return false;
-            if (left < right)
-                left *= x->dims[i++];
-            else
-                right *= y->dims[k++];
-        }
+        if (!tdn_shape_group(x, y, &i, &k))
+            return false;
         int n_on = 0, n_all = 0;
         for (int j = i0; j < i; j++) {
             n_on += a->on[j];
