@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/pool.h"
 #include "base/status.h"
 #include "build/model.h"
 #include "lower/lower.h"
@@ -74,6 +75,7 @@ static tdn_status check_options(builder *b)
                         o->max_weights);
     if (!(o->build_budget >= 0))
         return tdn_fail(b->error, TDN_E_ARG, "a build budget of %g seconds", o->build_budget);
+    TDN_TRY(tdn_cores_check(o->cores, o->n_cores, b->error));
     if (o->n_shapes > MAX_PROGRAMS || o->n_targets > MAX_TARGETS)
         return tdn_fail(b->error, TDN_E_ARG, "at most %d sets of shapes and %d targets",
                         MAX_PROGRAMS, MAX_TARGETS);
