@@ -26,10 +26,13 @@ static const char *type_of(const char *kernel, const char *kind)
 {
     static const struct {
         const char *stem, *type;
-    } rows[] = {{"conv_", "Convolution"}, {"dwconv_", "Convolution"}, {"gemm_", "MatrixMultiply"},
-                {"map_", "PointWise"},    {"pool_", "Pooling"},       {"reduce_", "Reduce"},
-                {"softmax_", "SoftMax"},  {"norm_", "Normalization"}, {"copy_", "Reformat"},
-                {"pad_", "Padding"},      {"reference:", NULL}};
+    } rows[] = {
+        {"conv_", "Convolution"},      {"dwconv_", "Convolution"},    {"spconv_", "Convolution"},
+        {"graphconv_", "Convolution"}, {"wino_", "Convolution"},      {"gemm_", "MatrixMultiply"},
+        {"mix_", "MatrixMultiply"},    {"spgemm_", "MatrixMultiply"}, {"map_", "PointWise"},
+        {"pool_", "Pooling"},          {"reduce_", "Reduce"},         {"softmax_", "SoftMax"},
+        {"norm_", "Normalization"},    {"copy_", "Reformat"},         {"pad_", "Padding"},
+        {"reference:", NULL}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         size_t n = strlen(rows[i].stem);
         if (strncmp(kernel, rows[i].stem, n) == 0)
