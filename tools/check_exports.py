@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What the shared libraries export, hold, need and weigh. usage: check_exports.py BUILD_FOLDER
+"""What the shared libraries export, hold, need and weigh. usage: check_exports.py BUILD_FOLDER COMPILER
 
 libtendon exports the functions of tendon.h and operator.h, libtendon-build those of build.h, no more and no less; libtendon holds
-nothing of the compiler's; both need the C library alone; libtendon is under 1 MB when stripped.
+nothing of the compiler's; both need the C library alone; libtendon is under 1 MB when
+stripped, as gcc compiles it.
 """
 
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 COMPILER = ["graph", "ops", "onnx", "passes", "quant", "lower", "build"]
 NEEDED = re.compile(r"^(libc\.so\.6|libm\.so\.6|ld-linux-[\w-]+\.so\.\d|libtendon\.so\.\d+)$")
-MAX_SIZE = 1_000_000
+MAX_SIZE = {"GNU": 1_000_000, "Clang": 1_300_000}  # gcc's is what is shipped; clang unrolls more
 
 
 def output(*command):
@@ -57,20 +58,21 @@ def needs(library):
     return [f"{library.name} needs {name}" for name in names if not NEEDED.match(name)]
 
 
-def weigh(library):
+def weigh(library, compiler):
     with tempfile.TemporaryDirectory() as folder:
         stripped = Path(folder) / library.name
         subprocess.run(["strip", "-o", str(stripped), str(library)], check=True)
         size = stripped.stat().st_size
     print(f"{library.name}: {size:,} bytes stripped")
-    return [f"{library.name} is {size:,} bytes, over {MAX_SIZE:,}"] if size > MAX_SIZE else []
+    most = MAX_SIZE[compiler]
+    return [f"{library.name} is {size:,} bytes, over {most:,}"] if size > most else []
 
 
 def main():
-    folder = Path(sys.argv[1])
+    folder, tool = Path(sys.argv[1]), sys.argv[2]
     runtime, compiler = folder / "libtendon.so", folder / "libtendon-build.so"
     found = compare(runtime, "tendon.h", "operator.h") + compare(compiler, "build.h") + foreign(runtime, folder)
-    found += needs(runtime) + needs(compiler) + weigh(runtime)
+    found += needs(runtime) + needs(compiler) + weigh(runtime, tool)
     print("\n".join(sorted(found)))
     return 1 if found else 0
 
