@@ -362,18 +362,22 @@ static tdn_status run_flags(job *j, int argc, char **argv, tdn_error *error)
     return j->arena ? run(j, error) : tdn_fail_nomem(error, "the command");
 }
 
-static bool asks_for_help(int argc, char **argv)
+static bool is_given(int argc, char **argv, const char *flag)
 {
     for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+        if (strcmp(argv[i], flag) == 0)
             return true;
     return false;
 }
 
 int tdn_cmd_trtexec(int argc, char **argv)
 {
-    if (asks_for_help(argc, argv)) {
+    if (is_given(argc, argv, "--help=all")) {
         tdn_trtexec_help(stdout);
+        return TDN_EXIT_DONE;
+    }
+    if (is_given(argc, argv, "--help") || is_given(argc, argv, "-h")) {
+        tdn_trtexec_help_short(stdout);
         return TDN_EXIT_DONE;
     }
     job j = {.args = TDN_TRTEXEC_ARGS_INIT,

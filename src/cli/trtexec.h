@@ -35,6 +35,7 @@ typedef struct tdn_trtexec_args {
  * do (with what to do instead); TDN_E_NOMEM.
  */
 tdn_status tdn_trtexec_parse(tdn_trtexec_args *args, int argc, char **argv, tdn_error *error);
+void tdn_trtexec_help_short(FILE *out); /* a screen */
 void tdn_trtexec_help(FILE *out);
 
 /* ---- Log (trtexec_log.c) --------------------------------------------------------------------- */

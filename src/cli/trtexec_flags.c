@@ -365,12 +365,50 @@ static void print_others(FILE *out, const char *title, bool always)
     fputc('\n', out);
 }
 
+static const char usage[] =
+    "usage: tendon trtexec --onnx=MODEL.onnx|--loadEngine=PLAN [flags]\n\n"
+    "The flags, log and JSON files of NVIDIA's trtexec, for scripts that have them.\n"
+    "Runs are synchronous, on the CPU. Exit code: 0 passed, 1 failed.\n";
+static const char example[] =
+    "\nexample:\n  tendon trtexec --onnx=emg.onnx --saveEngine=emg.plan --exportTimes=t.json\n";
+
+static bool is_common(const char *name)
+{
+    static const char *const names[] = {"onnx",   "saveEngine",  "loadEngine", "shapes",
+                                        "warmUp", "dumpProfile", "exportTimes"};
+    for (int i = 0; i < COUNT(names); i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
+void tdn_trtexec_help_short(FILE *out)
+{
+    tdn_opt common[16];
+    tdn_opt_set set = {common, 0, NULL};
+    fprintf(out, "%s\n", usage);
+    for (int i = 0; i < COUNT(groups); i++)
+        for (int k = 0; k < groups[i].n; k++)
+            if (is_common(groups[i].opts[k].name) && set.n < COUNT(common))
+                common[set.n++] = groups[i].opts[k];
+    tdn_opts_print(out, &set, 1);
+    int column = fprintf(out, "\nalso:") - 1;
+    for (int i = 0; i < COUNT(groups); i++)
+        for (int k = 0; k < groups[i].n; k++) {
+            const char *name = groups[i].opts[k].name;
+            if (is_common(name) || !groups[i].opts[k].help)
+                continue;
+            if (column + (int)strlen(name) + 3 > 78)
+                column = fprintf(out, "\n ") - 1;
+            column += fprintf(out, " --%s", name);
+        }
+    fprintf(out, "\nWhat each does, and those accepted or refused: tendon trtexec --help=all\n%s",
+            example);
+}
+
 void tdn_trtexec_help(FILE *out)
 {
-    fputs("usage: tendon trtexec --onnx=MODEL.onnx|--loadEngine=PLAN [flags]\n\n"
-          "The flags, log and JSON files of NVIDIA's trtexec, for scripts that are there already.\n"
-          "Runs are synchronous, on the CPU. Exit code: 0 passed, 1 failed.\n",
-          out);
+    fputs(usage, out);
     for (int i = 0; i < COUNT(groups); i++) {
         tdn_opt_set set = {groups[i].opts, groups[i].n, NULL};
         fprintf(out, "\n%s:\n", groups[i].title);
@@ -378,7 +416,5 @@ void tdn_trtexec_help(FILE *out)
     }
     print_others(out, "accepted, without effect on a CPU", true);
     print_others(out, "refused with the reason (some values are accepted)", false);
-    fputs(
-        "\nexample:\n  tendon trtexec --onnx=emg.onnx --saveEngine=emg.plan --exportTimes=t.json\n",
-        out);
+    fputs(example, out);
 }

@@ -129,7 +129,7 @@ def test_version_is_a_line():
     assert re.fullmatch(r"tendon \d+\.\d+\.\d+\n", tendon("--version").stdout)
 
 
-@pytest.mark.parametrize("command", [None, *COMMANDS])
+@pytest.mark.parametrize("command", [None, *COMMANDS, "trtexec"])
 def test_help_fits_a_screen_and_has_an_example(command):
     text = tendon(*filter(None, [command]), "--help").stdout
     assert text == tendon("help", *filter(None, [command])).stdout
