@@ -493,8 +493,16 @@ static int graphconv_once(const tdn_family *family, const tdn_kernel *k)
 
 /* ---- Walks ----------------------------------------------------------------------------------- */
 
+/* Kernels have no threads: the thread sanitizer, which is slow in them, gets a part of the runs. */
+#ifdef __SANITIZE_THREAD__
+enum { SHARE = 8, FEWEST_MADE = 0 };
+#else
+enum { SHARE = 1, FEWEST_MADE = 20 };
+#endif
+
 static void walk(const char *name, int (*once)(const tdn_family *, const tdn_kernel *), int n_runs)
 {
+    n_runs /= SHARE;
     const tdn_family *family = tdn_family_find(name);
     assert_non_null(family);
     for (const tdn_kernel *k = family->kernels; k->name; k++) {
@@ -503,7 +511,7 @@ static void walk(const char *name, int (*once)(const tdn_family *, const tdn_ker
         int n_made = 0;
         for (int i = 0; i < n_runs; i++)
             n_made += once(family, k);
-        assert_true(n_made > n_runs / 20);
+        assert_true(FEWEST_MADE == 0 || n_made > n_runs / FEWEST_MADE);
     }
 }
 
