@@ -48,7 +48,7 @@ static void drop_if_unread(tdn_graph *g, tdn_node *node)
 
 static tdn_status rewrite(tdn_graph *g, tdn_node *node, tdn_error *error)
 {
-    tdn_infer io = {g, node, g->opset > node->op->since ? g->opset : node->op->since, error};
+    tdn_infer io = tdn_infer_at(g, node, error);
     const tdn_node *before = node->prev;
     tdn_status status = TDN_E_UNSUPPORTED;
     if (node->op->decompose)
@@ -259,8 +259,7 @@ static tdn_status infer_again(tdn_reference *r, tdn_node *node, tdn_error *error
     }
     if (!needed)
         return TDN_OK;
-    tdn_infer io = {r->g, node, r->g->opset > node->op->since ? r->g->opset : node->op->since,
-                    error};
+    tdn_infer io = tdn_infer_at(r->g, node, error);
     return node->op->infer ? node->op->infer(&io) : TDN_OK;
 }
 

@@ -204,7 +204,7 @@ static tdn_status fold(tdn_graph *g, tdn_node *node, tdn_error *error)
         return evaluate(g, node, ref, error);
     /* Its parts are inferred as they are inserted, so they fold; outputs that are constants leave
      * the node. */
-    tdn_infer io = {g, node, g->opset > node->op->since ? g->opset : node->op->since, error};
+    tdn_infer io = tdn_infer_at(g, node, error);
     TDN_TRY(node->op->decompose(&io));
     drop_if_dead(g, node);
     return TDN_OK;
@@ -212,7 +212,7 @@ static tdn_status fold(tdn_graph *g, tdn_node *node, tdn_error *error)
 
 tdn_status tdn_node_infer(tdn_graph *g, tdn_node *node, tdn_error *error)
 {
-    tdn_infer io = {g, node, g->opset > node->op->since ? g->opset : node->op->since, error};
+    tdn_infer io = tdn_infer_at(g, node, error);
     TDN_TRY(check_counts(node, error));
     if (node->op->infer)
         TDN_TRY(node->op->infer(&io));

@@ -69,6 +69,12 @@ typedef struct tdn_op_def {
     bool unfolded; /* never folded: sizes do not tell how long it takes, data and attributes do */
 } tdn_op_def;
 
+/* For a rule or a rewrite at the node: its row's meaning holds, whatever the model's opset. */
+static inline tdn_infer tdn_infer_at(tdn_graph *g, tdn_node *node, tdn_error *error)
+{
+    return (tdn_infer){g, node, g->opset > node->op->since ? g->opset : node->op->since, error};
+}
+
 /* The row for a name, or NULL; domain "ai.onnx" is "". table.c lists the families' arrays. */
 const tdn_op_def *tdn_op_find(const char *domain, const char *name, int opset);
 /* Rows for operators of the caller's own, n of them, in the arena. TDN_E_ARG, TDN_E_NOMEM. */

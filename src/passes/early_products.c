@@ -106,11 +106,6 @@ static tdn_value *bias_of(const source *s)
     return s->bias ? s->bias->in[1 - biased_input(s->bias)] : NULL;
 }
 
-static tdn_infer infer_at(tdn_graph *g, tdn_node *n, tdn_error *error)
-{
-    return (tdn_infer){g, n, g->opset > n->op->since ? g->opset : n->op->since, error};
-}
-
 /* ---- split-product --------------------------------------------------------------------------- */
 
 /* Is the slice all rows of some neighbouring columns? */
@@ -152,7 +147,7 @@ static bool only_columns_read(tdn_value *v, int64_t *n_columns, int depth)
 
 static tdn_status split(tdn_graph *g, tdn_node *slice, const source *s, tdn_error *error)
 {
-    tdn_infer io = infer_at(g, slice, error);
+    tdn_infer io = tdn_infer_at(g, slice, error);
     const tdn_value *w = s->product->in[1];
     const int64_t n = s->view.dims[1];
     const tdn_shape part = tdn_shape_make(2, (int64_t[]){w->shape.dims[0], n});
@@ -232,7 +227,7 @@ static bool pays(const tdn_node *n, const source *s)
 
 static tdn_status regroup(tdn_graph *g, tdn_node *n, const source *s, tdn_error *error)
 {
-    tdn_infer io = infer_at(g, n, error);
+    tdn_infer io = tdn_infer_at(g, n, error);
     tdn_value *a = n->in[0], *x = s->product->in[0], *w = s->product->in[1];
     const tdn_view *v = &s->view;
     const int64_t c = w->shape.dims[0], last_axis = a->shape.rank - 1;

@@ -188,7 +188,7 @@ static tdn_value *arrange(tdn_infer *io, const match *m, tdn_value *y)
 static tdn_status rewrite(tdn_graph *g, const match *m, tdn_error *error)
 {
     tdn_node *n = m->mix;
-    tdn_infer io = {g, n, g->opset > n->op->since ? g->opset : n->op->since, error};
+    tdn_infer io = tdn_infer_at(g, n, error);
     tdn_value *in[4] = {m->conv->in[0], weights_of(g, m), adjacency_of(g, m), bias_of(g, m)};
     tdn_value *y =
         in[1] && in[2] && in[3] ? tdn_emit(&io, "tendon", "GraphConv", in, 4, NULL, 0) : NULL;

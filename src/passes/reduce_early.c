@@ -311,7 +311,7 @@ static tdn_status rewrite(tdn_graph *g, tdn_node *n, tdn_error *error)
         a.on[list[i]] = n->in[0]->shape.dims[list[i]] > 1;
     if (!reaches(n->in[0], &a, !strcmp(kind, "mean")))
         return TDN_OK;
-    tdn_infer io = {g, n, g->opset > n->op->since ? g->opset : n->op->since, error};
+    tdn_infer io = tdn_infer_at(g, n, error);
     const tdn_shape y = n->out[0]->shape;
     TDN_TRY(tdn_emit_end(&io, tdn_emit_reshape(&io, reduce(&io, n->in[0], &a, kind), &y)));
     tdn_graph_remove(g, n);

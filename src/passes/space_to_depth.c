@@ -80,7 +80,7 @@ static tdn_value *halve_kernel(tdn_infer *io, const tdn_value *w, const halved *
 
 static tdn_status rewrite(tdn_graph *g, tdn_node *n, const halved *h, tdn_error *error)
 {
-    tdn_infer io = {g, n, g->opset > n->op->since ? g->opset : n->op->since, error};
+    tdn_infer io = tdn_infer_at(g, n, error);
     tdn_value *x = halve_image(&io, n->in[0]), *w = halve_kernel(&io, n->in[1], h);
     if (!x || !w)
         return tdn_emit_end(&io, NULL);

@@ -49,7 +49,7 @@ static tdn_value *source_of(const tdn_node *n)
 
 static tdn_status rewrite(tdn_graph *g, tdn_node *n, tdn_value *x, int n_axes, tdn_error *error)
 {
-    tdn_infer io = {g, n, g->opset > n->op->since ? g->opset : n->op->since, error};
+    tdn_infer io = tdn_infer_at(g, n, error);
     tdn_value *in[2] = {x, n->in[1]};
     const tdn_attr attr = tdn_attr_of_int("n_axes", n_axes);
     tdn_value *mixed = tdn_emit(&io, "tendon", "Mix", in, 2, &attr, 1);
