@@ -42,7 +42,7 @@ static tdn_status plan(tdn_graphconv_args *a, const tdn_kernel *kernel, const td
         a->n_rows > INT32_MAX / nodes ||
         !tdn_tiling_make(&a->tiling, 1, a->n_rows * nodes, out->dims[4], a->n_kinds, c, kernel))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a graph convolution that is too large");
-    const int64_t a_row = tdn_cpu_max(1, a->n_sums * ((c + 15) / 16 * 16));
+    const int64_t a_row = tdn_cpu_max(1, a->n_sums * tdn_graphconv_sum_floats(a));
     const int64_t most = tdn_cpu_max(1, SUM_FLOATS / a_row);
     const int64_t wanted =
         tdn_cpu_max(tdn_cpu_div_up(a->n_rows, most), tdn_cpu_min(TILES_WANTED, a->n_rows));
@@ -54,45 +54,11 @@ static tdn_status plan(tdn_graphconv_args *a, const tdn_kernel *kernel, const td
 static size_t packed_size(const tdn_graphconv_args *a, int64_t nodes)
 {
     return (size_t)tdn_tiling_packed(&a->tiling) * sizeof(float) +
-           tdn_graph_begins_size(nodes * a->n_kinds) +
-           (size_t)a->n_entries * sizeof(tdn_graph_entry);
-}
-
-/* (kind, from, to) of the adjacency; columns in order. */
-static void count_entries(tdn_graphconv_args *a, const tdn_graphconv_desc *d)
-{
-    int64_t n_entries = 0;
-    for (int64_t column = 0; column < (int64_t)d->n_kinds * d->n_to; column++) {
-        const int64_t kind = column / d->n_to, to = column % d->n_to;
-        int n = 0;
-        for (int64_t from = 0; from < d->n_from; from++)
-            n += d->adjacency[(kind * d->n_from + from) * d->n_to + to] != 0;
-        n_entries += n;
-        a->n_sums += n > 0;
-    }
-    a->n_entries = (int32_t)tdn_cpu_min(n_entries, INT32_MAX);
-}
-
-static void pack_entries(const tdn_graphconv_args *a, const tdn_graphconv_desc *d, void *packed)
-{
-    const int64_t n_columns = (int64_t)d->n_kinds * d->n_to;
-    int32_t *begins = (int32_t *)(uintptr_t)tdn_graph_begins(a, packed), at = 0;
-    tdn_graph_entry *entries =
-        (tdn_graph_entry *)(uintptr_t)tdn_graph_entries(a, packed, n_columns);
-    for (int64_t column = 0; column < n_columns; column++) {
-        const int64_t kind = column / d->n_to, to = column % d->n_to;
-        begins[column] = at;
-        for (int64_t from = 0; from < d->n_from; from++) {
-            const float w = d->adjacency[(kind * d->n_from + from) * d->n_to + to];
-            if (w != 0)
-                entries[at++] = (tdn_graph_entry){(int32_t)from, w};
-        }
-    }
-    begins[n_columns] = at;
+           tdn_columns_size(nodes * a->n_kinds, a->n_entries);
 }
 
 static tdn_status pack(tdn_made *made, const tdn_graphconv_args *a, const tdn_group *g,
-                       tdn_arena *arena, tdn_error *error)
+                       const tdn_stack *edges, tdn_arena *arena, tdn_error *error)
 {
     made->packed = tdn_arena_alloc_data(arena, made->packed_size);
     if (!made->packed)
@@ -101,7 +67,7 @@ static tdn_status pack(tdn_made *made, const tdn_graphconv_args *a, const tdn_gr
     const tdn_tiling *t = &a->tiling;
     const int64_t dims[4] = {1, 1, t->n_taps, t->k}, strides[4] = {0, 0, t->k, 1};
     tdn_pack_panels(made->packed, g->in[1].data, t->cols, t->n_taps * t->k, dims, strides, t->nr);
-    pack_entries(a, g->desc, made->packed);
+    tdn_columns_pack((float *)made->packed + tdn_tiling_packed(t), edges);
     return TDN_OK;
 }
 
@@ -118,36 +84,33 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
         w->dims[0] != g->out[0].dims[4] || w->dims[1] != d->n_kinds * g->in[0].dims[4] ||
         d->n_from != g->in[0].dims[3] || d->n_to != g->out[0].dims[3])
         return tdn_fail(error, TDN_E_UNSUPPORTED, "no graph convolution of constant weights");
-    tdn_graphconv_args a = {.n_kinds = d->n_kinds};
-    count_entries(&a, d);
+    const tdn_stack edges = {d->adjacency, d->n_kinds, d->n_from, d->n_to};
+    int64_t n_sums;
+    const int64_t n_entries = tdn_columns_count(&edges, &n_sums);
+    tdn_graphconv_args a = {.n_kinds = d->n_kinds,
+                            .n_entries = (int32_t)tdn_cpu_min(n_entries, INT32_MAX),
+                            .n_sums = (int32_t)tdn_cpu_min(n_sums, INT32_MAX)};
     TDN_TRY(plan(&a, made->kernel, g->in, &g->out[0], error));
     tdn_map_program *program;
     TDN_TRY(tdn_epilogue_make(&a.epilogue, &program, g, 3, arena, error));
     made->packed_size = packed_size(&a, d->n_to);
     if (!g->dry)
-        TDN_TRY(pack(made, &a, g, arena, error));
+        TDN_TRY(pack(made, &a, g, &edges, arena, error));
     return tdn_epilogue_store(made, &a, sizeof a, program, arena, error);
 }
 
-/* Every number in the table is used as it is: all are looked at once, here. */
-static tdn_status check_table(const tdn_graphconv_args *a, const tdn_view *packed, int64_t n_from,
+static tdn_status check_edges(const tdn_graphconv_args *a, const tdn_view *packed, int64_t n_from,
                               int64_t n_to, tdn_error *error)
 {
+    int64_t n_sums;
     TDN_TRY(tdn_cpu_check_blob(packed, packed_size(a, n_to), error));
-    const int64_t n_columns = a->n_kinds * n_to;
-    bool good = packed->data != NULL;
-    const int32_t *begins = good ? tdn_graph_begins(a, packed->data) : NULL;
-    const tdn_graph_entry *entries = good ? tdn_graph_entries(a, packed->data, n_columns) : NULL;
-    int64_t n_sums = 0;
-    good = good && begins[0] == 0 && begins[n_columns] == a->n_entries;
-    for (int64_t i = 0; i < n_columns && good; i++) {
-        good = begins[i] <= begins[i + 1];
-        n_sums += begins[i] < begins[i + 1];
-    }
-    for (int32_t i = 0; i < a->n_entries && good; i++)
-        good = entries[i].node >= 0 && entries[i].node < n_from;
-    return good && n_sums == a->n_sums ? TDN_OK
-                                       : tdn_fail(error, TDN_E_FORMAT, "a damaged table of edges");
+    const float *at = packed->data;
+    return at &&
+                   tdn_columns_check(at + tdn_tiling_packed(&a->tiling), a->n_kinds * n_to, n_from,
+                                     a->n_entries, &n_sums) &&
+                   n_sums == a->n_sums
+               ? TDN_OK
+               : tdn_fail(error, TDN_E_FORMAT, "a damaged table of edges");
 }
 
 static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size,
@@ -164,7 +127,7 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
     if (memcmp(&wanted, a, sizeof wanted) != 0 || a->epilogue.first != 3)
         return tdn_fail(error, TDN_E_FORMAT, "arguments of a graph convolution do not fit");
     TDN_TRY(tdn_epilogue_check(&a->epilogue, a + 1, args_size - sizeof *a, in, n_in, out, error));
-    TDN_TRY(check_table(a, &in[1], in[0].dims[3], out->dims[3], error));
+    TDN_TRY(check_edges(a, &in[1], in[0].dims[3], out->dims[3], error));
     work->n_tiles = (size_t)a->n_tiles;
     work->scratch_size = tdn_graphconv_scratch_at(a, out->dims[3], NULL).size;
     work->flops =

@@ -8,14 +8,10 @@
 #ifndef TDN_BACKEND_CPU_GRAPHCONV_H
 #define TDN_BACKEND_CPU_GRAPHCONV_H
 
+#include "backend/cpu/columns.h"
 #include "backend/cpu/matrix.h"
 
 enum { TDN_GRAPHCONV_MAX_KINDS = 16, TDN_GRAPHCONV_MAX_COLUMNS = 1 << 14 };
-
-typedef struct tdn_graph_entry {
-    int32_t node;
-    float weight;
-} tdn_graph_entry;
 
 /* Behind it: the epilogue's program, if any. */
 typedef struct tdn_graphconv_args {
@@ -32,25 +28,17 @@ _Static_assert(sizeof(tdn_graphconv_args) == 32 + sizeof(tdn_tiling) + sizeof(td
 
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_graphconv_f32);
 
-static inline const int32_t *tdn_graph_begins(const tdn_graphconv_args *a, const void *packed)
+static inline tdn_columns tdn_graph_columns(const tdn_graphconv_args *a, const void *packed,
+                                            int64_t n_nodes)
 {
-    return (const int32_t *)((const float *)packed + tdn_tiling_packed(&a->tiling));
-}
-static inline size_t tdn_graph_begins_size(int64_t n_columns)
-{
-    return tdn_round_up((size_t)(n_columns + 1) * sizeof(int32_t), TDN_ALIGN);
-}
-static inline const tdn_graph_entry *tdn_graph_entries(const tdn_graphconv_args *a,
-                                                       const void *packed, int64_t n_columns)
-{
-    return (const tdn_graph_entry *)((const char *)tdn_graph_begins(a, packed) +
-                                     tdn_graph_begins_size(n_columns));
+    return tdn_columns_at((const float *)packed + tdn_tiling_packed(&a->tiling),
+                          a->n_kinds * n_nodes);
 }
 /* An entry alone, of weight 1, is the input's row itself. */
-static inline bool tdn_graph_is_row(const int32_t *begins, const tdn_graph_entry *entries,
-                                    int64_t column)
+static inline bool tdn_graph_is_row(const tdn_columns *c, int64_t column)
 {
-    return begins[column + 1] - begins[column] == 1 && entries[begins[column]].weight == 1;
+    return c->begins[column + 1] - c->begins[column] == 1 &&
+           c->entries[c->begins[column]].weight == 1;
 }
 
 /* Scratch, in this order. */

@@ -12,8 +12,7 @@
 typedef struct work {
     const tdn_graphconv_args *args;
     const tdn_call *call;
-    const int32_t *begins;
-    const tdn_graph_entry *entries;
+    tdn_columns columns;
     tdn_graphconv_scratch s;
     int64_t row0, n_rows, n_nodes;
 } work;
@@ -30,15 +29,15 @@ static void add_neighbours(const work *w, int64_t column, const float *in, float
 {
     enum { WIDE = 4 };
     const int64_t c = w->args->tiling.k, stride = w->call->in[0].strides[3];
-    const int32_t begin = w->begins[column], end = w->begins[column + 1];
+    const int32_t begin = w->columns.begins[column], end = w->columns.begins[column + 1];
     int64_t at = 0;
     for (; at + WIDE * TDN_LANES <= c; at += WIDE * TDN_LANES) {
         vf sum[WIDE];
         TDN_UNROLLED (int i = 0; i < WIDE; i++)
             sum[i] = (vf){0};
         for (int32_t e = begin; e < end; e++) {
-            const float *from = in + w->entries[e].node * stride + at;
-            const vf weight = vf_set(w->entries[e].weight);
+            const float *from = in + w->columns.entries[e].row * stride + at;
+            const vf weight = vf_set(w->columns.entries[e].weight);
             TDN_UNROLLED (int i = 0; i < WIDE; i++)
                 sum[i] += weight * vf_load(from + i * TDN_LANES);
         }
@@ -49,8 +48,8 @@ static void add_neighbours(const work *w, int64_t column, const float *in, float
         const int n = (int)tdn_cpu_min(TDN_LANES, c - at);
         vf sum = {0};
         for (int32_t e = begin; e < end; e++)
-            sum +=
-                vf_set(w->entries[e].weight) * vf_load_n(in + w->entries[e].node * stride + at, n);
+            sum += vf_set(w->columns.entries[e].weight) *
+                   vf_load_n(in + w->columns.entries[e].row * stride + at, n);
         vf_store(out + at, sum);
     }
 }
@@ -62,7 +61,7 @@ static void set_nodes(const work *w)
     int32_t slot = 0, n = 0;
     memset(w->s.kinds, 0, (size_t)w->n_nodes * sizeof *w->s.kinds);
     for (int64_t column = 0; column < w->args->n_kinds * w->n_nodes; column++) {
-        const bool has_any = w->begins[column] < w->begins[column + 1];
+        const bool has_any = w->columns.begins[column] < w->columns.begins[column + 1];
         w->s.kinds[column % w->n_nodes] |= (uint32_t)has_any << (column / w->n_nodes);
         w->s.slots[column] = slot;
         slot += has_any;
@@ -88,8 +87,8 @@ static void make_sums(const work *w)
     for (int64_t row = 0; row < w->n_rows; row++) {
         const float *in = input_row(w, w->row0 + row);
         for (int64_t column = 0; column < w->args->n_kinds * w->n_nodes; column++)
-            if (w->begins[column] < w->begins[column + 1] &&
-                !tdn_graph_is_row(w->begins, w->entries, column))
+            if (w->columns.begins[column] < w->columns.begins[column + 1] &&
+                !tdn_graph_is_row(&w->columns, column))
                 add_neighbours(w, column, in, sum_at(w, row, column));
     }
 }
@@ -102,9 +101,10 @@ static void set_left(const work *w, int64_t row, int64_t node, const float **to,
         const int64_t column = k * w->n_nodes + node;
         if (!(w->s.kinds[node] >> k & 1))
             continue;
-        *to = tdn_graph_is_row(w->begins, w->entries, column)
-                  ? in + w->entries[w->begins[column]].node * w->call->in[0].strides[3]
-                  : sum_at(w, row, column);
+        *to =
+            tdn_graph_is_row(&w->columns, column)
+                ? in + w->columns.entries[w->columns.begins[column]].row * w->call->in[0].strides[3]
+                : sum_at(w, row, column);
         to += step;
     }
 }
@@ -214,11 +214,9 @@ void TDN_KERNEL(tdn_graphconv_f32)(const tdn_call *call, size_t tile)
 {
     const tdn_graphconv_args *args = call->args;
     const int64_t n_nodes = call->out[0].dims[3];
-    const void *packed = call->in[1].data;
     work w = {.args = args,
               .call = call,
-              .begins = tdn_graph_begins(args, packed),
-              .entries = tdn_graph_entries(args, packed, args->n_kinds * n_nodes),
+              .columns = tdn_graph_columns(args, call->in[1].data, n_nodes),
               .s = tdn_graphconv_scratch_at(args, n_nodes, call->scratch),
               .n_nodes = n_nodes};
     int64_t end;

@@ -8,8 +8,7 @@
 #include "backend/cpu/vec.h"
 
 typedef struct work {
-    const int32_t *begins;
-    const tdn_mix_entry *entries;
+    tdn_columns columns;
     const int64_t *offsets; /* of each entry's input, in elements */
     const float *bias, *residual;
     float lo, hi;
@@ -24,8 +23,8 @@ TDN_INLINE void column(const work *w, int64_t j, const float *in, float *out, in
     vf sum[WIDE];
     TDN_UNROLLED (int i = 0; i < vectors; i++)
         sum[i] = (vf){0};
-    for (int32_t e = w->begins[j]; e < w->begins[j + 1]; e++) {
-        const vf weight = vf_set(w->entries[e].weight);
+    for (int32_t e = w->columns.begins[j]; e < w->columns.begins[j + 1]; e++) {
+        const vf weight = vf_set(w->columns.entries[e].weight);
         const float *from = in + w->offsets[e] + at;
         TDN_UNROLLED (int i = 0; i < vectors; i++)
             sum[i] += weight * (n ? vf_load_n(from, n) : vf_load(from + i * TDN_LANES));
@@ -72,15 +71,14 @@ void TDN_KERNEL(tdn_mix_f32)(const tdn_call *call, size_t tile)
     int64_t *offsets = call->scratch;
     void *program =
         (char *)call->scratch + tdn_round_up((size_t)args->n_entries * sizeof *offsets, TDN_ALIGN);
-    work w = {.begins = tdn_mix_begins(&call->in[1]),
-              .entries = tdn_mix_entries(&call->in[1], y->dims[3]),
+    work w = {.columns = tdn_columns_at(call->in[1].data, y->dims[3]),
               .offsets = offsets,
               .bias = ep->bias >= 0 ? call->in[ep->bias].data : NULL,
               .lo = ep->lo,
               .hi = ep->hi};
     for (int32_t e = 0; e < args->n_entries; e++)
-        offsets[e] = w.entries[e].k / x->dims[4] * x->strides[3] +
-                     w.entries[e].k % x->dims[4] * x->strides[4];
+        offsets[e] = w.columns.entries[e].row / x->dims[4] * x->strides[3] +
+                     w.columns.entries[e].row % x->dims[4] * x->strides[4];
     int64_t begin, end;
     tdn_cpu_share(args->n_rows, (int64_t)tile, args->n_tiles, &begin, &end);
     for (int64_t r = begin; r < end; r++) {

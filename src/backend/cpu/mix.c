@@ -37,32 +37,15 @@ static tdn_status plan(tdn_mix_args *a, const tdn_view *in, const tdn_view *out,
     return TDN_OK;
 }
 
-static size_t packed_size(int64_t n, int64_t n_entries)
-{
-    return tdn_round_up((size_t)(n + 1) * sizeof(int32_t), TDN_ALIGN) +
-           (size_t)n_entries * sizeof(tdn_mix_entry);
-}
-
-static tdn_status pack(tdn_made *made, const tdn_view *matrix, int64_t n_entries, tdn_arena *arena,
+static tdn_status pack(tdn_made *made, const tdn_stack *matrix, int64_t n_entries, tdn_arena *arena,
                        tdn_error *error)
 {
-    const int64_t k = matrix->dims[0], n = matrix->dims[1];
-    made->packed_size = packed_size(n, n_entries);
+    made->packed_size = tdn_columns_size(matrix->n_columns, n_entries);
     made->packed = tdn_arena_alloc_data(arena, made->packed_size);
     if (!made->packed)
         return tdn_fail_nomem(error, "a sparse matrix");
     memset(made->packed, 0, made->packed_size);
-    const tdn_view packed = {.data = made->packed};
-    int32_t *begins = made->packed, at = 0;
-    tdn_mix_entry *entries = (tdn_mix_entry *)(uintptr_t)tdn_mix_entries(&packed, n);
-    const float *from = matrix->data;
-    for (int64_t j = 0; j < n; j++) {
-        begins[j] = at;
-        for (int64_t i = 0; i < k; i++)
-            if (from[i * n + j] != 0)
-                entries[at++] = (tdn_mix_entry){(int32_t)i, from[i * n + j]};
-    }
-    begins[n] = at;
+    tdn_columns_pack(made->packed, matrix);
     return TDN_OK;
 }
 
@@ -77,30 +60,25 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
         m->dtype != TDN_F32 || !tdn_view_is_dense(m) || g->in[0].rank != 6 || g->out[0].rank != 5 ||
         m->dims[0] != g->in[0].dims[3] * g->in[0].dims[4] || m->dims[1] != g->out[0].dims[3])
         return tdn_fail(error, TDN_E_UNSUPPORTED, "no product with a sparse constant matrix");
-    int64_t n_entries = 0;
-    for (int64_t i = 0; i < m->dims[0] * m->dims[1]; i++)
-        n_entries += ((const float *)m->data)[i] != 0;
+    const tdn_stack matrix = {m->data, 1, m->dims[0], m->dims[1]};
+    int64_t n_filled;
+    const int64_t n_entries = tdn_columns_count(&matrix, &n_filled);
     tdn_mix_args a = {.n_entries = (int32_t)tdn_cpu_min(n_entries, INT32_MAX)};
     TDN_TRY(plan(&a, &g->in[0], &g->out[0], error));
     tdn_map_program *program;
     TDN_TRY(tdn_epilogue_make(&a.epilogue, &program, g, 2, arena, error));
-    TDN_TRY(pack(made, m, n_entries, arena, error));
+    TDN_TRY(pack(made, &matrix, n_entries, arena, error));
     return tdn_epilogue_store(made, &a, sizeof a, program, arena, error);
 }
 
-/* Every number in the matrix is used as it is: all are looked at once, here. */
 static tdn_status check_matrix(const tdn_view *packed, int64_t n, int64_t k, int32_t n_entries,
                                tdn_error *error)
 {
-    TDN_TRY(tdn_cpu_check_blob(packed, packed_size(n, n_entries), error));
-    const int32_t *begins = tdn_mix_begins(packed);
-    const tdn_mix_entry *entries = tdn_mix_entries(packed, n);
-    bool good = packed->data && begins[0] == 0 && begins[n] == n_entries;
-    for (int64_t i = 0; i < n && good; i++)
-        good = begins[i] <= begins[i + 1];
-    for (int32_t i = 0; i < n_entries && good; i++)
-        good = entries[i].k >= 0 && entries[i].k < k;
-    return good ? TDN_OK : tdn_fail(error, TDN_E_FORMAT, "a damaged sparse matrix");
+    int64_t n_filled;
+    TDN_TRY(tdn_cpu_check_blob(packed, tdn_columns_size(n, n_entries), error));
+    return tdn_columns_check(packed->data, n, k, n_entries, &n_filled)
+               ? TDN_OK
+               : tdn_fail(error, TDN_E_FORMAT, "a damaged sparse matrix");
 }
 
 static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size,
