@@ -44,6 +44,8 @@ static inline void tdn_cpu_share(int64_t n, int64_t part, int64_t n_parts, int64
 }
 static inline int64_t tdn_cpu_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t tdn_cpu_max(int64_t a, int64_t b) { return a > b ? a : b; }
+/* Floats of a row that has room for whole vectors of any level. */
+static inline int64_t tdn_cpu_row_floats(int64_t n) { return (n + 15) / 16 * 16; }
 static inline int64_t tdn_cpu_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* ---- Loops over strided operands ------------------------------------------------------------- */

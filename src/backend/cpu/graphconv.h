@@ -56,7 +56,7 @@ typedef struct tdn_graphconv_scratch {
 
 static inline int64_t tdn_graphconv_sum_floats(const tdn_graphconv_args *a)
 {
-    return (a->tiling.k + 15) / 16 * 16;
+    return tdn_cpu_row_floats(a->tiling.k);
 }
 
 static inline tdn_graphconv_scratch tdn_graphconv_scratch_at(const tdn_graphconv_args *a,

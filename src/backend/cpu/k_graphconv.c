@@ -20,8 +20,9 @@ typedef struct work {
 static const float *input_row(const work *w, int64_t row)
 {
     const tdn_view *x = &w->call->in[0];
-    return (const float *)x->data + row / x->dims[2] / x->dims[1] * x->strides[0] +
-           row / x->dims[2] % x->dims[1] * x->strides[1] + row % x->dims[2] * x->strides[2];
+    int64_t at[4] = {0};
+    tdn_matrix_outer(x, row, at);
+    return (const float *)x->data + tdn_matrix_offset(x, at, 0);
 }
 
 /* out = the sum over the column's neighbours; room up to a whole vector. */
@@ -111,8 +112,8 @@ static void set_left(const work *w, int64_t row, int64_t node, const float **to,
 
 static int64_t output_offset(const tdn_view *v, int64_t row, int64_t node)
 {
-    const int64_t at[4] = {row / v->dims[2] / v->dims[1], row / v->dims[2] % v->dims[1],
-                           row % v->dims[2], node};
+    int64_t at[4] = {0, 0, 0, node};
+    tdn_matrix_outer(v, row, at);
     return tdn_matrix_offset(v, at, 0);
 }
 
@@ -203,8 +204,8 @@ static void run_program(const work *w)
 {
     const tdn_view *y = &w->call->out[0];
     for (int64_t row = w->row0; row < w->row0 + w->n_rows; row++) {
-        const int64_t at[4] = {row / y->dims[2] / y->dims[1], row / y->dims[2] % y->dims[1],
-                               row % y->dims[2], 0};
+        int64_t at[4] = {0};
+        tdn_matrix_outer(y, row, at);
         tdn_epilogue_run(w->call, &w->args->epilogue, at, y->dims[3], 0, y->dims[4],
                          TDN_KERNEL(tdn_map_region), w->s.program);
     }

@@ -82,8 +82,8 @@ void TDN_KERNEL(tdn_mix_f32)(const tdn_call *call, size_t tile)
     int64_t begin, end;
     tdn_cpu_share(args->n_rows, (int64_t)tile, args->n_tiles, &begin, &end);
     for (int64_t r = begin; r < end; r++) {
-        const int64_t at[4] = {r / y->dims[2] / y->dims[1], r / y->dims[2] % y->dims[1],
-                               r % y->dims[2], 0};
+        int64_t at[4] = {0};
+        tdn_matrix_outer(y, r, at);
         const float *in = (const float *)x->data + at[0] * x->strides[0] + at[1] * x->strides[1] +
                           at[2] * x->strides[2];
         if (residual)

@@ -132,6 +132,14 @@ static inline int64_t tdn_matrix_offset(const tdn_view *v, const int64_t *at, in
     return offset;
 }
 
+/* Where row `row` of the first three axes is, taken as one. */
+static inline void tdn_matrix_outer(const tdn_view *v, int64_t row, int64_t at[3])
+{
+    at[2] = row % v->dims[2];
+    at[1] = row / v->dims[2] % v->dims[1];
+    at[0] = row / v->dims[2] / v->dims[1];
+}
+
 /* The epilogue's program over n_rows rows from `at` along the second last axis, columns col0..col1,
  * in place. */
 static inline void tdn_epilogue_run(const tdn_call *call, const tdn_epilogue *epilogue,

@@ -80,7 +80,7 @@ static int64_t traffic(const tdn_wino_args *a, int64_t rows_each, int64_t n_rows
     const int64_t n_blocks = tdn_cpu_div_up(t->n_panels, n_cols * panel_block);
     const bool fits = rows_each * (v_row + m_row) <= L2_FLOATS;
     int64_t floats = weights > L2_FLOATS / 2 ? weights * n_rows : weights;
-    floats += t->rows * points * t->n_taps * tdn_wino_round(t->k) * n_cols; /* transforms */
+    floats += t->rows * points * t->n_taps * tdn_cpu_row_floats(t->k) * n_cols; /* transforms */
     if (!fits)
         floats +=
             t->rows * v_row * n_cols * (1 + n_blocks) + 2 * t->rows * points * t->n_panels * nr;
@@ -227,7 +227,7 @@ int64_t tdn_wino_cost(const tdn_wino_args *a)
         tdn_cpu_div_up(tdn_cpu_div_up(t->rows, t->mr), t->n_row_tiles) * t->mr;
     const int64_t transforms = /* a multiply-add and a half an element and axis */
         8 * n_axes * points * t->rows *
-        (t->n_taps * tdn_wino_round(t->k) * t->n_col_tiles + tdn_wino_round(t->cols));
+        (t->n_taps * tdn_cpu_row_floats(t->k) * t->n_col_tiles + tdn_cpu_row_floats(t->cols));
     return flops(a) / t->k * (t->k + CALL_TERMS) + transforms +
            BYTE_FLOPS / 2 * traffic(a, rows_each, t->n_row_tiles, t->n_col_tiles, a->panel_block);
 }

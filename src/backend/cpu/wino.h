@@ -68,13 +68,12 @@ static inline int32_t tdn_wino_points(const tdn_wino_args *a)
 {
     return a->axis[0].n_points * a->axis[1].n_points;
 }
-static inline int64_t tdn_wino_round(int64_t n) { return (n + 15) / 16 * 16; }
 static inline void tdn_wino_scratch_set(tdn_wino_scratch *s, const tdn_wino_args *a)
 {
     const int64_t points = tdn_wino_points(a), rows = a->tiling.max_rows;
-    s->row_stride = tdn_wino_round(a->tiling.k);
+    s->row_stride = tdn_cpu_row_floats(a->tiling.k);
     s->v_stride = a->tiling.n_taps * rows * s->row_stride + 16;
-    s->m_row_stride = tdn_wino_round((int64_t)a->panel_block * a->tiling.nr);
+    s->m_row_stride = tdn_cpu_row_floats((int64_t)a->panel_block * a->tiling.nr);
     s->m_stride = rows * s->m_row_stride + 16;
     s->v_size = points * s->v_stride;
     s->m_size = points * s->m_stride;
