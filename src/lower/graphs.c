@@ -57,18 +57,22 @@ static bool shorten(tdn_place **places, int n_places, int *axes, int *n_axes, in
     return n <= most;
 }
 
-/* A view of these axes, those of extent 1 in front. */
-static void choose_axes(tdn_place *p, const int *outer, int n_outer, const int *rest,
-                        int most_outer, int rank)
+/* A view of these axes; -1: one of extent 1. */
+static void pick_axes(tdn_place *p, const int *axes, int rank)
 {
     const tdn_view v = p->view;
     p->view.rank = rank;
     for (int i = 0; i < rank; i++) {
-        const int lead = most_outer - n_outer;
-        const int a = i < most_outer ? (i < lead ? -1 : outer[i - lead]) : rest[i - most_outer];
-        p->view.dims[i] = a < 0 ? 1 : v.dims[a];
-        p->view.strides[i] = a < 0 ? 0 : v.strides[a];
+        p->view.dims[i] = axes[i] < 0 ? 1 : v.dims[axes[i]];
+        p->view.strides[i] = axes[i] < 0 ? 0 : v.strides[axes[i]];
     }
+}
+
+/* The axes of a list at the end of `room` places, -1 before them. */
+static void put_last(int *to, int room, const int *axes, int n)
+{
+    for (int i = 0; i < room; i++)
+        to[i] = i < room - n ? -1 : axes[i - (room - n)];
 }
 
 tdn_status tdn_lower_mix(tdn_lowering *l, const tdn_node *n)
@@ -102,8 +106,7 @@ tdn_status tdn_lower_mix(tdn_lowering *l, const tdn_node *n)
     tdn_place canonical = out, *all[TDN_EXPR_MAX_IN + 2] = {&in[0], &canonical};
     for (int i = 0; i < n_extra; i++)
         all[2 + i] = &extra[i];
-    int outer[TDN_MAX_RANK], n_outer = 0, inside[3] = {-1, -1, inner}, sums[TDN_MAX_RANK],
-                             n_sums = 0;
+    int outer[TDN_MAX_RANK], sums[TDN_MAX_RANK], n_outer = 0, n_sums = 0;
     for (int i = 0; i < in[0].view.rank; i++)
         if (i >= kept)
             sums[n_sums++] = i;
@@ -112,30 +115,19 @@ tdn_status tdn_lower_mix(tdn_lowering *l, const tdn_node *n)
     tdn_place *x = &in[0];
     if (!shorten(all, 2 + n_extra, outer, &n_outer, 3) || !shorten(&x, 1, sums, &n_sums, 2))
         return tdn_lower_reference(l, n, "its axes do not join");
-    for (int i = 0; i < n_sums; i++)
-        inside[2 - n_sums + i] = sums[i];
-    choose_axes(&in[0], outer, n_outer, inside, 3, 6);
-    const int of_out[2] = {kept, inner};
+    int of_in[6] = {[5] = inner}, of_out[5] = {[3] = kept, [4] = inner};
+    put_last(of_in, 3, outer, n_outer);
+    put_last(of_in + 3, 2, sums, n_sums);
+    put_last(of_out, 3, outer, n_outer);
+    pick_axes(&in[0], of_in, 6);
     for (int i = 1; i < 2 + n_extra; i++)
-        choose_axes(all[i], outer, n_outer, of_out, 3, 5);
+        pick_axes(all[i], of_out, 5);
     tdn_status status =
         tdn_step_make(l, "mix", NULL, in, 2, extra, n_extra, &canonical, 1, n->expr);
     return tdn_lower_finish(l, n, status, &out, &result);
 }
 
 /* ---- Graph convolution ----------------------------------------------------------------------- */
-
-/* (n, c, time, node) seen as (n, 1, time, node, c). */
-static void nodes_last_view(tdn_place *p)
-{
-    const tdn_view v = p->view;
-    static const int axes[5] = {0, -1, 2, 3, 1};
-    p->view.rank = 5;
-    for (int i = 0; i < 5; i++) {
-        p->view.dims[i] = axes[i] < 0 ? 1 : v.dims[axes[i]];
-        p->view.strides[i] = axes[i] < 0 ? 0 : v.strides[axes[i]];
-    }
-}
 
 tdn_status tdn_lower_graphconv(tdn_lowering *l, const tdn_node *n)
 {
@@ -160,10 +152,11 @@ tdn_status tdn_lower_graphconv(tdn_lowering *l, const tdn_node *n)
     if (n->expr)
         TDN_TRY(tdn_lower_extras(l, n, extra, &n_extra));
     tdn_place canonical = out;
-    nodes_last_view(&in[0]);
-    nodes_last_view(&canonical);
+    static const int nodes_last[5] = {0, -1, 2, 3, 1}; /* (n, 1, time, node, c) */
+    pick_axes(&in[0], nodes_last, 5);
+    pick_axes(&canonical, nodes_last, 5);
     for (int i = 0; i < n_extra; i++)
-        nodes_last_view(&extra[i]);
+        pick_axes(&extra[i], nodes_last, 5);
     const tdn_graphconv_desc desc = {.adjacency = n->in[2]->data,
                                      .n_kinds = (int32_t)a->dims[0],
                                      .n_from = (int32_t)a->dims[1],
