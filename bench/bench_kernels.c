@@ -122,6 +122,11 @@ static void conv_3x3_256_14(bench *b) { conv(b, 14, 14, 256, 256, 3, 3, 1, 1, 1,
 static void conv_3x3_512_7(bench *b) { conv(b, 7, 7, 512, 512, 3, 3, 1, 1, 1, 1, 1); }
 static void conv_1x1_256_64_56(bench *b) { conv(b, 56, 56, 256, 64, 1, 1, 1, 1, 0, 0, 1); }
 static void conv_1x1_64_256_56(bench *b) { conv(b, 56, 56, 64, 256, 1, 1, 1, 1, 0, 0, 1); }
+static void conv_1x1_1024_256_14(bench *b) { conv(b, 14, 14, 1024, 256, 1, 1, 1, 1, 0, 0, 1); }
+static void conv_1x1_256_1024_14(bench *b) { conv(b, 14, 14, 256, 1024, 1, 1, 1, 1, 0, 0, 1); }
+static void conv_1x1_2048_512_7(bench *b) { conv(b, 7, 7, 2048, 512, 1, 1, 1, 1, 0, 0, 1); }
+static void conv_1x1_512_2048_7(bench *b) { conv(b, 7, 7, 512, 2048, 1, 1, 1, 1, 0, 0, 1); }
+static void conv_2x2_256_56(bench *b) { conv(b, 56, 56, 256, 256, 2, 2, 1, 1, 0, 0, 1); }
 static void conv_9x1_64(bench *b) { conv(b, 150, 33, 64, 64, 9, 1, 1, 1, 4, 0, 1); }
 static void conv_9x1_256_s2(bench *b) { conv(b, 76, 33, 256, 256, 9, 1, 2, 1, 4, 0, 1); }
 static void conv_7x7_s2_rgb(bench *b) { conv(b, 224, 224, 3, 64, 7, 7, 2, 2, 3, 3, 1); }
@@ -314,6 +319,11 @@ static const struct {
     {"conv", "3x3 512-512 7x7", conv_3x3_512_7},
     {"conv", "1x1 256-64 56x56", conv_1x1_256_64_56},
     {"conv", "1x1 64-256 56x56", conv_1x1_64_256_56},
+    {"conv", "1x1 1024-256 14x14", conv_1x1_1024_256_14},
+    {"conv", "1x1 256-1024 14x14", conv_1x1_256_1024_14},
+    {"conv", "1x1 2048-512 7x7", conv_1x1_2048_512_7},
+    {"conv", "1x1 512-2048 7x7", conv_1x1_512_2048_7},
+    {"conv", "2x2 256-256 56x56", conv_2x2_256_56},
     {"conv", "9x1 64-64 150x33", conv_9x1_64},
     {"conv", "9x1/2 256-256 76x33", conv_9x1_256_s2},
     {"conv", "7x7/2 3-64 224x224", conv_7x7_s2_rgb},

@@ -4,6 +4,7 @@
  * epilogues, against sums in double precision. An element may differ by (terms + 8) * eps * sum |a
  * * b|.
  */
+#include "backend/cpu/wino.h"
 #include "kernels.h"
 
 #define EPS 5.96e-8
@@ -153,6 +154,19 @@ static conv_case random_conv(void)
     return c;
 }
 
+/* Rows a multiple of 4 KiB apart, in some blocks of the sum: they are gathered. */
+static conv_case far_apart_conv(void)
+{
+    const int64_t taps = random_between(1, 2), stride = random_between(1, 2);
+    const int64_t width = random_between(14, 20), cols = random_between(260, 300);
+    return (conv_case){.desc = {.group = 1, .stride = {1, 1, (int)stride}, .dilation = {1, 1, 1}},
+                       .x = {1, 1, 1, stride * (width - 1) + taps, 1024 / stride},
+                       .w = {cols, 1024 / stride, 1, 1, taps},
+                       .out = {1, 1, 1, width, cols}};
+}
+
+static conv_case any_conv(void) { return random_bits() % 40 ? random_conv() : far_apart_conv(); }
+
 static double conv_at(const conv_case *c, const tdn_view *x, const tdn_view *w, const tdn_walk *at,
                       double *absolute)
 {
@@ -206,7 +220,7 @@ static void compare_conv(const conv_case *c, const tdn_kernel *k, const tdn_grou
         double absolute;
         const double sum = conv_at(c, &g->in[0], &g->in[1], &w, &absolute);
         double bound = (terms + 8) * EPS * absolute;
-        if (g->variant)
+        if (g->variant >= 1 && g->variant <= TDN_WINO_VARIANTS)
             bound += patch_bound(g, c, w.index[4]);
         const double wanted = finish(set, sum, &w, &bound);
         expect_near(k, ((float *)g->out[0].data)[tdn_walk_offset(&w, &g->out[0])], wanted, bound,
@@ -224,13 +238,24 @@ static void thin_out(const tdn_view *v)
             ((float *)v->data)[tdn_walk_offset(&w, v)] = 0;
 }
 
+/* Other tiles, where there are any, than those of variant 0. */
+static bool make_any_tiles(step *st, const tdn_family *family, const tdn_kernel *k, tdn_group *g,
+                           int first_variant, scene *s)
+{
+    g->variant = first_variant + (int)random_between(0, TDN_TILING_SHAPES - 1);
+    if (random_bits() % 2 && make_step(st, family, k, g, s->arena))
+        return true;
+    g->variant = 0;
+    return make_step(st, family, k, g, s->arena);
+}
+
 static int conv_once(const tdn_family *family, const tdn_kernel *k)
 {
     scene *s = new_scene();
     const bool is_wino = !strncmp(k->name, "wino", 4);
-    conv_case c = random_conv();
+    conv_case c = any_conv();
     while (is_wino && (c.desc.group > 1 || c.w[2] > 1 || c.desc.stride[0] > 1 || c.desc.pad[0]))
-        c = random_conv();
+        c = any_conv();
     const tdn_view operands[2] = {
         new_tensor(s, TDN_F32, 5, c.x, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE, 0)->view,
         new_tensor(s, TDN_F32, 5, c.w, LAYOUT_DENSE, 0)->view};
@@ -240,11 +265,12 @@ static int conv_once(const tdn_family *family, const tdn_kernel *k)
     if (g.is_sparse)
         thin_out(&operands[0]);
     if (is_wino)
-        g.variant = (int)random_between(1, 3);
+        g.variant = (int)random_between(1, TDN_WINO_VARIANTS);
     epilogue_set set;
     choose_epilogue(&set, s, &g);
     step st;
-    const bool made = make_step(&st, family, k, &g, s->arena);
+    const bool made = is_wino ? make_step(&st, family, k, &g, s->arena)
+                              : make_any_tiles(&st, family, k, &g, 1 + TDN_WINO_VARIANTS, s);
     if (made) {
         run_step(&st);
         compare_conv(&c, k, &g, &set);
@@ -269,7 +295,7 @@ static gemm_case random_gemm(void)
     gemm_case c = {.constant = random_bits() % 2, .turned = random_bits() % 2};
     const int64_t m = random_bits() % 3 ? random_between(1, 40) : RANDOM_OF(1, 1, 2, 3, 200);
     const int64_t n = random_bits() % 3 ? random_between(1, 100) : RANDOM_OF(1, 16, 32, 64, 300);
-    const int64_t k = random_bits() % 3 ? random_between(1, 70) : RANDOM_OF(1, 4, 256, 500, 1000);
+    const int64_t k = random_bits() % 3 ? random_between(1, 70) : RANDOM_OF(1, 4, 256, 500, 1024);
     for (int i = 0; i < 2; i++) {
         c.out[i] = RANDOM_OF(1, 1, 2, 3);
         c.a[i] = c.b[i] = c.out[i];
@@ -344,7 +370,7 @@ static int gemm_once(const tdn_family *family, const tdn_kernel *k)
     if (!c.constant)
         operands[1].data = NULL;
     step st;
-    const bool made = make_step(&st, family, k, &g, s->arena);
+    const bool made = make_any_tiles(&st, family, k, &g, 1, s);
     if (made) {
         if (!c.constant)
             st.in[1] = right;

@@ -86,6 +86,7 @@ static tdn_status plan(tdn_conv_args *a, const tdn_kernel *kernel, const tdn_vie
     }
     if (!try_tiling(a, kernel, x, out))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution that is too large");
+    tdn_tiling_set_stride(&a->tiling, a->desc.stride[2] * x->strides[3]);
     if (tdn_cpu_kernel_is(kernel, "spconv_f32"))
         tdn_tiling_join_columns(&a->tiling);
     return TDN_OK;

@@ -147,9 +147,9 @@ typedef struct tdn_tiling {
     int32_t n_row_tiles, n_col_tiles;
     int32_t max_rows, max_panels; /* of one tile */
     int32_t tap_block,
-        k_block;   /* one block of the sum: tap_block taps of k, or of one tap k_block */
-    int32_t shape; /* 0: tiles for any number of threads; up to TDN_TILING_SHAPES: fewer ones */
-    int32_t zero;
+        k_block;     /* one block of the sum: tap_block taps of k, or of one tap k_block */
+    int32_t shape;   /* 0: tiles for any number of threads; up to TDN_TILING_SHAPES: fewer ones */
+    int32_t gathers; /* rows that share cache sets are copied together first */
 } tdn_tiling;
 enum { TDN_TILING_SHAPES = 2 };
 _Static_assert(sizeof(tdn_tiling) == 80, "no padding: compared as bytes");
@@ -161,6 +161,8 @@ bool tdn_tiling_make(tdn_tiling *tiling, int64_t outer, int64_t rows, int64_t co
 /* The same tiles' rows with all columns in each: for kernels that read a row once for all of its
  * columns. */
 void tdn_tiling_join_columns(tdn_tiling *tiling);
+/* Rows of the left operand are `row_stride` floats apart: says whether they must be gathered. */
+void tdn_tiling_set_stride(tdn_tiling *tiling, int64_t row_stride);
 static inline int64_t tdn_tiling_n_tiles(const tdn_tiling *t)
 {
     return t->outer * t->n_row_tiles * t->n_col_tiles;

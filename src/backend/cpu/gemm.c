@@ -51,6 +51,7 @@ static tdn_status plan(tdn_gemm_args *args, const tdn_kernel *kernel, const tdn_
     if (!tdn_tiling_make(&args->tiling, args->shared ? 1 : n_batches,
                          args->shared ? rows : out->dims[2], out->dims[3], 1, a->dims[3], kernel))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a product that is too large, or over nothing");
+    tdn_tiling_set_stride(&args->tiling, a->strides[2]);
     if (tdn_cpu_kernel_is(kernel, "spgemm_f32"))
         tdn_tiling_join_columns(&args->tiling);
     return TDN_OK;

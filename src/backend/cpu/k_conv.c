@@ -187,7 +187,7 @@ TDN_INLINE void run(const tdn_call *call, size_t number, const bool sparse)
                        .spare = s.spare};
     const float *panels = packed + tile.outer * tdn_tiling_packed(t) + tile.panel0 * block.b_panel;
     if (!sparse || !TDN_KERNEL(tdn_sparse_f32)(&block, t, panels, terms))
-        tdn_run_blocks(t, &block, TDN_KERNEL(tdn_block_f32), panels);
+        tdn_run_blocks(t, &block, &s, TDN_KERNEL(tdn_block_f32), panels);
     if (ep->has_program)
         run_epilogue(call, &tile, s.program);
 }

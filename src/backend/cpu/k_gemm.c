@@ -157,7 +157,7 @@ TDN_INLINE void run(const tdn_call *call, size_t number, const bool sparse)
             block.b = s.extra;
             block.b_panel = k * TDN_NR;
         }
-        TDN_KERNEL(tdn_block_f32)(&block, 0, 1, k0, k, k0 == 0, k0 + k == t->k);
+        tdn_run_block(t, &block, &s, TDN_KERNEL(tdn_block_f32), 0, 1, k0, k);
     }
     if (ep->has_program)
         run_epilogue(call, &tile, s.program);

@@ -309,7 +309,7 @@ static void multiply(const work *w, tdn_matrix_scratch *s, tdn_block *block, int
         }
         for (int64_t row = 0; row < n_rows; row++)
             s->c[row] = w->m + point * w->s.m_stride + row * w->s.m_row_stride;
-        tdn_run_blocks(t, block, TDN_KERNEL(tdn_block_f32),
+        tdn_run_blocks(t, block, s, TDN_KERNEL(tdn_block_f32),
                        weights + point * tdn_tiling_packed(t) + panel0 * block->b_panel);
     }
 }

@@ -6,6 +6,8 @@
 #ifndef TDN_BACKEND_CPU_MATRIX_H
 #define TDN_BACKEND_CPU_MATRIX_H
 
+#include <string.h>
+
 #include "backend/cpu/cpu.h"
 
 /* Behind it: the epilogue's program, if any. */
@@ -84,9 +86,17 @@ typedef struct tdn_matrix_scratch {
     float **c;
     const float **residual;
     float *spare;
+    const float **near; /* where rows are gathered: pointers to the copies */
+    float *copies;
     float *extra;
     void *program;
 } tdn_matrix_scratch;
+
+/* Floats from one gathered row to the next: an odd number of cache lines, mostly. */
+static inline int64_t tdn_matrix_copy_floats(const tdn_tiling *t)
+{
+    return tdn_cpu_row_floats(t->k_block) + 16;
+}
 
 static inline size_t tdn_matrix_scratch_set(tdn_matrix_scratch *s, void *memory,
                                             const tdn_tiling *t, int64_t n_extra)
@@ -95,30 +105,70 @@ static inline size_t tdn_matrix_scratch_set(tdn_matrix_scratch *s, void *memory,
     const size_t a = tdn_round_up(rows * (size_t)t->n_taps * pointer, TDN_ALIGN);
     const size_t c = tdn_round_up(rows * pointer, TDN_ALIGN);
     const size_t spare = (size_t)(t->mr * t->nr) * sizeof(float);
+    const size_t n_near = t->gathers ? rows * (size_t)t->tap_block : 0;
+    const size_t near = tdn_round_up(n_near * pointer, TDN_ALIGN);
+    const size_t copies = n_near * (size_t)tdn_matrix_copy_floats(t) * sizeof(float);
     const size_t extra = tdn_round_up((size_t)n_extra * sizeof(float), TDN_ALIGN);
-    char *p = memory;
-    if (s)
-        *s = (tdn_matrix_scratch){.a = (const float **)(void *)p,
-                                  .c = (float **)(void *)(p + a),
-                                  .residual = (const float **)(void *)(p + a + c),
-                                  .spare = (float *)(void *)(p + a + 2 * c),
-                                  .extra = (float *)(void *)(p + a + 2 * c + spare),
-                                  .program = p + a + 2 * c + spare + extra};
-    return a + 2 * c + spare + extra;
+    if (s) {
+        char *p = memory;
+        s->a = (const float **)(void *)p;
+        s->c = (float **)(void *)(p += a);
+        s->residual = (const float **)(void *)(p += c);
+        s->spare = (float *)(void *)(p += c);
+        s->near = (const float **)(void *)(p += spare);
+        s->copies = (float *)(void *)(p += near);
+        s->extra = (float *)(void *)(p += copies);
+        s->program = p + extra;
+    }
+    return a + 2 * c + spare + near + copies + extra;
+}
+
+/* The rows' pieces of one block of the sum, copied together. */
+static inline tdn_block tdn_gather_rows(const tdn_tiling *t, const tdn_block *block,
+                                        const tdn_matrix_scratch *s, int64_t tap0, int64_t n_taps,
+                                        int64_t k0, int64_t k)
+{
+    tdn_block near = *block;
+    const float **to = near.a = s->near;
+    float *copy = s->copies;
+    near.a_taps = n_taps;
+    for (int64_t i = 0; i < block->n_blocks; i++) {
+        int64_t row0, row1;
+        tdn_cpu_share(block->rows, i, block->n_blocks, &row0, &row1);
+        const float **from = block->a + row0 * block->a_taps + tap0 * (row1 - row0);
+        for (int64_t n = n_taps * (row1 - row0); n > 0; n--, copy += tdn_matrix_copy_floats(t)) {
+            memcpy(copy, *from++ + k0, (size_t)k * sizeof *copy);
+            *to++ = copy;
+        }
+    }
+    return near;
+}
+
+/* One block of the sum, for which block->b is set. */
+static inline void tdn_run_block(const tdn_tiling *t, const tdn_block *block,
+                                 const tdn_matrix_scratch *s, tdn_block_fn *block_fn, int64_t tap,
+                                 int64_t n_taps, int64_t k0, int64_t k)
+{
+    const bool first = tap + k0 == 0, last = tap + n_taps == t->n_taps && k0 + k == t->k;
+    if (t->gathers) {
+        const tdn_block near = tdn_gather_rows(t, block, s, tap, n_taps, k0, k);
+        block_fn(&near, 0, n_taps, 0, k, first, last);
+    } else {
+        block_fn(block, tap, n_taps, k0, k, first, last);
+    }
 }
 
 /* A tile's product, block by block of the sum: some taps whole, or a piece of one. `panels` is the
  * tile's first packed panel. */
-static inline void tdn_run_blocks(const tdn_tiling *t, tdn_block *block, tdn_block_fn *block_fn,
+static inline void tdn_run_blocks(const tdn_tiling *t, tdn_block *block,
+                                  const tdn_matrix_scratch *s, tdn_block_fn *block_fn,
                                   const float *panels)
 {
     for (int64_t tap = 0; tap < t->n_taps; tap += t->tap_block) {
         const int64_t taps = tdn_cpu_min(t->tap_block, t->n_taps - tap);
         for (int64_t k0 = 0; k0 < t->k; k0 += t->k_block) {
-            const int64_t k = tdn_cpu_min(t->k_block, t->k - k0);
             block->b = panels + (tap * t->k + k0) * t->nr;
-            block_fn(block, tap, taps, k0, k, tap + k0 == 0,
-                     tap + taps == t->n_taps && k0 + k == t->k);
+            tdn_run_block(t, block, s, block_fn, tap, taps, k0, tdn_cpu_min(t->k_block, t->k - k0));
         }
     }
 }

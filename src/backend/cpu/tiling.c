@@ -17,6 +17,9 @@ enum {
     SUM_BLOCK = 384,             /* terms of the sum in one pass: 48 KiB of a 32-column panel */
     ROW_BLOCK_FLOATS = 40 << 10, /* rows x k_block of one tile: 160 KiB */
     ROW_POINTERS = 4096,         /* rows x taps of one tile: 32 KiB */
+    SET_FLOATS = 1024,           /* that far apart, data share a set of an L1 cache */
+    SET_ROWS = 6,                /* that fit a set, with what else passes */
+    GATHERED_COLUMNS = 128,      /* of a tile: below, copies cost too much of the product */
     TILE_FLOPS = 1 << 19         /* a tile of less is not worth a worker's attention: some 5 us */
 };
 
@@ -104,6 +107,13 @@ bool tdn_tiling_make(tdn_tiling *t, int64_t outer, int64_t rows, int64_t cols, i
     const int32_t by_rows = t->n_row_tiles, by_cols = t->n_col_tiles;
     choose_tiles(t, 2 * count, shape);
     return t->n_row_tiles != by_rows || t->n_col_tiles != by_cols;
+}
+
+void tdn_tiling_set_stride(tdn_tiling *t, int64_t row_stride)
+{
+    t->gathers = t->mr > SET_ROWS && t->rows > SET_ROWS &&
+                 t->max_panels * t->nr >= GATHERED_COLUMNS && row_stride != 0 &&
+                 row_stride % SET_FLOATS == 0;
 }
 
 void tdn_tiling_join_columns(tdn_tiling *t)
