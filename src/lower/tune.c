@@ -3,6 +3,8 @@
  * Jobs are the distinct works among the steps. A job is first looked up; what is missing is timed,
  * what promises most first. Candidates take turns, so that a disturbance meets all of them, and the
  * shortest of each one's runs counts; those that fall behind stop running, with the time they have.
+ * A disturbance that lasts meets all candidates of some jobs, which makes these look slower beside
+ * others: so there are several passes over all jobs.
  * All times that a decision is made from are in the cache's form (whole ns), so that a build that
  * finds them there decides the same.
  */
@@ -19,22 +21,31 @@
 #include "lower/trial.h"
 
 enum {
-    MIN_ROUNDS = 3,
-    MAX_ROUNDS = 100,
-    MOMENT_NS = 1000000,
-    ENOUGH_NS = 5000000,    /* of runs of one candidate, beyond MIN_ROUNDS */
+    PASSES = 3,
+    MIN_ROUNDS = 3, /* in each pass; also the others */
+    MAX_ROUNDS = 50,
+    MOMENT_NS = 500000,
+    ENOUGH_NS = 2500000,    /* of runs of one candidate, beyond MIN_ROUNDS */
     LONG_NS = 8000000,      /* so long a run is hardly twice as slow by chance */
     LONG_BUDGET_MS = 15000, /* who has so much time takes PATIENCE times as many runs */
     PATIENCE = 4,
     MAX_SHAPE = 200
 };
-/* Behind the best by this factor, a candidate stops: after a long run, or after MIN_ROUNDS. */
+/* Behind the best by this factor, a candidate stops: after a long run, after MIN_ROUNDS, or before
+ * a further pass. */
 #define BEHIND_FIRST 2.0
 #define BEHIND_LATER 1.15
+#define BEHIND_PASS 1.4
 #define BEHIND_PRESUMED 1.5
+
+typedef struct state {
+    int64_t spent;
+    bool stopped;
+} state;
 
 typedef struct job {
     tdn_choice *step; /* the first of them */
+    state *states;    /* by candidate; NULL: not begun */
     uint64_t work;
     uint64_t *keys; /* by candidate */
     double weight;  /* what may be gained, in cost, over all steps that are it */
@@ -252,11 +263,6 @@ static tdn_status remember(const tuner *t, const job *j)
 /* A time that no candidate comes near: of one that could not be run. The cache knows it as such. */
 #define REFUSED_NS ((int64_t)1 << 50)
 
-typedef struct state {
-    int64_t spent;
-    bool stopped;
-} state;
-
 static int64_t best_of(const tdn_choice *s)
 {
     int64_t best = INT64_MAX;
@@ -319,23 +325,42 @@ static bool take_times(tuner *t, tdn_choice *s, state *states)
     return true;
 }
 
-static tdn_status time_job(tuner *t, job *j)
+/* In a further pass, candidates that are far behind do not run. */
+static void begin_pass(job *j, int pass)
+{
+    const tdn_choice *s = j->step;
+    const double best = (double)best_of(s);
+    for (int32_t i = 0; i < s->n_candidates; i++)
+        j->states[i] =
+            (state){.stopped = pass > 0 && (double)s->candidates[i].ns > BEHIND_PASS * best};
+}
+
+static tdn_status time_job(tuner *t, job *j, int pass)
 {
     tdn_choice *s = j->step;
     bool can_run;
-    state *states = tdn_arena_alloc(t->arena, (size_t)s->n_candidates, sizeof *states);
-    if (!states)
-        return tdn_fail_nomem(t->error, "tuning");
-    for (int32_t i = 0; i < s->n_candidates; i++)
-        s->candidates[i].ns = 0;
-    TDN_TRY(tdn_bench_prepare(&t->bench, s, &can_run, t->error));
-    j->timed = can_run && take_times(t, s, states);
-    for (int32_t i = 0; i < s->n_candidates; i++) {
-        tdn_candidate *k = &s->candidates[i];
-        k->ns = !j->timed ? 0 : k->refused ? REFUSED_NS : k->ns;
-        k->refused = false; /* what REFUSED_NS says, for all steps that are this work */
+    if (pass == 0) {
+        j->states = tdn_arena_alloc(t->arena, (size_t)s->n_candidates, sizeof *j->states);
+        if (!j->states)
+            return tdn_fail_nomem(t->error, "tuning");
+        for (int32_t i = 0; i < s->n_candidates; i++)
+            s->candidates[i].ns = 0;
     }
+    TDN_TRY(tdn_bench_prepare(&t->bench, s, &can_run, t->error));
+    begin_pass(j, pass);
+    const bool done = can_run && take_times(t, s, j->states);
+    j->timed = pass > 0 || done;
     return TDN_OK;
+}
+
+/* The cache knows who could not run by a time, and so do all steps that are this work. */
+static void end_job(const job *j)
+{
+    for (int32_t i = 0; i < j->step->n_candidates; i++) {
+        tdn_candidate *k = &j->step->candidates[i];
+        k->ns = !j->timed ? 0 : k->refused ? REFUSED_NS : k->ns;
+        k->refused = false;
+    }
 }
 
 static void show_progress(const tuner *t, uint32_t n, double fraction)
@@ -347,24 +372,36 @@ static void show_progress(const tuner *t, uint32_t n, double fraction)
     t->o->progress(t->o->progress_user, what, fraction);
 }
 
-/* Jobs without times, as long as there is time. */
-static tdn_status time_jobs(tuner *t)
+/* Jobs without times, as long as there is time; in further passes those that have begun. */
+static tdn_status time_pass(tuner *t, int pass)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < t->n_jobs; i++) {
         job *j = &t->jobs[i];
         n += j->n_steps;
-        if (j->timed || j->left)
-            continue;
+        const bool is_due = pass == 0 ? !j->timed && !j->left : j->states && j->timed;
         const uint64_t now = tdn_now_ns();
+        if (!is_due || now >= t->deadline)
+            continue;
         t->bench.span = t->spans[j->step->target];
-        if (now < t->deadline) {
-            const double part = (double)i / t->n_jobs;
-            const double time = (double)(now - t->begin) / (double)(t->deadline - t->begin);
-            show_progress(t, n, part > time ? part : time);
-            TDN_TRY(time_job(t, j));
-        }
-        TDN_TRY(remember(t, j));
+        const double part = (pass + (double)i / t->n_jobs) / PASSES;
+        const double time = (double)(now - t->begin) / (double)(t->deadline - t->begin);
+        show_progress(t, n, part > time ? part : time);
+        TDN_TRY(time_job(t, j, pass));
+    }
+    return TDN_OK;
+}
+
+static tdn_status time_jobs(tuner *t)
+{
+    for (int pass = 0; pass < PASSES; pass++)
+        TDN_TRY(time_pass(t, pass));
+    for (uint32_t i = 0; i < t->n_jobs; i++) {
+        job *j = &t->jobs[i];
+        if (j->states)
+            end_job(j);
+        if (j->states || (!j->timed && !j->left))
+            TDN_TRY(remember(t, j));
     }
     return TDN_OK;
 }
