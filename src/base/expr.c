@@ -112,6 +112,22 @@ static int add_instr(tdn_expr *expr, const tdn_instr *in)
     return expr->n_instr++;
 }
 
+static bool is_const(const tdn_expr *e, int at, float imm)
+{
+    return e->code[at].op == TDN_X_CONST && memcmp(&e->code[at].imm, &imm, sizeof imm) == 0;
+}
+
+/* The argument that the operation leaves as it is, or -1: x * 1, x / 1, x - 0, x + -0. */
+static int unchanged(const tdn_expr *e, tdn_expr_op op, const int args[3])
+{
+    const float neutral = op == TDN_X_MUL || op == TDN_X_DIV ? 1 : op == TDN_X_ADD ? -0.f : 0;
+    if (op != TDN_X_MUL && op != TDN_X_DIV && op != TDN_X_ADD && op != TDN_X_SUB)
+        return -1;
+    if (is_const(e, args[1], neutral))
+        return args[0];
+    return (op == TDN_X_MUL || op == TDN_X_ADD) && is_const(e, args[0], neutral) ? args[1] : -1;
+}
+
 int tdn_expr_add(tdn_expr *expr, tdn_expr_op op, int a, int b, int c)
 {
     if ((unsigned)op >= TDN_X_COUNT || op <= TDN_X_STORE)
@@ -124,6 +140,9 @@ int tdn_expr_add(tdn_expr *expr, tdn_expr_op op, int a, int b, int c)
                  args[i] >= expr->n_instr) /* so that a -1 of an earlier call stays -1 */
             return -1;
     }
+    const int same = unchanged(expr, op, args);
+    if (same >= 0)
+        return same;
     return add_instr(expr, &(tdn_instr){.op = (uint8_t)op,
                                         .a = (uint8_t)args[0],
                                         .b = (uint8_t)args[1],

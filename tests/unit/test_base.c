@@ -539,6 +539,24 @@ static void equal_instructions_are_shared(void **state)
     assert_false(tdn_expr_store(&e, x, TDN_EXPR_MAX_OUT));
 }
 
+static void operations_that_change_nothing_are_left_out(void **state)
+{
+    (void)state;
+    tdn_expr e = {0};
+    const int x = tdn_expr_input(&e, 0), one = tdn_expr_const(&e, 1), zero = tdn_expr_const(&e, 0);
+    const int minus_zero = tdn_expr_const(&e, -0.f);
+    assert_int_equal(tdn_expr_add(&e, TDN_X_MUL, x, one, 0), x);
+    assert_int_equal(tdn_expr_add(&e, TDN_X_MUL, one, x, 0), x);
+    assert_int_equal(tdn_expr_add(&e, TDN_X_DIV, x, one, 0), x);
+    assert_int_equal(tdn_expr_add(&e, TDN_X_SUB, x, zero, 0), x);
+    assert_int_equal(tdn_expr_add(&e, TDN_X_ADD, x, minus_zero, 0), x);
+    assert_int_equal(e.n_instr, 4);
+    assert_int_equal(tdn_expr_add(&e, TDN_X_ADD, x, zero, 0), 4); /* of -0 it is 0 */
+    assert_int_equal(tdn_expr_add(&e, TDN_X_SUB, x, minus_zero, 0), 5);
+    assert_int_equal(tdn_expr_add(&e, TDN_X_DIV, one, x, 0), 6);
+    assert_int_equal(tdn_expr_add(&e, TDN_X_SUB, zero, x, 0), 7);
+}
+
 static void inlining_joins_expressions(void **state)
 {
     (void)state;
@@ -815,6 +833,7 @@ int main(void)
         cmocka_unit_test(expressions_evaluate),
         cmocka_unit_test(each_operation),
         cmocka_unit_test(equal_instructions_are_shared),
+        cmocka_unit_test(operations_that_change_nothing_are_left_out),
         cmocka_unit_test(inlining_joins_expressions),
         cmocka_unit_test(a_full_expression_stays_as_it_was),
         cmocka_unit_test(hostile_expressions_are_refused_or_harmless),

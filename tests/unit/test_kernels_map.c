@@ -4,6 +4,7 @@
  * the last place; then random expressions over random strides, dtypes and broadcasts against
  * tdn_expr_eval.
  */
+#include "backend/cpu/cpu.h"
 #include "kernels.h"
 
 /* ---- Operations ------------------------------------------------------------------------------ */
@@ -297,11 +298,45 @@ static void test_in_place(void **state)
     }
 }
 
+static int count(const tdn_map_program *p, tdn_expr_op op)
+{
+    int n = 0;
+    for (int i = 0; i < p->n_instr; i++)
+        n += p->code[i].op == op;
+    return n;
+}
+
+/* A product that only a sum needs becomes a part of it: a leaky integrator's step is two sums and a
+ * comparison. One that is needed twice does not. */
+static void test_products_in_sums(void **state)
+{
+    (void)state;
+    tdn_arena *arena = tdn_arena_create(NULL);
+    tdn_expr e = {0};
+    const int v = tdn_expr_input(&e, 0), y = tdn_expr_input(&e, 1), s = tdn_expr_input(&e, 2);
+    const int half = tdn_expr_const(&e, 0.5f);
+    const int leak = tdn_expr_add(&e, TDN_X_MUL, v, tdn_expr_const(&e, 0.9f), 0);
+    const int reset = tdn_expr_add(&e, TDN_X_MUL, half, s, 0);
+    const int sum = tdn_expr_add(&e, TDN_X_SUB, tdn_expr_add(&e, TDN_X_ADD, leak, y, 0), reset, 0);
+    tdn_expr_store(&e, sum, 0);
+    tdn_expr_store(&e, tdn_expr_add(&e, TDN_X_GT, sum, half, 0), 1);
+    tdn_map_program *p;
+    assert_int_equal(tdn_map_compile(&p, &e, arena, NULL), TDN_OK);
+    assert_int_equal(count(p, TDN_X_FMA), 2);
+    assert_int_equal(count(p, TDN_X_MUL) + count(p, TDN_X_ADD) + count(p, TDN_X_SUB), 0);
+    tdn_expr_store(&e, leak, 2);
+    assert_int_equal(tdn_map_compile(&p, &e, arena, NULL), TDN_OK);
+    assert_int_equal(count(p, TDN_X_FMA), 1);
+    assert_int_equal(count(p, TDN_X_MUL), 1);
+    tdn_arena_free(arena);
+}
+
 int main(int argc, char **argv)
 {
     set_seed(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_operations), cmocka_unit_test(test_sine_and_cosine),
-        cmocka_unit_test(test_expressions), cmocka_unit_test(test_in_place)};
+        cmocka_unit_test(test_expressions), cmocka_unit_test(test_in_place),
+        cmocka_unit_test(test_products_in_sums)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

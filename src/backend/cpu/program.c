@@ -50,6 +50,60 @@ static int value_of(const tdn_expr *e, int i)
     return i;
 }
 
+/* ---- Products that are only added to something: one instruction, rounded once ---------------- */
+
+static bool is_sole_product(const tdn_expr *e, const int *uses, int v)
+{
+    return e->code[v].op == TDN_X_MUL && uses[v] == 1;
+}
+
+/* A register before `at` that holds -c; instruction `at`, which is not needed any more, at worst.
+ */
+static uint8_t negative(tdn_expr *e, int at, float c)
+{
+    for (int i = 0; i < at; i++)
+        if (e->code[i].op == TDN_X_CONST && e->code[i].imm == -c)
+            return (uint8_t)i;
+    e->code[at] = (tdn_instr){.op = TDN_X_CONST, .imm = -c};
+    return (uint8_t)at;
+}
+
+static void contract_one(tdn_expr *e, const int *uses, tdn_instr *in)
+{
+    const int a = value_of(e, in->a), b = value_of(e, in->b);
+    const int v = is_sole_product(e, uses, b) ? b : a, other = v == b ? a : b;
+    const tdn_instr product = e->code[v];
+    if (!is_sole_product(e, uses, v))
+        return;
+    if (in->op == TDN_X_ADD) {
+        *in = (tdn_instr){.op = TDN_X_FMA, .a = product.a, .b = product.b, .c = (uint8_t)other};
+    } else if (in->op == TDN_X_SUB && v == b) {
+        const bool second = e->code[product.b].op == TDN_X_CONST;
+        if (!second && e->code[product.a].op != TDN_X_CONST)
+            return;
+        const float c = e->code[second ? product.b : product.a].imm;
+        *in = (tdn_instr){.op = TDN_X_FMA,
+                          .a = second ? product.a : product.b,
+                          .b = negative(e, v, c),
+                          .c = (uint8_t)a};
+    }
+}
+
+static void contract(tdn_expr *e)
+{
+    int uses[TDN_EXPR_MAX] = {0};
+    for (int i = 0; i < e->n_instr; i++) {
+        const uint8_t args[3] = {e->code[i].a, e->code[i].b, e->code[i].c};
+        for (int k = 0; k < tdn_expr_ops[e->code[i].op].n_args; k++)
+            uses[value_of(e, args[k])]++;
+    }
+    for (int i = 0; i < e->n_instr; i++)
+        if (e->code[i].op == TDN_X_ADD || e->code[i].op == TDN_X_SUB)
+            contract_one(e, uses, &e->code[i]);
+}
+
+/* ---- Registers ------------------------------------------------------------------------------- */
+
 static void use_args(allocation *s, const tdn_expr *e, int at)
 {
     const tdn_instr *in = &e->code[at];
@@ -126,10 +180,13 @@ static void compile_one(tdn_map_program *p, allocation *s, const tdn_expr *e, in
     p->code[p->n_instr++] = m;
 }
 
-tdn_status tdn_map_compile(tdn_map_program **program, const tdn_expr *expr, tdn_arena *arena,
+tdn_status tdn_map_compile(tdn_map_program **program, const tdn_expr *source, tdn_arena *arena,
                            tdn_error *error)
 {
-    TDN_TRY(tdn_expr_check(expr, tdn_expr_size(expr), error));
+    TDN_TRY(tdn_expr_check(source, tdn_expr_size(source), error));
+    tdn_expr contracted, *expr = &contracted;
+    memcpy(expr, source, tdn_expr_size(source));
+    contract(expr);
     tdn_map_program *p = tdn_arena_alloc(arena, 1, size_of(expr->n_instr));
     if (!p)
         return tdn_fail_nomem(error, "an expression");
