@@ -54,12 +54,35 @@ TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_spgemm_f32);
 
 /* Kernels spconv and spgemm have the arguments and panels of conv and gemm. They add up the rows of
  * the panels whose factor is not 0 where at most so many in a hundred are not, and are the dense
- * kernel otherwise. Measured with 256 columns over 768 terms, the two are even at 41 % with AVX-512
- * and at 35 % with AVX2; a core that multiplies faster than it reads L2 is so earlier. */
-#define TDN_SPARSE_PERCENT 30
+ * kernel otherwise. Measured over 10 rows, the two are even at 39 %; over 200 of a convolution at 53
+ * (AVX2) to 64 % (AVX-512). A core that multiplies faster than it reads L2 is so earlier. */
+#define TDN_SPARSE_PERCENT 35
 
-/* Floats of scratch for a row's terms, and those written beyond them. */
-static inline int64_t tdn_sparse_floats(const tdn_tiling *t) { return 2 * (t->n_taps * t->k + 16); }
+/* A part of the panels that stays in L1. */
+enum { TDN_SPARSE_TERMS = 128, TDN_SPARSE_COLS = 64 };
+
+/* What is listed at a time, and floats of scratch for it, in this order (terms twice). */
+typedef struct tdn_sparse_sizes {
+    int64_t rows, parts; /* parts of one tap */
+    int64_t terms, sums, begins, lists;
+} tdn_sparse_sizes;
+static inline tdn_sparse_sizes tdn_sparse_sizes_of(const tdn_tiling *t)
+{
+    enum { MOST_TERMS = 1 << 16 };
+    const int64_t of_row = t->n_taps * t->k;
+    tdn_sparse_sizes s = {.parts = tdn_cpu_div_up(t->k, TDN_SPARSE_TERMS)};
+    s.rows = tdn_cpu_max(1, tdn_cpu_min(t->max_rows, MOST_TERMS / of_row));
+    s.terms = tdn_cpu_row_floats(s.rows * of_row) + 16; /* whole vectors are written */
+    s.sums = s.rows * TDN_SPARSE_COLS;
+    s.begins = s.rows * t->n_taps * s.parts + 1;
+    s.lists = s.rows * t->n_taps;
+    return s;
+}
+static inline int64_t tdn_sparse_floats(const tdn_tiling *t)
+{
+    const tdn_sparse_sizes s = tdn_sparse_sizes_of(t);
+    return tdn_cpu_row_floats(2 * s.terms + s.sums + s.begins + s.lists);
+}
 /* All of the tile, epilogue's compiled part included; `panels` are the tile's. False, with nothing
  * done, where too few factors are 0. */
 typedef bool tdn_sparse_fn(const tdn_block *block, const tdn_tiling *t, const float *panels,

@@ -20,6 +20,8 @@ enum {
     SET_FLOATS = 1024,           /* that far apart, data share a set of an L1 cache */
     SET_ROWS = 6,                /* that fit a set, with what else passes */
     GATHERED_COLUMNS = 128,      /* of a tile: below, copies cost too much of the product */
+    JOINED_TILES = 8,            /* of rows with all columns: for some threads, and with so many */
+    JOINED_ROWS = 48,            /* rows that it is worth to keep weights in L1 for them */
     TILE_FLOPS = 1 << 19         /* a tile of less is not worth a worker's attention: some 5 us */
 };
 
@@ -119,7 +121,8 @@ void tdn_tiling_set_stride(tdn_tiling *t, int64_t row_stride)
 void tdn_tiling_join_columns(tdn_tiling *t)
 {
     const int64_t n_blocks = tdn_cpu_div_up(t->rows, t->mr);
-    const int64_t wanted = (int64_t)t->n_row_tiles * t->n_col_tiles;
+    const int64_t shares = tdn_cpu_max(JOINED_TILES, t->rows / JOINED_ROWS);
+    const int64_t wanted = tdn_cpu_min((int64_t)t->n_row_tiles * t->n_col_tiles, shares);
     t->n_row_tiles = (int32_t)tdn_cpu_max(1, tdn_cpu_min(n_blocks, wanted));
     t->n_col_tiles = 1;
     t->max_rows = (int32_t)tdn_cpu_min(t->rows, tdn_cpu_div_up(n_blocks, t->n_row_tiles) * t->mr);
