@@ -28,10 +28,11 @@ const tdn_pass tdn_passes[] = {
     {"batch-equal", tdn_pass_batch_equal, true},  /* copies of a layer: one on all their inputs */
     {"sparse-product", tdn_pass_sparse_product, false}, /* a matrix of mostly zeros */
     {"drop-dead", tdn_pass_drop_dead, false},
-    {"graph-conv", tdn_pass_graph_conv, false},         /* and the convolution before it */
+    {"graph-conv", tdn_pass_graph_conv, false}, /* and the convolution before it */
     {"simplify", tdn_pass_simplify, false},
     {"merge-equal", tdn_pass_merge_equal, false},
     {"drop-dead", tdn_pass_drop_dead, false},
+    {"map-early", tdn_pass_map_early, false},         /* to what made it, before reshapes */
     {"fuse-maps", tdn_pass_fuse_maps, false},         /* joined expressions */
     {"compare-early", tdn_pass_compare_early, false}, /* sigmoid(x) > 0.5 is x > 0 */
     {"fold-scale", tdn_pass_fold_scale, false}, /* a scale per channel into the weights before it */

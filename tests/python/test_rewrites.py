@@ -253,6 +253,34 @@ def test_values_are_projected_once_where_their_mean_is_asked(tmp_path, n_heads, 
     assert work(tmp_path) > 1.35 * (two_thirds + scores)
 
 
+def scaled_scores(path, n_heads, width, positions, scales):
+    """Scores of an attention; queries and keys are scaled once they are split into heads."""
+    rng, f32, node = np.random.default_rng(0), np.float32, helper.make_node
+    weights = {"heads": np.array([positions, n_heads, width // n_heads])}
+    nodes = []
+    for name, scale in zip("qk", scales):
+        weights |= {"w" + name: rng.standard_normal((width, width)).astype(f32) / 4,
+                    "b" + name: rng.standard_normal(width).astype(f32), "s" + name: np.array(scale, f32)}
+        nodes += [node("MatMul", ["x", "w" + name], [name + "0"]), node("Add", [name + "0", "b" + name], [name + "1"]),
+                  node("Reshape", [name + "1", "heads"], [name + "2"]),
+                  node("Transpose", [name + "2"], [name + "3"], perm=[1, 2, 0] if name == "k" else [1, 0, 2]),
+                  node("Mul", [name + "3", "s" + name], [name])]
+    nodes += [node("MatMul", ["q", "k"], ["s"]), node("Softmax", ["s"], ["out"], axis=-1)]
+    graph = helper.make_graph(nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, (positions, width))],
+                              [helper.make_tensor_value_info("out", TensorProto.FLOAT, (n_heads, positions, positions))],
+                              initializer=[numpy_helper.from_array(w, name) for name, w in weights.items()])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("n_heads,width,positions,scales", [(4, 64, 37, (0.42, 0.42)), (1, 32, 80, (-3.0, 1.0)), (3, 48, 50, (0.25, 2.0))])
+def test_scales_of_queries_and_keys_go_into_their_weights(tmp_path, n_heads, width, positions, scales):
+    scaled_scores(tmp_path / "m.onnx", n_heads, width, positions, scales)
+    tendon("validate", tmp_path / "m.onnx", "--rtol=1e-3", "--atol=1e-4")
+    kernels = [step["kernel"].split("_")[0] for step in steps(tmp_path)]
+    assert sorted(kernels) == ["gemm", "gemm", "gemm", "softmax"], kernels
+
+
 @pytest.mark.small
 @pytest.mark.parametrize("image,channels,kernel,pads", [((32, 32), 3, (7, 7), (3, 3, 3, 3)), ((18, 26), 1, (5, 6), (2, 1, 2, 2)),
                                                         ((20, 20), 4, (6, 5), (0, 0, 0, 0)), ((33, 20), 3, (7, 7), (3, 3, 3, 3)),
