@@ -14,7 +14,8 @@
 #include "backend/cpu/vec.h"
 
 /* Terms of the sum that the panel is asked for before they are needed, some 300 ns: weights that
- * come from memory arrive in time, others are not held up. */
+ * come from memory arrive in time, others are not held up. Not where terms are multiplied by lanes:
+ * the loop here is that of the last few. */
 enum { AHEAD = 64, LINE = 16 /* floats of a cache line */ };
 
 typedef struct micro {
@@ -108,7 +109,7 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
             }
         }
         for (; k != 0; k++, b += TDN_NR) {
-            TDN_UNROLLED (int j = 0; j < vectors * TDN_LANES; j += LINE)
+            TDN_UNROLLED (int j = 0; !TDN_BY_LANE && j < vectors * TDN_LANES; j += LINE)
                 __builtin_prefetch(b + AHEAD * TDN_NR + j, 0, 2); /* into L2 */
             vf bv[2];
             EACH_VECTOR
