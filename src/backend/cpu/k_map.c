@@ -23,24 +23,25 @@ TDN_INLINE vf fetch(reg r, int i) { return vf_load(r.p + (i & r.step)); }
 
 TDN_INLINE vf fetch_n(reg r, int i, int n) { return r.step ? vf_load_n(r.p + i, n) : vf_load(r.p); }
 
-/* An operation of one, two or three arguments over n elements. */
-#define LOOP(whole, part, expression)                                                              \
-    int i = 0;                                                                                     \
-    for (; i + TDN_LANES <= n; i += TDN_LANES) {                                                   \
-        whole;                                                                                     \
-        vf_store(d + i, expression);                                                               \
-    }                                                                                              \
-    if (i < n) {                                                                                   \
-        part;                                                                                      \
-        vf_store_n(d + i, expression, n - i);                                                      \
-    }
-/* The same, four vectors in each turn: few turns are better predicted than many. */
+/* One vector of an operation, then all that are left of n elements. */
 #define VECTOR(whole, expression)                                                                  \
     {                                                                                              \
         whole;                                                                                     \
         vf_store(d + i, expression);                                                               \
         i += TDN_LANES;                                                                            \
     }
+#define REST(whole, part, expression)                                                              \
+    while (i + TDN_LANES <= n)                                                                     \
+        VECTOR(whole, expression)                                                                  \
+    if (i < n) {                                                                                   \
+        part;                                                                                      \
+        vf_store_n(d + i, expression, n - i);                                                      \
+    }
+/* An operation of one, two or three arguments. */
+#define LOOP(whole, part, expression)                                                              \
+    int i = 0;                                                                                     \
+    REST(whole, part, expression)
+/* The same, four vectors in each turn: few turns are better predicted than many. */
 #define LOOP4(whole, part, expression)                                                             \
     int i = 0;                                                                                     \
     while (i + 4 * TDN_LANES <= n) {                                                               \
@@ -49,12 +50,7 @@ TDN_INLINE vf fetch_n(reg r, int i, int n) { return r.step ? vf_load_n(r.p + i, 
         VECTOR(whole, expression)                                                                  \
         VECTOR(whole, expression)                                                                  \
     }                                                                                              \
-    while (i + TDN_LANES <= n)                                                                     \
-        VECTOR(whole, expression)                                                                  \
-    if (i < n) {                                                                                   \
-        part;                                                                                      \
-        vf_store_n(d + i, expression, n - i);                                                      \
-    }
+    REST(whole, part, expression)
 #define UNARY(name, expression)                                                                    \
     static void name(float *d, int n, reg ra, reg rb, reg rc)                                      \
     {                                                                                              \
