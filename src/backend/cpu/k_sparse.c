@@ -128,10 +128,10 @@ static int32_t make_list(group *g, const float *p)
 
 static int32_t find_list(group *g, const float *p)
 {
-    const uint64_t hash = (uint64_t)(uintptr_t)p * 0x9e3779b97f4a7c15u;
-    memo *m = &g->memos[hash >> (64 - MEMO_BITS)];
     if (g->t->n_taps == 1)
         return make_list(g, p);
+    const uint64_t hash = (uint64_t)(uintptr_t)p * 0x9e3779b97f4a7c15u;
+    memo *m = &g->memos[hash >> (64 - MEMO_BITS)];
     if (m->p != p)
         *m = (memo){p, make_list(g, p)};
     return m->list;
@@ -234,7 +234,8 @@ typedef void sum_fn(const group *g, int64_t panel);
     static void rows_##wide(const group *g, int64_t panel) { sum_rows(g, panel, wide); }           \
     static void parts_##wide(const group *g, int64_t panel)                                        \
     {                                                                                              \
-        sum_parts(g, panel, wide < PART_PANELS ? wide : PART_PANELS);                              \
+        if (wide <= PART_PANELS) /* others are never asked for */                                  \
+            sum_parts(g, panel, wide);                                                             \
     }
 INSTANCE(1)
 INSTANCE(2)
