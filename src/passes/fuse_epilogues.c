@@ -5,12 +5,16 @@
 #include "base/status.h"
 #include "passes/passes.h"
 
+bool tdn_core_takes_epilogue(const tdn_node *n)
+{
+    return n->op->core == TDN_CORE_CONV || n->op->core == TDN_CORE_MATMUL ||
+           n->op->core == TDN_CORE_MIX || n->op->core == TDN_CORE_GRAPHCONV;
+}
+
 static bool takes_epilogue(const tdn_node *n)
 {
-    return (n->op->core == TDN_CORE_CONV || n->op->core == TDN_CORE_MATMUL ||
-            n->op->core == TDN_CORE_MIX || n->op->core == TDN_CORE_GRAPHCONV) &&
-           !n->expr && n->n_out == 1 && n->out[0]->dtype == TDN_F32 && n->out[0]->output < 0 &&
-           n->out[0]->n_uses == 1 && !n->out[0]->shape.bounded;
+    return tdn_core_takes_epilogue(n) && !n->expr && n->n_out == 1 && n->out[0]->dtype == TDN_F32 &&
+           n->out[0]->output < 0 && n->out[0]->n_uses == 1 && !n->out[0]->shape.bounded;
 }
 
 static tdn_node *reader(const tdn_node *n)

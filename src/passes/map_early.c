@@ -10,22 +10,19 @@
 
 static bool takes_maps_in(const tdn_node *n)
 {
-    if (!n || n->n_out != 1)
-        return false;
-    const int core = n->op->core;
-    return core == TDN_CORE_MAP || core == TDN_CORE_MATMUL || core == TDN_CORE_CONV ||
-           core == TDN_CORE_GRAPHCONV;
+    return n && n->n_out == 1 && (n->op->core == TDN_CORE_MAP || tdn_core_takes_epilogue(n));
 }
 
+/* Who reads the result is asked last: that walks the graph. */
 static bool is_early(tdn_graph *g, const tdn_node *n, tdn_traced *from)
 {
     if (n->op->core != TDN_CORE_MAP || n->n_in != 1 || n->n_out != 1 || n->out[0]->output >= 0 ||
-        n->in[0]->dtype != TDN_F32 || n->out[0]->dtype != TDN_F32)
+        n->in[0]->dtype != TDN_F32 || n->out[0]->dtype != TDN_F32 ||
+        !tdn_trace_views(n->in[0], from) || from->of == n->in[0] || from->is_sliced ||
+        !from->is_alone || !takes_maps_in(from->of->producer))
         return false;
     const tdn_node *reader = tdn_value_only_user(g, n->out[0]);
-    return reader && reader->op->core != TDN_CORE_MAP && tdn_trace_views(n->in[0], from) &&
-           from->of != n->in[0] && !from->is_sliced && from->is_alone &&
-           takes_maps_in(from->of->producer);
+    return reader && reader->op->core != TDN_CORE_MAP;
 }
 
 tdn_status tdn_pass_map_early(tdn_graph *g, tdn_error *error)

@@ -55,6 +55,8 @@ tdn_status tdn_pass_fuse_epilogues(tdn_graph *g, tdn_error *error);
 
 /* "a + b" where b is not in a yet; the text stays short. Returns a when out of memory. */
 const char *tdn_origin_join(tdn_graph *g, const char *a, const char *b);
+/* Is the node's operator one that has an expression as its epilogue? */
+bool tdn_core_takes_epilogue(const tdn_node *n);
 /* Does a stand before b in the graph's order? */
 bool tdn_node_before(const tdn_node *a, const tdn_node *b);
 /* Do two nodes do the same to whatever they read: operator, attributes, expression, results'
