@@ -9,8 +9,9 @@
 
 static bool is_scalar_const(const tdn_value *v)
 {
-    return v->kind == TDN_VALUE_CONST && (v->dtype == TDN_F32 || v->dtype == TDN_BOOL) &&
-           tdn_shape_count(&v->shape) == 1;
+    const bool fits =
+        v->dtype == TDN_F32 || v->dtype == TDN_BOOL || v->dtype == TDN_U8 || v->dtype == TDN_S8;
+    return v->kind == TDN_VALUE_CONST && fits && tdn_shape_count(&v->shape) == 1;
 }
 
 static bool repeats_one_number(const tdn_value *v)

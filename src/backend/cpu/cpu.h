@@ -99,11 +99,28 @@ tdn_status tdn_map_program_check(const void *program, size_t size, tdn_error *er
 /* A guess of the cost of an element, in adds. */
 int64_t tdn_map_cost(const tdn_map_program *program);
 
-/* A rectangle of elements; strides in elements, inputs and outputs F32 or BOOL. */
+/* Element types of operands: an integer is the number that it holds, as a float, and takes the
+ * nearest that it can hold. */
+static inline bool tdn_map_takes(tdn_dtype dtype)
+{
+    return dtype == TDN_F32 || dtype == TDN_BOOL || dtype == TDN_U8 || dtype == TDN_S8 ||
+           dtype == TDN_S32;
+}
+static inline int64_t tdn_map_dtype_size(tdn_dtype dtype)
+{
+    return dtype == TDN_F32 || dtype == TDN_S32 ? 4 : 1;
+}
+
+/* n elements that lie `step` apart, as floats; and back: element i is from[i & mask]. */
+void tdn_map_gather(float *d, const void *from, tdn_dtype dtype, int64_t step, int n);
+void tdn_map_scatter(void *to, tdn_dtype dtype, int64_t step, const float *from, intptr_t mask,
+                     int n);
+
+/* A rectangle of elements; strides in elements. */
 typedef struct tdn_map_operand {
     void *data;
     int64_t row, col;
-    bool is_bool;
+    tdn_dtype dtype;
 } tdn_map_operand;
 typedef struct tdn_map_region {
     int64_t rows, cols;

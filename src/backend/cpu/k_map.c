@@ -169,48 +169,64 @@ typedef struct chunk {
 
 static bool in_place(const tdn_map_operand *o, const chunk *c)
 {
-    return !o->is_bool && (o->col == 1 || c->cols == 1) && (c->rows == 1 || o->row == c->cols);
+    return o->dtype == TDN_F32 && (o->col == 1 || c->cols == 1) &&
+           (c->rows == 1 || o->row == c->cols);
 }
 
-static const void *start(const tdn_map_operand *o, const chunk *c)
+static char *start(const tdn_map_operand *o, const chunk *c)
 {
-    const int64_t offset = c->row * o->row + c->col * o->col;
-    return o->is_bool ? (const void *)((const uint8_t *)o->data + offset)
-                      : (const float *)o->data + offset;
+    return (char *)o->data + (c->row * o->row + c->col * o->col) * tdn_map_dtype_size(o->dtype);
 }
 
-static void gather_row(float *d, const float *p, int64_t step, int n)
+static void gather_row(float *d, const void *from, tdn_dtype dtype, int64_t step, int n)
 {
-    if (step == 1) {
-        memcpy(d, p, (size_t)n * sizeof *d);
-        return;
+    const float *floats = from;
+    const uint8_t *bytes = from;
+    if (dtype == TDN_F32 && step == 1)
+        memcpy(d, floats, (size_t)n * sizeof *d);
+    else if (dtype == TDN_F32)
+        for (int i = 0; i < n; i++)
+            d[i] = floats[i * step];
+    else if (dtype == TDN_U8 && step == 1)
+        for (int i = 0; i < n; i++)
+            d[i] = bytes[i];
+    else
+        tdn_map_gather(d, from, dtype, step, n);
+}
+
+/* Bytes, side by side; `from` is whole vectors, or a scalar's. */
+static void scatter_bytes(uint8_t *to, const float *from, intptr_t mask, int n)
+{
+    typedef uint8_t several __attribute__((vector_size(TDN_LANES)));
+    const vf most = vf_set(255);
+    for (int i = 0; i < n; i += TDN_LANES) {
+        const int rest = n - i < TDN_LANES ? n - i : TDN_LANES;
+        vf x = vf_load_n(from + (i & mask), mask ? rest : TDN_LANES);
+        x = vf_min(most, vf_max(vf_select(vm_eq(x, x), x, (vf){0}), (vf){0}));
+        const several narrow = __builtin_convertvector(vf_to_int(vf_round(x)), several);
+        memcpy(to + i, &narrow, (size_t)rest);
     }
-    for (int i = 0; i < n; i++)
-        d[i] = p[i * step];
 }
 
 static void gather(float *d, const tdn_map_operand *o, const chunk *c)
 {
-    const uint8_t *bytes = start(o, c);
-    const float *floats = start(o, c);
+    const char *from = start(o, c);
+    const int64_t row = o->row * tdn_map_dtype_size(o->dtype);
     for (int r = 0; r < c->rows; r++, d += c->cols)
-        if (o->is_bool)
-            for (int i = 0; i < c->cols; i++)
-                d[i] = bytes[r * o->row + i * o->col] != 0;
-        else
-            gather_row(d, floats + r * o->row, o->col, c->cols);
+        gather_row(d, from + r * row, o->dtype, o->col, c->cols);
 }
 
-static void scatter(const tdn_map_operand *o, const chunk *c, const float *from, intptr_t step)
+static void scatter(const tdn_map_operand *o, const chunk *c, const float *from, intptr_t mask)
 {
-    uint8_t *bytes = (uint8_t *)start(o, c);
-    float *floats = (float *)start(o, c);
-    for (int r = 0, at = 0; r < c->rows; r++)
-        for (int i = 0; i < c->cols; i++, at++)
-            if (o->is_bool)
-                bytes[r * o->row + i * o->col] = from[at & step] != 0;
-            else
-                floats[r * o->row + i * o->col] = from[at & step];
+    char *to = start(o, c);
+    const int64_t row = o->row * tdn_map_dtype_size(o->dtype);
+    for (int r = 0; r < c->rows; r++) {
+        const float *part = from + (r * c->cols & mask);
+        if (o->dtype == TDN_U8 && o->col == 1)
+            scatter_bytes((uint8_t *)to + r * row, part, mask, c->cols);
+        else
+            tdn_map_scatter(to + r * row, o->dtype, o->col, part, mask, c->cols);
+    }
 }
 
 static void fill_scalar(float *d, float x)
@@ -233,12 +249,12 @@ static void read_input(const machine *m, const tdn_map_instr *in, const chunk *c
 {
     const tdn_map_operand *o = &m->region->in[in->index];
     if ((o->col == 0 || c->cols == 1) && (o->row == 0 || c->rows == 1)) {
-        float *d = m->scalars + (m->program->n_const + in->index) * SCALAR_FLOATS;
-        fill_scalar(d,
-                    o->is_bool ? *(const uint8_t *)start(o, c) != 0 : *(const float *)start(o, c));
+        float x, *d = m->scalars + (m->program->n_const + in->index) * SCALAR_FLOATS;
+        gather_row(&x, start(o, c), o->dtype, 1, 1);
+        fill_scalar(d, x);
         m->regs[in->dst] = (reg){d, 0};
     } else if (in_place(o, c)) {
-        m->regs[in->dst] = (reg){start(o, c), -1};
+        m->regs[in->dst] = (reg){(const float *)(void *)start(o, c), -1};
     } else {
         float *d = m->slots + (in->dst - m->program->n_const) * CHUNK;
         gather(d, o, c);
@@ -263,7 +279,8 @@ static void run_chunk(const machine *m, const chunk *c)
             scatter(out, c, m->regs[in->a].p, m->regs[in->a].step);
             continue;
         }
-        float *d = direct ? (float *)start(out, c) : m->slots + (in->dst - p->n_const) * CHUNK;
+        float *d =
+            direct ? (float *)(void *)start(out, c) : m->slots + (in->dst - p->n_const) * CHUNK;
         const int n_args = tdn_expr_ops[in->op].n_args;
         operations[in->op](d, n, m->regs[in->a], n_args > 1 ? m->regs[in->b] : none,
                            n_args > 2 ? m->regs[in->c] : none);
@@ -314,8 +331,8 @@ static void set_operand(tdn_map_operand *o, const tdn_view *view, const tdn_map_
     int64_t offset = col * strides[args->rank - 1];
     for (int i = 0; i + 1 < args->rank; i++)
         offset += at[i] * strides[i];
-    o->is_bool = view->dtype == TDN_BOOL;
-    o->data = (char *)view->data + offset * (o->is_bool ? 1 : (int64_t)sizeof(float));
+    o->dtype = view->dtype;
+    o->data = (char *)view->data + offset * tdn_map_dtype_size(view->dtype);
     o->row = args->rank > 1 ? strides[args->rank - 2] : 0;
     o->col = strides[args->rank - 1];
 }

@@ -7,7 +7,53 @@
  */
 #include "backend/cpu/map.h"
 
+#include <math.h>
 #include <string.h>
+
+/* ---- Elements of any type and stride, one by one --------------------------------------------- */
+
+static float read_number(const void *from, tdn_dtype dtype, int64_t i)
+{
+    switch (dtype) {
+    case TDN_F32: return ((const float *)from)[i];
+    case TDN_S32: return (float)((const int32_t *)from)[i];
+    case TDN_S8: return ((const int8_t *)from)[i];
+    case TDN_U8: return ((const uint8_t *)from)[i];
+    default: return ((const uint8_t *)from)[i] != 0;
+    }
+}
+
+/* The nearest integer, ties to even, from lo to hi; 0 for NaN. */
+static int32_t nearest(float x, float lo, float hi)
+{
+    return isnan(x) ? 0 : (int32_t)nearbyintf(x < lo ? lo : x > hi ? hi : x);
+}
+
+static void write_number(void *to, tdn_dtype dtype, int64_t i, float x)
+{
+    switch (dtype) {
+    case TDN_F32: ((float *)to)[i] = x; break;
+    case TDN_S32: ((int32_t *)to)[i] = nearest(x, -2147483648.0f, 2147483520.0f); break;
+    case TDN_S8: ((int8_t *)to)[i] = (int8_t)nearest(x, -128, 127); break;
+    case TDN_U8: ((uint8_t *)to)[i] = (uint8_t)nearest(x, 0, 255); break;
+    default: ((uint8_t *)to)[i] = x != 0; break;
+    }
+}
+
+void tdn_map_gather(float *d, const void *from, tdn_dtype dtype, int64_t step, int n)
+{
+    for (int i = 0; i < n; i++)
+        d[i] = read_number(from, dtype, i * step);
+}
+
+void tdn_map_scatter(void *to, tdn_dtype dtype, int64_t step, const float *from, intptr_t mask,
+                     int n)
+{
+    for (int i = 0; i < n; i++)
+        write_number(to, dtype, i * step, from[i & mask]);
+}
+
+/* ---- The family ------------------------------------------------------------------------------ */
 
 enum { TILES_WANTED = 64, TILE_COST = 1 << 16 /* adds: some 5 us */, COLUMNS_A_TILE = 1024 };
 
@@ -20,7 +66,7 @@ static tdn_status collapse(tdn_layout *l, const tdn_view *in, int n_in, const td
     for (int i = 0; i < n_in + n_out; i++) {
         const tdn_view *v = views[i] = i < n_in ? &in[i] : &out[i - n_in];
         TDN_TRY(tdn_cpu_check_view(v, out[0].rank, TDN_DTYPE_NONE, "an operand of a map", error));
-        if (v->dtype != TDN_F32 && v->dtype != TDN_BOOL)
+        if (!tdn_map_takes(v->dtype))
             return tdn_fail(error, TDN_E_UNSUPPORTED, "a map over %s", tdn_dtype_name(v->dtype));
         if (!tdn_view_same_dims(v, &out[0]))
             return tdn_fail(error, TDN_E_UNSUPPORTED, "operands of a map with different dims");

@@ -54,8 +54,8 @@ TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_spgemm_f32);
 
 /* Kernels spconv and spgemm have the arguments and panels of conv and gemm. They add up the rows of
  * the panels whose factor is not 0 where at most so many in a hundred are not, and are the dense
- * kernel otherwise. Measured over 10 rows, the two are even at 39 %; over 200 of a convolution at 53
- * (AVX2) to 64 % (AVX-512). A core that multiplies faster than it reads L2 is so earlier. */
+ * kernel otherwise. Measured over 10 rows, the two are even at 39 %; over 200 of a convolution at
+ * 53 (AVX2) to 64 % (AVX-512). A core that multiplies faster than it reads L2 is so earlier. */
 #define TDN_SPARSE_PERCENT 35
 
 /* A part of the panels that stays in L1. */
@@ -227,12 +227,11 @@ static inline void tdn_epilogue_run(const tdn_call *call, const tdn_epilogue *ep
     for (int i = 0; i <= epilogue->n_extra; i++) {
         const tdn_view *v = i ? &call->in[epilogue->first + i - 1] : out;
         const int64_t offset = tdn_matrix_offset(v, at, col0);
-        const bool is_bool = v->dtype == TDN_BOOL;
-        region.in[i] = (tdn_map_operand){.data = (char *)v->data +
-                                                 offset * (is_bool ? 1 : (int64_t)sizeof(float)),
-                                         .row = v->strides[last - 1],
-                                         .col = v->strides[last],
-                                         .is_bool = is_bool};
+        region.in[i] =
+            (tdn_map_operand){.data = (char *)v->data + offset * tdn_map_dtype_size(v->dtype),
+                              .row = v->strides[last - 1],
+                              .col = v->strides[last],
+                              .dtype = v->dtype};
     }
     region.out[0] = region.in[0];
     region_fn(tdn_epilogue_program(epilogue), &region, scratch);
