@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 DEPS = $(if $(SKIP_DEPS),@true,@tools/deps.sh)
 BUILD = @JOBS=$(JOBS) tools/build.sh
 
-.PHONY: all demo test test-asan test-tsan test-clang test-aarch64 test-install deb fuzz bench-kernels bench-footprint bench-peers venv format install clean
+.PHONY: all demo test test-asan test-tsan test-clang test-aarch64 test-install deb fuzz bench-kernels bench-footprint bench-builds bench-peers venv format install clean
 
 all: # the command and the libraries, in build/
 	$(DEPS) build
@@ -60,6 +60,9 @@ bench-kernels: all # each kernel on the shapes of networks, beside the core's pe
 bench-footprint: all venv # the library's size, start to first result, memory, time of builds
 	@cmake --build build --target start >/dev/null
 	@build/venv/bin/python bench/footprint.py
+
+bench-builds: all venv # what time and bytes spent at build buy; BUILDS="--models tcn,policy" and the like, BUILDS=--help
+	@build/venv/bin/python bench/builds.py $(BUILDS)
 
 bench-peers: all # beside onnxruntime and openvino; PEERS="--models snn,tcn --quick" and the like, PEERS=--help
 	$(DEPS) test
