@@ -154,6 +154,19 @@ typedef struct tdn_conv_desc {
 } tdn_conv_desc;
 
 /*
+ * iconv  Products of integers. in[0] (n, d, h, w, c) U8, stride of c 1; in[1] the constant weights,
+ * dense (m, c' / group, kd, kh, kw) S8; out (n, d, h, w, m) F32, U8 or S32, stride of m 1. The sum
+ * is of (x - x_zero) * w, exact in int32; padding counts as x_zero. Without groups c is a multiple
+ * of 4 and c' <= c: channels beyond c' have no weights and may hold anything. The epilogue's input
+ * 0 is the sum as a float; its operands are F32, BOOL or U8; without one out is S32 or F32. A U8
+ * result is the nearest integer, ties to even, within its range.
+ */
+typedef struct tdn_iconv_desc {
+    tdn_conv_desc conv;
+    int32_t x_zero; /* 0..255 */
+} tdn_iconv_desc;
+
+/*
  * gemm   in[0] (b0, b1, m, k); in[1] (b0, b1, k, n); out (b0, b1, m, n); stride 0 broadcasts a
  * batch axis. No desc. k of in[0] has stride 1 and n of out has stride 1; in[1], when not constant,
  * has stride 1 along k or n.
@@ -173,8 +186,8 @@ typedef struct tdn_graphconv_desc {
  * zeros; out (o0, o1, o2, n, m); stride of m 1. No desc.
  */
 
-/* map    in: each broadcast to out's dims; all outputs have the same dims. F32 or BOOL (bytes), any
- * strides. */
+/* map    in: each broadcast to out's dims; all outputs have the same dims. F32, BOOL (bytes), U8,
+ * S8 or S32, any strides. */
 
 /* pool   in[0] (n, d, h, w, c), out the same form; stride of c 1. */
 typedef enum tdn_pool_kind { TDN_POOL_MAX = 0, TDN_POOL_AVERAGE = 1 } tdn_pool_kind;

@@ -37,6 +37,14 @@ static void warn_reference(tdn_lowering *l, const tdn_node *n, const char *why)
     l->options->log(l->options->log_user, TDN_LOG_WARNING, line);
 }
 
+/* Of the operator itself, before its epilogue. */
+static tdn_dtype result_dtype(const tdn_node *n)
+{
+    const bool integers =
+        n->op->core == TDN_CORE_INTEGER_CONV || n->op->core == TDN_CORE_INTEGER_MATMUL;
+    return integers ? TDN_S32 : TDN_F32;
+}
+
 tdn_status tdn_lower_reference(tdn_lowering *l, const tdn_node *n, const char *why)
 {
     tdn_place in[256], out[32];
@@ -58,7 +66,8 @@ tdn_status tdn_lower_reference(tdn_lowering *l, const tdn_node *n, const char *w
     }
     tdn_place result = out[0];
     if (epilogue)
-        TDN_TRY(tdn_place_new(l, TDN_F32, out[0].view.rank, out[0].view.dims, NULL, &out[0]));
+        TDN_TRY(
+            tdn_place_new(l, result_dtype(n), out[0].view.rank, out[0].view.dims, NULL, &out[0]));
     TDN_TRY(tdn_step_reference(l, ref->name, &n->attrs, epilogue ? NULL : n->expr, in, n_own, out,
                                n->n_out));
     if (epilogue) {
@@ -124,8 +133,7 @@ static tdn_status lower_map(tdn_lowering *l, const tdn_node *n)
 
 /* ---- Convolution and pooling ----------------------------------------------------------------- */
 
-/* (n, c, spatial...) seen as (n, d, h, w, c). */
-static void channels_last_view(tdn_place *p)
+void tdn_lower_channels_last(tdn_place *p)
 {
     tdn_view v = p->view;
     int n_spatial = v.rank - 2;
@@ -151,10 +159,16 @@ static void spatial_attr(const tdn_node *n, const char *name, int n_spatial, int
     }
 }
 
-/* Where a channels-last kernel writes: into the result if its channels have stride
- * 1, else aside. */
-static tdn_status channels_last_result(tdn_lowering *l, const tdn_node *n, tdn_place *out,
-                                       tdn_place *result)
+void tdn_lower_window(const tdn_node *n, int32_t stride[3], int32_t dilation[3], int32_t pad[3])
+{
+    const int n_spatial = n->out[0]->shape.rank - 2;
+    spatial_attr(n, "strides", n_spatial, 1, 0, stride);
+    spatial_attr(n, "dilations", n_spatial, 1, 0, dilation);
+    spatial_attr(n, "pads", n_spatial, 0, 0, pad);
+}
+
+tdn_status tdn_lower_channels_result(tdn_lowering *l, const tdn_node *n, tdn_place *out,
+                                     tdn_place *result)
 {
     const tdn_shape *s = &n->out[0]->shape;
     int order[TDN_MAX_RANK];
@@ -163,7 +177,7 @@ static tdn_status channels_last_result(tdn_lowering *l, const tdn_node *n, tdn_p
     *out = *result;
     if (result->view.strides[1] == 1 || s->dims[1] == 1)
         return TDN_OK;
-    return tdn_place_new(l, TDN_F32, s->rank, s->dims, order, out);
+    return tdn_place_new(l, n->out[0]->dtype, s->rank, s->dims, order, out);
 }
 
 /* The epilogue's operands, broadcast to the result's own axes. */
@@ -194,18 +208,16 @@ static tdn_status lower_conv(tdn_lowering *l, const tdn_node *n)
     TDN_TRY(tdn_place_unit(l, n->in[0], 1, &in[0]));
     TDN_TRY(tdn_place_of(l, w, &in[1]));
     in[1].view.data = (void *)w->data;
-    TDN_TRY(channels_last_result(l, n, &out, &result));
+    TDN_TRY(tdn_lower_channels_result(l, n, &out, &result));
     if (n->expr)
         TDN_TRY(tdn_lower_extras(l, n, extra, &n_extra));
     tdn_conv_desc desc = {.group = (int32_t)tdn_attr_int(&n->attrs, "group", 1)};
-    spatial_attr(n, "strides", n_spatial, 1, 0, desc.stride);
-    spatial_attr(n, "dilations", n_spatial, 1, 0, desc.dilation);
-    spatial_attr(n, "pads", n_spatial, 0, 0, desc.pad);
-    channels_last_view(&in[0]);
+    tdn_lower_window(n, desc.stride, desc.dilation, desc.pad);
+    tdn_lower_channels_last(&in[0]);
     canonical = out;
-    channels_last_view(&canonical);
+    tdn_lower_channels_last(&canonical);
     for (int i = 0; i < n_extra; i++)
-        channels_last_view(&extra[i]);
+        tdn_lower_channels_last(&extra[i]);
     int64_t dims[5] = {w->shape.dims[0], w->shape.dims[1], 1, 1, 1};
     for (int i = 0; i < n_spatial; i++)
         dims[5 - n_spatial + i] = w->shape.dims[2 + i];
@@ -223,18 +235,16 @@ static tdn_status lower_pool(tdn_lowering *l, const tdn_node *n)
         return tdn_lower_reference(l, n, "pooling needs float32 and one to three spatial axes");
     tdn_place in, out, result, canonical;
     TDN_TRY(tdn_place_unit(l, n->in[0], 1, &in));
-    TDN_TRY(channels_last_result(l, n, &out, &result));
+    TDN_TRY(tdn_lower_channels_result(l, n, &out, &result));
     tdn_pool_desc desc = {.kind = !strcmp(kind, "average") ? TDN_POOL_AVERAGE : TDN_POOL_MAX,
                           .count_include_pad =
                               (int32_t)tdn_attr_int(&n->attrs, "count_include_pad", 0)};
     spatial_attr(n, "kernel_shape", n_spatial, 1, 0, desc.kernel);
-    spatial_attr(n, "strides", n_spatial, 1, 0, desc.stride);
-    spatial_attr(n, "dilations", n_spatial, 1, 0, desc.dilation);
-    spatial_attr(n, "pads", n_spatial, 0, 0, desc.pad);
+    tdn_lower_window(n, desc.stride, desc.dilation, desc.pad);
     spatial_attr(n, "pads", n_spatial, 0, n_spatial, desc.pad_end);
-    channels_last_view(&in);
+    tdn_lower_channels_last(&in);
     canonical = out;
-    channels_last_view(&canonical);
+    tdn_lower_channels_last(&canonical);
     tdn_status status = tdn_step_make(l, "pool", &desc, &in, 1, NULL, 0, &canonical, 1, NULL);
     return tdn_lower_finish(l, n, status, &out, &result);
 }
@@ -266,8 +276,7 @@ static void join_axes(tdn_place *p, int k)
     v->rank--;
 }
 
-/* Puts axes of extent 1 in front until the rank is `rank`. */
-static void lead(tdn_place *p, int rank)
+void tdn_place_lead(tdn_place *p, int rank)
 {
     int64_t dims[TDN_MAX_RANK], strides[TDN_MAX_RANK];
     int add = rank - p->view.rank;
@@ -283,7 +292,7 @@ static void lead(tdn_place *p, int rank)
 /* Broadcasts the batch axes of an operand (all but its last two) to the result's. */
 static void broadcast_batch(tdn_place *p, const tdn_view *out)
 {
-    lead(p, out->rank);
+    tdn_place_lead(p, out->rank);
     for (int i = 0; i + 2 < out->rank; i++)
         if (p->view.dims[i] == 1 && out->dims[i] != 1) {
             p->view.dims[i] = out->dims[i];
@@ -326,7 +335,7 @@ static bool collapse(tdn_place **all, int n_all)
     if (out->view.rank > 4)
         return false;
     for (int i = 0; i < n_all; i++)
-        lead(all[i], 4);
+        tdn_place_lead(all[i], 4);
     return true;
 }
 
@@ -336,7 +345,7 @@ static void matrices(tdn_place *a, tdn_place *b, tdn_place *out, tdn_place *extr
 {
     bool a_vector = a->view.rank == 1, b_vector = b->view.rank == 1;
     if (a_vector)
-        lead(a, 2);
+        tdn_place_lead(a, 2);
     if (b_vector) {
         b->view.rank = 2;
         b->view.dims[1] = 1;
@@ -620,6 +629,8 @@ static tdn_status (*const lower_core[])(tdn_lowering *l, const tdn_node *n) = {
     [TDN_CORE_EXPAND] = lower_expand,
     [TDN_CORE_CONCAT] = lower_concat,
     [TDN_CORE_PAD] = lower_pad,
+    [TDN_CORE_INTEGER_CONV] = tdn_lower_integer_conv,
+    [TDN_CORE_INTEGER_MATMUL] = tdn_lower_integer_matmul,
     [TDN_CORE_MIX] = tdn_lower_mix,
     [TDN_CORE_GRAPHCONV] = tdn_lower_graphconv,
 };

@@ -35,12 +35,14 @@ static bool tables(tdn_lowering *l)
     l->copies[1] = tdn_arena_alloc(l->arena, n, sizeof **l->copies);
     l->target = tdn_arena_alloc(l->arena, n, sizeof *l->target);
     l->io_index = tdn_arena_alloc(l->arena, n, sizeof *l->io_index);
+    l->row_axis = tdn_arena_alloc(l->arena, n, sizeof *l->row_axis);
     l->binary = tdn_binary_values(l->g, l->arena);
-    if (!l->places || !l->binary || !l->copies[0] || !l->copies[1] || !l->target || !l->io_index)
+    if (!l->places || !l->binary || !l->copies[0] || !l->copies[1] || !l->target || !l->io_index ||
+        !l->row_axis)
         return false;
     for (size_t i = 0; i < n; i++) {
         l->places[i].storage = l->copies[0][i].storage = l->copies[1][i].storage = -1;
-        l->io_index[i] = -1;
+        l->io_index[i] = l->row_axis[i] = -1;
     }
     return true;
 }
@@ -203,6 +205,7 @@ static tdn_status walk(tdn_lowering *l)
         return tdn_fail_nomem(l->error, "lowering");
     TDN_TRY(place_inputs(l));
     tdn_place_targets(l);
+    tdn_place_rows(l);
     for (const tdn_node *n = l->g->first; n; n = n->next) {
         l->node = n;
         l->step_name = n->origin ? n->origin : n->name;

@@ -42,8 +42,9 @@ typedef struct tdn_lowering {
         *copies[2]; /* by value id: the value copied with its last axis, or axis 1, innermost */
     const tdn_node *
         *target; /* by value id: the concat or view whose place the value is to be written into */
-    const bool *binary;   /* by value id: 0 or 1 everywhere, as far as is known */
-    int32_t *io_index;    /* by value id: its number among the program's outputs, or -1 */
+    const bool *binary; /* by value id: 0 or 1 everywhere, as far as is known */
+    int32_t *row_axis;  /* by value id: the axis to lie innermost, in whole words of bytes, or -1 */
+    int32_t *io_index;  /* by value id: its number among the program's outputs, or -1 */
     const tdn_node *node; /* being lowered */
     const char *step_name;
 } tdn_lowering;
@@ -70,6 +71,12 @@ tdn_status tdn_place_result(tdn_lowering *l, const tdn_value *v, const int *orde
                             tdn_place *place);
 /* Finds which values are written straight into another's place. */
 void tdn_place_targets(tdn_lowering *l);
+
+/* Finds which values products of integers read, and along which axis. */
+void tdn_place_rows(tdn_lowering *l);
+/* The place of bytes v with `axis` contiguous and rows that can be read in words of four to the
+ * last one's end; copied where it is not so. */
+tdn_status tdn_place_words(tdn_lowering *l, const tdn_value *v, int axis, tdn_place *place);
 
 /* Views of places. */
 void tdn_place_permute(tdn_place *p, const int64_t *perm);
@@ -117,6 +124,22 @@ tdn_status tdn_lower_finish(tdn_lowering *l, const tdn_node *n, tdn_status statu
                             const tdn_place *out, const tdn_place *result);
 /* The epilogue's operands, broadcast to the result's own axes. */
 tdn_status tdn_lower_extras(tdn_lowering *l, const tdn_node *n, tdn_place *extra, int *n_extra);
+
+/* (n, c, spatial...) seen as (n, d, h, w, c). */
+void tdn_lower_channels_last(tdn_place *p);
+/* The window of a convolution or pool, from its attributes. */
+void tdn_lower_window(const tdn_node *n, int32_t stride[3], int32_t dilation[3], int32_t pad[3]);
+/* Where a channels-last kernel writes: into the result if its channels have stride 1, else aside.
+ */
+tdn_status tdn_lower_channels_result(tdn_lowering *l, const tdn_node *n, tdn_place *out,
+                                     tdn_place *result);
+/* Puts axes of extent 1 in front until the rank is `rank`. */
+void tdn_place_lead(tdn_place *p, int rank);
+
+/* ---- integers.c: products of integers -------------------------------------------------------- */
+
+tdn_status tdn_lower_integer_conv(tdn_lowering *l, const tdn_node *n);
+tdn_status tdn_lower_integer_matmul(tdn_lowering *l, const tdn_node *n);
 
 /* ---- graphs.c: operators over the edges of a constant graph ---------------------------------- */
 

@@ -62,24 +62,93 @@ tdn_status tdn_storage_add(tdn_lowering *l, tdn_buffer_class cls, uint32_t index
     return TDN_OK;
 }
 
-/* Dense strides with the axes lying in `order`. */
-static void set_dense(tdn_view *v, const int *order)
+/* Strides with the axes lying in `order`, the innermost a multiple of `pitch` apart. Returns how
+ * many elements that spans. */
+static int64_t set_strides(tdn_view *v, const int *order, int64_t pitch)
 {
     int64_t stride = 1;
     for (int i = v->rank - 1; i >= 0; i--) {
         v->strides[order[i]] = stride;
         stride *= v->dims[order[i]];
+        if (i == v->rank - 1)
+            stride = (stride + pitch - 1) / pitch * pitch;
     }
+    return stride;
+}
+
+static tdn_status new_pitched(tdn_lowering *l, tdn_dtype dtype, int rank, const int64_t *dims,
+                              const int *order, int64_t pitch, tdn_place *place)
+{
+    *place = (tdn_place){.view = tdn_view_make(NULL, dtype, rank, dims)};
+    int64_t count = tdn_view_count(&place->view);
+    if (order && rank > 0)
+        count = set_strides(&place->view, order, pitch);
+    return tdn_storage_add(l, TDN_BUFFER_ARENA, 0, tdn_dtype_size(dtype, (size_t)count), NULL,
+                           &place->storage);
 }
 
 tdn_status tdn_place_new(tdn_lowering *l, tdn_dtype dtype, int rank, const int64_t *dims,
                          const int *order, tdn_place *place)
 {
-    *place = (tdn_place){.view = tdn_view_make(NULL, dtype, rank, dims)};
-    if (order)
-        set_dense(&place->view, order);
-    size_t size = tdn_dtype_size(dtype, (size_t)tdn_view_count(&place->view));
-    return tdn_storage_add(l, TDN_BUFFER_ARENA, 0, size, NULL, &place->storage);
+    return new_pitched(l, dtype, rank, dims, order, 1, place);
+}
+
+/* ---- Rows of whole words, for products of integers ------------------------------------------- */
+
+enum { WORD = 4 /* bytes */ };
+
+static void order_with_last(int rank, int axis, int *order)
+{
+    int n = 0;
+    for (int i = 0; i < rank; i++)
+        if (i != axis)
+            order[n++] = i;
+    order[n] = axis;
+}
+
+void tdn_place_rows(tdn_lowering *l)
+{
+    for (const tdn_node *n = l->g->last; n; n = n->prev) {
+        const tdn_value *x = tdn_in(n, 0);
+        int rank;
+        const int64_t *perm = tdn_attr_ints(&n->attrs, "perm", &rank);
+        if (n->op->core == TDN_CORE_INTEGER_CONV)
+            l->row_axis[x->id] = 1;
+        else if (n->op->core == TDN_CORE_INTEGER_MATMUL)
+            l->row_axis[x->id] = x->shape.rank - 1;
+        else if (n->op->core == TDN_CORE_TRANSPOSE && perm && l->row_axis[n->out[0]->id] >= 0)
+            l->row_axis[x->id] = (int32_t)perm[l->row_axis[n->out[0]->id]];
+    }
+}
+
+/* Can rows along `axis` be read in words, the last one to its end? */
+static bool has_words(const tdn_lowering *l, const tdn_place *p, int axis)
+{
+    const tdn_view *v = &p->view;
+    const int64_t row = (v->dims[axis] + WORD - 1) / WORD * WORD;
+    int64_t end = p->offset + row;
+    if (v->strides[axis] != 1 && v->dims[axis] != 1)
+        return false;
+    for (int i = 0; i < v->rank; i++)
+        if (i != axis)
+            end += (v->dims[i] - 1) * v->strides[i];
+    return row == v->dims[axis] || (size_t)end <= l->storages[p->storage].size;
+}
+
+tdn_status tdn_place_words(tdn_lowering *l, const tdn_value *v, int axis, tdn_place *place)
+{
+    TDN_TRY(tdn_place_of(l, v, place));
+    if (has_words(l, place, axis))
+        return TDN_OK;
+    tdn_place *copy = &l->copies[axis == v->shape.rank - 1 ? 0 : 1][v->id];
+    if (copy->storage < 0 || !has_words(l, copy, axis)) {
+        int order[TDN_MAX_RANK];
+        order_with_last(v->shape.rank, axis, order);
+        TDN_TRY(new_pitched(l, v->dtype, v->shape.rank, v->shape.dims, order, WORD, copy));
+        TDN_TRY(tdn_step_copy(l, place, copy));
+    }
+    *place = *copy;
+    return TDN_OK;
 }
 
 tdn_status tdn_place_of(tdn_lowering *l, const tdn_value *v, tdn_place *place)
@@ -238,6 +307,10 @@ tdn_status tdn_place_result(tdn_lowering *l, const tdn_value *v, const int *orde
         size_t size = tdn_dtype_size(v->dtype, (size_t)tdn_view_count(&p->view));
         TDN_TRY(tdn_storage_add(l, TDN_BUFFER_OUTPUT, (uint32_t)l->io_index[v->id], size, v->name,
                                 &p->storage));
+    } else if (l->row_axis[v->id] >= 0 && !v->shape.bounded) {
+        int row_order[TDN_MAX_RANK];
+        order_with_last(v->shape.rank, l->row_axis[v->id], row_order);
+        TDN_TRY(new_pitched(l, v->dtype, v->shape.rank, v->shape.dims, row_order, WORD, p));
     } else {
         TDN_TRY(tdn_place_new(l, v->dtype, v->shape.rank, v->shape.dims,
                               v->shape.bounded ? NULL : order, p));

@@ -61,7 +61,7 @@ static tdn_status check_results(const tdn_node *node, tdn_error *error)
 
 static bool is_foldable(const tdn_node *node)
 {
-    if (node->op->random || node->op->unfolded)
+    if (node->op->random)
         return false;
     for (int i = 0; i < node->n_in; i++) {
         const tdn_value *v = node->in[i];
@@ -130,8 +130,25 @@ static bool make_operands(tdn_graph *g, const tdn_node *node, tdn_view *in, tdn_
     return true;
 }
 
+/* A transposed constant keeps its scales: along the axis that theirs has become. */
+static const tdn_quant *turned_quant(tdn_graph *g, const tdn_node *node)
+{
+    const tdn_quant *from = node->op->core == TDN_CORE_TRANSPOSE ? node->in[0]->quant : NULL;
+    int rank;
+    const int64_t *perm = tdn_attr_ints(&node->attrs, "perm", &rank);
+    tdn_quant *q = from && perm ? tdn_arena_alloc(g->arena, 1, sizeof *q) : NULL;
+    if (!q)
+        return NULL;
+    *q = *from;
+    for (int i = 0; i < rank && q->n > 1; i++)
+        if (perm[i] == from->axis)
+            q->axis = i;
+    return q;
+}
+
 static void become_constants(tdn_graph *g, tdn_node *node, const tdn_view *out)
 {
+    const tdn_quant *quant = turned_quant(g, node);
     for (int i = 0; i < node->n_out; i++) {
         tdn_value *v = node->out[i];
         if (!v)
@@ -140,6 +157,7 @@ static void become_constants(tdn_graph *g, tdn_node *node, const tdn_view *out)
         v->shape =
             tdn_shape_make(out[i].rank, out[i].dims); /* the true extents, no longer bounds */
         v->data = out[i].data;
+        v->quant = quant;
         node->out[i] = NULL;
         v->producer = NULL;
     }
@@ -195,7 +213,7 @@ static void drop_if_dead(tdn_graph *g, tdn_node *node)
     tdn_graph_remove(g, node);
 }
 
-static tdn_status fold(tdn_graph *g, tdn_node *node, tdn_error *error)
+tdn_status tdn_node_fold(tdn_graph *g, tdn_node *node, tdn_error *error)
 {
     const tdn_ref_def *ref = tdn_op_reference(node->op);
     if (!is_foldable(node) || (!ref && !node->op->decompose) || !take_budget(g, node))
@@ -217,7 +235,7 @@ tdn_status tdn_node_infer(tdn_graph *g, tdn_node *node, tdn_error *error)
     if (node->op->infer)
         TDN_TRY(node->op->infer(&io));
     TDN_TRY(check_results(node, error));
-    return fold(g, node, error);
+    return node->op->unfolded ? TDN_OK : tdn_node_fold(g, node, error);
 }
 
 tdn_status tdn_graph_infer(tdn_graph *g, tdn_error *error)

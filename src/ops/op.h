@@ -36,7 +36,10 @@ typedef enum tdn_core {
                            zeros; out (..., n). attr n_axes: how many are contracted */
     TDN_CORE_GRAPHCONV, /* x (n, c, time, from), w (m, kinds * c), adjacency (kinds, from, to), bias
                            (to, m), all but x constant; out (n, m, time, to) */
-    TDN_CORE_PAD        /* attrs pads (2 * rank, not negative), value (float); constant mode */
+    TDN_CORE_PAD,       /* attrs pads (2 * rank, not negative), value (float); constant mode */
+    TDN_CORE_INTEGER_CONV, /* x U8, w constant S8, [constant zero point of x]; attrs as of conv; the
+                              sums are S32 */
+    TDN_CORE_INTEGER_MATMUL /* the same of matrices: w (k, n) */
 } tdn_core;
 
 typedef struct tdn_infer {
@@ -84,6 +87,9 @@ tdn_status tdn_op_customs(const tdn_op_def **rows, const tdn_operator *operators
 const tdn_op_def *tdn_op_row(int i);
 const tdn_ref_def *tdn_op_reference(const tdn_op_def *op);
 int64_t tdn_node_flops(const tdn_node *node);
+/* Evaluates a node whose inputs are constants, even where its row says unfolded: its outputs become
+ * constants and the node goes, within the budget of folding; else it stays. */
+tdn_status tdn_node_fold(tdn_graph *g, tdn_node *node, tdn_error *error);
 /* A row's flops where elements are moved and nothing is computed: 0. */
 int64_t tdn_flops_none(const tdn_node *node);
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Quantised operators: shape rules. All run by their references. Element types are integers of 4, 8
- * and 16 bits; floats of 8 bits and fewer have no dtype here and are refused where the model is
- * read.
+ * Quantised operators: shape rules. What they become is quant_rewrite.h's; what that leaves runs by
+ * their references. Element types are integers of 4, 8 and 16 bits; floats of 8 bits and fewer have
+ * no dtype here and are refused where the model is read.
  */
 #include "ops/dtype.h"
 #include "ops/emit.h"
+#include "ops/quant_rewrite.h"
 #include "ref/window.h"
 
 static const tdn_dtype eight_bits[] = {TDN_S8, TDN_U8, TDN_DTYPE_NONE};
@@ -224,15 +225,14 @@ static int64_t qlinear_conv_flops(const tdn_node *node)
 
 /* ---- The rows -------------------------------------------------------------------------------- */
 
-#define ROW(name_, since_, min_in_, max_in_, infer_, flops_)                                       \
-    {                                                                                              \
-        .name = name_, .domain = "", .since = since_, .n_in_min = min_in_, .n_in_max = max_in_,    \
-        .n_out_min = 1, .n_out_max = 1, .infer = infer_, .flops = flops_                           \
-    }
+#define ROW(name_, since_, min_in_, max_in_, stem_)                                                \
+    .name = name_, .domain = "", .since = since_, .n_in_min = min_in_, .n_in_max = max_in_,        \
+    .n_out_min = 1, .n_out_max = 1, .infer = stem_##_infer, .decompose = tdn_##stem_##_decompose
 
 const tdn_op_def tdn_ops_quant[] = {
-    ROW("QuantizeLinear", 10, 2, 3, quantize_infer, NULL),
-    ROW("DequantizeLinear", 10, 2, 3, dequantize_infer, NULL),
+    {ROW("QuantizeLinear", 10, 2, 3, quantize)},
+    /* its rewrite folds it, and keeps the scales of a constant */
+    {ROW("DequantizeLinear", 10, 2, 3, dequantize), .unfolded = true},
     {.name = "DynamicQuantizeLinear",
      .domain = "",
      .since = 11,
@@ -240,10 +240,33 @@ const tdn_op_def tdn_ops_quant[] = {
      .n_in_max = 1,
      .n_out_min = 3,
      .n_out_max = 3,
-     .infer = dynamic_quantize_infer},
-    ROW("MatMulInteger", 10, 2, 4, matmul_integer_infer, product_flops),
-    ROW("QLinearMatMul", 10, 8, 8, qlinear_matmul_infer, product_flops),
-    ROW("ConvInteger", 10, 2, 4, conv_integer_infer, conv_integer_flops),
-    ROW("QLinearConv", 10, 8, 9, qlinear_conv_infer, qlinear_conv_flops),
+     .infer = dynamic_quantize_infer,
+     .decompose = tdn_dynamic_quantize_decompose},
+    {ROW("MatMulInteger", 10, 2, 4, matmul_integer), .flops = product_flops},
+    {ROW("QLinearMatMul", 10, 8, 8, qlinear_matmul), .flops = product_flops},
+    {ROW("ConvInteger", 10, 2, 4, conv_integer), .flops = conv_integer_flops},
+    {ROW("QLinearConv", 10, 8, 9, qlinear_conv), .flops = qlinear_conv_flops},
+    {.name = "IntegerConv",
+     .domain = "tendon",
+     .since = 1,
+     .n_in_min = 2,
+     .n_in_max = 3,
+     .n_out_min = 1,
+     .n_out_max = 1,
+     .infer = conv_integer_infer,
+     .core = TDN_CORE_INTEGER_CONV,
+     .reference = "ConvInteger",
+     .flops = conv_integer_flops},
+    {.name = "IntegerMatMul",
+     .domain = "tendon",
+     .since = 1,
+     .n_in_min = 2,
+     .n_in_max = 3,
+     .n_out_min = 1,
+     .n_out_max = 1,
+     .infer = matmul_integer_infer,
+     .core = TDN_CORE_INTEGER_MATMUL,
+     .reference = "MatMulInteger",
+     .flops = product_flops},
     {.name = NULL},
 };

@@ -5,16 +5,22 @@
 #include "base/status.h"
 #include "passes/passes.h"
 
+static bool of_integers(const tdn_node *n)
+{
+    return n->op->core == TDN_CORE_INTEGER_CONV || n->op->core == TDN_CORE_INTEGER_MATMUL;
+}
+
 bool tdn_core_takes_epilogue(const tdn_node *n)
 {
     return n->op->core == TDN_CORE_CONV || n->op->core == TDN_CORE_MATMUL ||
-           n->op->core == TDN_CORE_MIX || n->op->core == TDN_CORE_GRAPHCONV;
+           n->op->core == TDN_CORE_MIX || n->op->core == TDN_CORE_GRAPHCONV || of_integers(n);
 }
 
 static bool takes_epilogue(const tdn_node *n)
 {
-    return tdn_core_takes_epilogue(n) && !n->expr && n->n_out == 1 && n->out[0]->dtype == TDN_F32 &&
-           n->out[0]->output < 0 && n->out[0]->n_uses == 1 && !n->out[0]->shape.bounded;
+    return tdn_core_takes_epilogue(n) && !n->expr && n->n_out == 1 &&
+           n->out[0]->dtype == (of_integers(n) ? TDN_S32 : TDN_F32) && n->out[0]->output < 0 &&
+           n->out[0]->n_uses == 1 && !n->out[0]->shape.bounded;
 }
 
 static tdn_node *reader(const tdn_node *n)
@@ -26,12 +32,19 @@ static tdn_node *reader(const tdn_node *n)
     return NULL;
 }
 
+/* Of an operand of its epilogue, or of the result. */
+static bool takes_dtype(const tdn_node *n, tdn_dtype dtype)
+{
+    return dtype == TDN_F32 || (dtype == TDN_U8 && of_integers(n));
+}
+
 static bool fits(const tdn_node *n, const tdn_node *map)
 {
-    if (!map || map->op->core != TDN_CORE_MAP || map->n_out != 1 || map->out[0]->dtype != TDN_F32)
+    if (!map || map->op->core != TDN_CORE_MAP || map->n_out != 1 ||
+        !takes_dtype(n, map->out[0]->dtype))
         return false;
     for (int i = 0; i < map->n_in; i++)
-        if (map->in[i]->dtype != TDN_F32)
+        if (map->in[i] != n->out[0] && !takes_dtype(n, map->in[i]->dtype))
             return false;
     return tdn_shape_equal(&map->out[0]->shape, &n->out[0]->shape);
 }

@@ -37,7 +37,10 @@ static bool can_join(const fuser *f, const tdn_node *p, const tdn_node *c)
     for (int i = 0; i < p->n_out; i++) {
         if (f->first_use[p->out[i]->id] < c->mark)
             return false;
-        n_kept += p->out[i]->output >= 0 || p->out[i]->n_uses > reads(c, p->out[i]);
+        const bool is_kept = p->out[i]->output >= 0 || p->out[i]->n_uses > reads(c, p->out[i]);
+        if (is_kept && p->out[i]->dtype == TDN_U8)
+            return false; /* alone, its map can be a product's epilogue, and bytes are read fast */
+        n_kept += is_kept;
     }
     return n_kept + c->n_out <= TDN_EXPR_MAX_OUT;
 }

@@ -24,8 +24,10 @@ const tdn_pass tdn_passes[] = {
     {"narrow-conv", tdn_pass_narrow_conv, false},       /* a slice of a convolution's result */
     {"space-to-depth", tdn_pass_space_to_depth, false}, /* stride two over few channels */
     {"bias", tdn_pass_bias, false}, /* a convolution's bias becomes a map, like everybody's */
-    {"merge-equal", tdn_pass_merge_equal, false}, /* their constants */
-    {"batch-equal", tdn_pass_batch_equal, true},  /* copies of a layer: one on all their inputs */
+    {"merge-equal", tdn_pass_merge_equal, false},           /* their constants */
+    {"integer-products", tdn_pass_integer_products, false}, /* of dequantised operands */
+    {"drop-dead", tdn_pass_drop_dead, false},
+    {"batch-equal", tdn_pass_batch_equal, true}, /* copies of a layer: one on all their inputs */
     {"sparse-product", tdn_pass_sparse_product, false}, /* a matrix of mostly zeros */
     {"drop-dead", tdn_pass_drop_dead, false},
     {"graph-conv", tdn_pass_graph_conv, false}, /* and the convolution before it */

@@ -25,7 +25,7 @@ static bool is_taken(const tdn_node *n, halved *h)
     int count;
     if (n->op->core != TDN_CORE_CONV || n->expr || n->out[0]->shape.rank != 4 ||
         n->in[1]->kind != TDN_VALUE_CONST || n->in[1]->dtype != TDN_F32 ||
-        n->in[0]->shape.bounded || !tdn_attr_ints_are(&n->attrs, "strides", 2) ||
+        n->in[0]->shape.bounded || n->in[1]->quant || !tdn_attr_ints_are(&n->attrs, "strides", 2) ||
         !tdn_attr_ints_are(&n->attrs, "dilations", 1))
         return false;
     const tdn_shape *x = &n->in[0]->shape, *w = &n->in[1]->shape, *y = &n->out[0]->shape;
