@@ -19,14 +19,14 @@ MAY_INCLUDE = {
     "ops": {"graph", "ref", "base", "tendon.h"},
     "onnx": {"ops", "graph", "base", "tendon.h"},
     "passes": {"ops", "graph", "base", "tendon.h"},
-    "quant": {"ops", "graph", "base", "tendon.h", "build.h"},
+    "quant": {"ops", "graph", "base", "tendon.h", "build.h", "calibrate.h"},
     "lower": {"ops", "graph", "backend", "plan", "base", "tendon.h"},
     "backend": {"base", "tendon.h"},
     "plan": {"base", "tendon.h"},
     "runtime": {"plan", "backend", "ref", "base", "tendon.h"},
     "build": {"onnx", "passes", "quant", "lower", "plan", "backend", "ops", "graph", "ref", "base", "tendon.h",
-              "build.h"},
-    "cli": {"base", "tendon.h", "build.h", "operator.h"},
+              "build.h", "calibrate.h"},
+    "cli": {"base", "tendon.h", "build.h", "calibrate.h", "operator.h"},
 }
 # Libraries beyond the C library: who may use them.
 OUTSIDE = {"jansson.h": {"cli"}, "zip.h": {"cli"}}

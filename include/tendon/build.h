@@ -23,6 +23,7 @@ extern "C" {
 #endif
 
 typedef struct tdn_model tdn_model;
+typedef struct tdn_calibration tdn_calibration; /* calibrate.h */
 
 typedef struct tdn_model_options {
     uint32_t struct_size;
@@ -147,6 +148,9 @@ typedef struct tdn_build_options {
     /* The cores to time kernels on, as a pool takes them. NULL and 0: the system places threads. */
     const int32_t *cores;
     int32_t n_cores;
+    /* Of this model, for TDN_PRECISION_INT8: the ranges by which values are kept in 8 bits
+     * (calibrate.h). NULL: none, which a model with scales of its own needs not. */
+    const tdn_calibration *calibration;
 } tdn_build_options;
 #define TDN_BUILD_OPTIONS_INIT                                                                     \
     {                                                                                              \
@@ -156,8 +160,9 @@ typedef struct tdn_build_options {
 /*
  * Compiles to memory: *plan is `*size` bytes, aligned to 64, that tdn_plan_free takes. The same
  * model, options and version give the same bytes at optimization level 0, and at others with a
- * timing cache that has all times asked for; times taken anew may lead to other kernels. Returns   TDN_OK; TDN_E_ARG; TDN_E_MODEL;
- * TDN_E_UNSUPPORTED with all unsupported nodes; TDN_E_SHAPE; TDN_E_NOMEM.
+ * timing cache that has all times asked for; times taken anew may lead to other kernels. Returns
+ * TDN_OK; TDN_E_ARG; TDN_E_MODEL; TDN_E_UNSUPPORTED with all unsupported nodes; TDN_E_SHAPE;
+ * TDN_E_NOMEM.
  */
 TDN_API tdn_status tdn_build(tdn_model *model, const tdn_build_options *options, void **plan,
                              size_t *size, tdn_error *error);
