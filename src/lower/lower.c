@@ -9,7 +9,7 @@
 
 #include "base/status.h"
 #include "lower/lowering.h"
-#include "ops/binary.h"
+#include "ops/signs.h"
 
 static bool is_state_input(const tdn_graph *g, const tdn_value *v)
 {

@@ -19,7 +19,7 @@
 #include <string.h>
 
 #include "base/status.h"
-#include "ops/binary.h"
+#include "ops/signs.h"
 #include "ops/emit.h"
 #include "passes/passes.h"
 

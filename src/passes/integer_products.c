@@ -10,48 +10,63 @@
 #include "ops/quant_rewrite.h"
 #include "passes/passes.h"
 
-typedef struct dequantized {
-    tdn_value *q;
-    float scale;
-    double zero;
-} dequantized;
-
 /* The next step of (q - zero) * scale; false where it is no such one. */
-static bool take(const tdn_expr *e, const tdn_instr *in, int q, dequantized *d)
+static bool take(const tdn_expr *e, const tdn_instr *in, int q, tdn_dequantized *d, double *zero)
 {
-    const bool first = in->a == q;
+    const bool first = in->a == q, scaled = d->scale != 1;
     const tdn_instr *other = &e->code[first ? in->b : in->a];
-    if ((!first && in->b != q) || other->op != TDN_X_CONST)
+    if (tdn_expr_ops[in->op].n_args != 2 || (!first && in->b != q) || other->op != TDN_X_CONST)
         return false;
-    const bool scaled = d->scale != 1;
     switch (in->op) {
-    case TDN_X_ADD: d->zero -= (double)other->imm; return !scaled;
-    case TDN_X_SUB: d->zero += (double)other->imm; return !scaled && first;
+    case TDN_X_ADD: *zero -= (double)other->imm; return !scaled;
+    case TDN_X_SUB: *zero += (double)other->imm; return !scaled && first;
     case TDN_X_MUL: d->scale *= other->imm; return !scaled;
     default: return false;
     }
 }
 
-static bool is_dequantized(const tdn_value *v, dequantized *d)
+static bool is_of_bytes(const tdn_node *n)
 {
-    const tdn_node *n = v->producer;
-    if (!n || n->op->core != TDN_CORE_MAP || n->n_in != 1 || n->n_out != 1 ||
-        (n->in[0]->dtype != TDN_U8 && n->in[0]->dtype != TDN_S8) ||
-        !tdn_shape_equal(&n->in[0]->shape, &v->shape))
-        return false;
-    *d = (dequantized){.q = n->in[0], .scale = 1};
+    return n && n->op->core == TDN_CORE_MAP && n->n_in == 1 && n->n_out == 1 &&
+           (n->in[0]->dtype == TDN_U8 || n->in[0]->dtype == TDN_S8) &&
+           tdn_shape_equal(&n->in[0]->shape, &n->out[0]->shape);
+}
+
+static bool follow(const tdn_node *n, tdn_dequantized *d)
+{
+    double zero = 0;
     int q = -1;
     for (int i = 0; i < n->expr->n_instr; i++) {
         const tdn_instr *in = &n->expr->code[i];
         if (in->op == TDN_X_CONST)
             continue;
-        if (in->op == TDN_X_STORE)
-            return in->a == q && d->zero == rint(d->zero) && fabs(d->zero) < 256;
-        if (in->op != TDN_X_INPUT && !take(n->expr, in, q, d))
+        if (in->op == TDN_X_STORE) {
+            d->zero += (int32_t)zero;
+            return in->a == q && zero == rint(zero) && fabs(zero) < 256;
+        }
+        if (in->op != TDN_X_INPUT && !take(n->expr, in, q, d, &zero))
             return false;
         q = i;
     }
     return false;
+}
+
+bool tdn_value_is_dequantized(const tdn_value *v, tdn_dequantized *d)
+{
+    const tdn_node *n = v->producer;
+    if (!is_of_bytes(n) || v->dtype != TDN_F32)
+        return false;
+    *d = (tdn_dequantized){.q = n->in[0], .scale = 1};
+    if (!follow(n, d))
+        return false;
+    const tdn_node *made = d->q->producer;
+    tdn_dequantized s = {.scale = 1};
+    if (d->q->dtype == TDN_S8 && is_of_bytes(made) && made->in[0]->dtype == TDN_U8 &&
+        follow(made, &s) && s.scale == 1 && s.zero == 128) {
+        d->q = made->in[0];
+        d->zero += 128;
+    }
+    return true;
 }
 
 static float scale_at(const tdn_quant *q, int64_t i) { return q->scale[q->n == 1 ? 0 : i]; }
@@ -94,7 +109,7 @@ static bool has_grid(const tdn_node *n, int axis)
            w->shape.rank >= 2 && (q->n == 1 || (q->axis == axis && q->n == w->shape.dims[axis]));
 }
 
-static tdn_status rewrite(tdn_graph *g, tdn_node *n, const dequantized *x, tdn_error *error)
+static tdn_status rewrite(tdn_graph *g, tdn_node *n, const tdn_dequantized *x, tdn_error *error)
 {
     const bool is_conv = n->op->core == TDN_CORE_CONV;
     const int axis = is_conv ? 0 : 1;
@@ -105,7 +120,7 @@ static tdn_status rewrite(tdn_graph *g, tdn_node *n, const dequantized *x, tdn_e
     int8_t *z = tdn_arena_alloc(g->arena, 1, 1);
     if (!w || !z)
         return tdn_fail_nomem(error, "weights");
-    *z = (int8_t)(int)x->zero;
+    *z = (int8_t)x->zero;
     const tdn_shape scalar = tdn_shape_make(0, NULL);
     if (x->zero != 0)
         zero = tdn_graph_const(g, NULL, x->q->dtype, &scalar, z);
@@ -119,10 +134,10 @@ tdn_status tdn_pass_integer_products(tdn_graph *g, tdn_error *error)
 {
     for (tdn_node *n = g->first, *next; n; n = next) {
         next = n->next;
-        dequantized x;
+        tdn_dequantized x;
         const bool is_conv = n->op->core == TDN_CORE_CONV;
         if ((is_conv || n->op->core == TDN_CORE_MATMUL) && has_grid(n, is_conv ? 0 : 1) &&
-            is_dequantized(n->in[0], &x))
+            tdn_value_is_dequantized(n->in[0], &x))
             TDN_TRY(rewrite(g, n, &x, error));
     }
     return TDN_OK;

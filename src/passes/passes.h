@@ -12,7 +12,8 @@
 typedef struct tdn_pass {
     const char *name;
     tdn_status (*run)(tdn_graph *g, tdn_error *error);
-    bool batches; /* it may put more along a sample's axes: batch axes are proven before it */
+    bool batches;   /* it may put more along a sample's axes: batch axes are proven before it */
+    bool quantizes; /* what is to be kept in 8 bits is marked before it */
 } tdn_pass;
 
 typedef struct tdn_pass_options {
@@ -22,6 +23,10 @@ typedef struct tdn_pass_options {
     /* Called once, before the first pass that batches; NULL: never. */
     tdn_status (*before_batching)(void *user, const tdn_graph *g, tdn_error *error);
     void *batching_user;
+    /* Called before the first pass that quantises; NULL: these passes are left out. It sets the
+     * quant of float values that products read, and gives products weights with one. */
+    tdn_status (*before_quantizing)(void *user, tdn_graph *g, tdn_error *error);
+    void *quantizing_user;
 } tdn_pass_options;
 
 /* The pipeline, in order; ended by a row without a name. */
@@ -52,6 +57,9 @@ tdn_status tdn_pass_fuse_maps(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_compare_early(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fuse_epilogues(tdn_graph *g, tdn_error *error);
 
+tdn_status tdn_pass_dequantize_late(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_quantize(tdn_graph *g, tdn_error *error);
+
 /* ---- Shared by passes ------------------------------------------------------------------------ */
 
 /* "a + b" where b is not in a yet; the text stays short. Returns a when out of memory. */
@@ -73,6 +81,15 @@ void tdn_graph_number(tdn_graph *g);
 /* A new value after v, to be given a producer that reads v: it takes v's readers, shape and name.
  * NULL: no memory. */
 tdn_value *tdn_value_follow(tdn_graph *g, tdn_value *v);
+
+/* A value that is (q - zero) * scale, by one scale and zero point. */
+typedef struct tdn_dequantized {
+    tdn_value *q; /* U8, or S8 */
+    float scale;
+    int32_t zero;
+} tdn_dequantized;
+/* Is v made by such a map? An S8 that is an U8 less 128 is taken as that U8. */
+bool tdn_value_is_dequantized(const tdn_value *v, tdn_dequantized *d);
 
 /* A value as a strided view of another's dense elements. */
 typedef struct tdn_traced {

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See annotate.h. Weights are symmetric, -127..127, one scale an output: of what that output's
+ * weights reach. Values are unsigned where they cannot be negative, else on the zero 128. */
+#include "quant/annotate.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/status.h"
+#include "ops/op.h"
+#include "ops/signs.h"
+
+typedef struct annotator {
+    tdn_graph *g;
+    const tdn_annotate_options *o;
+    const bool *binary, *not_negative; /* by value id */
+    int n_products, n_quantized;
+    char missing[256]; /* names of values without a range */
+} annotator;
+
+static bool is_product(const tdn_node *n)
+{
+    const tdn_value *w = n->n_in > 1 ? n->in[1] : NULL;
+    const bool conv = n->op->core == TDN_CORE_CONV;
+    return (conv || (n->op->core == TDN_CORE_MATMUL && w->shape.rank == 2)) && !n->expr &&
+           n->n_own_in == 2 && w->kind == TDN_VALUE_CONST && w->dtype == TDN_F32 &&
+           n->in[0]->dtype == TDN_F32 && n->in[0]->kind != TDN_VALUE_CONST &&
+           tdn_shape_count(&w->shape) > 0 && !n->out[0]->shape.bounded;
+}
+
+/* Kernels of integers read channels in fours, but of a depthwise convolution. */
+static bool has_kernel(const tdn_node *n)
+{
+    const int64_t group = tdn_attr_int(&n->attrs, "group", 1), c = n->in[1]->shape.dims[1];
+    return n->op->core != TDN_CORE_CONV || group == 1 || c == 1 || c % 4 == 0;
+}
+
+/* What v's elements were moved from. */
+static tdn_value *source_of(tdn_value *v)
+{
+    while (v->producer &&
+           (v->producer->op->core == TDN_CORE_TRANSPOSE ||
+            v->producer->op->core == TDN_CORE_RESHAPE || v->producer->op->core == TDN_CORE_SLICE))
+        v = v->producer->in[0];
+    return v;
+}
+
+static tdn_quant *new_quant(tdn_graph *g, int64_t n, int axis, float **scale, int32_t **zero)
+{
+    tdn_quant *q = tdn_arena_alloc(g->arena, 1, sizeof *q);
+    *scale = tdn_arena_alloc(g->arena, (size_t)n, sizeof **scale);
+    *zero = tdn_arena_alloc(g->arena, (size_t)n, sizeof **zero);
+    if (!q || !*scale || !*zero)
+        return NULL;
+    *q = (tdn_quant){(int32_t)n, axis, *scale, *zero};
+    return q;
+}
+
+static bool mark_value(annotator *a, tdn_value *v, float amax)
+{
+    float *scale;
+    int32_t *zero;
+    tdn_quant *q = new_quant(a->g, 1, 0, &scale, &zero);
+    if (!q)
+        return false;
+    const bool is_unsigned = a->not_negative[v->id];
+    *scale = amax / (is_unsigned ? 255 : 127);
+    *zero = is_unsigned ? 0 : 128;
+    v->quant = q;
+    return true;
+}
+
+static int64_t output_of(int64_t i, int64_t run, int64_t outputs) { return i / run % outputs; }
+
+/* The largest magnitude of each output's weights as scales; false where one is not finite. */
+static bool find_scales(const tdn_value *w, int64_t run, int64_t outputs, float *scale)
+{
+    const float *data = w->data;
+    const int64_t n = tdn_shape_count(&w->shape);
+    for (int64_t i = 0; i < n; i++) {
+        float *s = &scale[output_of(i, run, outputs)];
+        if (!isfinite(data[i]))
+            return false;
+        *s = fmaxf(*s, fabsf(data[i]));
+    }
+    for (int64_t i = 0; i < outputs; i++)
+        scale[i] = scale[i] >= 127 * 1e-30f ? scale[i] / 127 : 1;
+    return true;
+}
+
+/* The node's weights on a grid of their own; *done is false where they are not finite. */
+static tdn_status mark_weights(annotator *a, tdn_node *n, bool *done, tdn_error *error)
+{
+    const tdn_value *w = n->in[1];
+    const bool conv = n->op->core == TDN_CORE_CONV;
+    const int axis = conv ? 0 : 1;
+    const int64_t count = tdn_shape_count(&w->shape), outputs = w->shape.dims[axis],
+                  run = conv ? count / outputs : 1;
+    float *scale, *data = tdn_arena_alloc_data(a->g->arena, (size_t)count * sizeof *data);
+    int32_t *zero;
+    tdn_quant *q = new_quant(a->g, outputs, axis, &scale, &zero);
+    if (!q || !data)
+        return tdn_fail_nomem(error, "weights");
+    *done = find_scales(w, run, outputs, scale);
+    if (!*done)
+        return TDN_OK;
+    for (int64_t i = 0; i < count; i++) {
+        const float s = scale[output_of(i, run, outputs)];
+        data[i] = rintf(((const float *)w->data)[i] / s) * s;
+    }
+    tdn_value *v = tdn_graph_const(a->g, w->name, TDN_F32, &w->shape, data);
+    if (!v)
+        return tdn_fail_nomem(error, "weights");
+    v->quant = q;
+    tdn_node_set_input(n, 1, v);
+    return TDN_OK;
+}
+
+static void note_missing(annotator *a, const char *name)
+{
+    const size_t used = strlen(a->missing);
+    if (!strstr(a->missing, name))
+        snprintf(a->missing + used, sizeof a->missing - used, "%s'%s'", used ? ", " : "", name);
+}
+
+static tdn_status annotate_product(annotator *a, tdn_node *n, tdn_error *error)
+{
+    tdn_value *x = n->in[0], *v = source_of(x);
+    float amax = 0;
+    bool done;
+    if (a->binary[x->id] || !has_kernel(n) || v->kind == TDN_VALUE_CONST)
+        return TDN_OK; /* spikes are added up, not multiplied */
+    if (!v->quant && !a->o->range(a->o->range_user, v->name, &amax) &&
+        !a->o->range(a->o->range_user, x->name, &amax)) {
+        note_missing(a, v->name);
+        return TDN_OK;
+    }
+    TDN_TRY(mark_weights(a, n, &done, error));
+    if (!done)
+        return TDN_OK;
+    a->n_quantized++;
+    return v->quant || mark_value(a, v, amax) ? TDN_OK : tdn_fail_nomem(error, "a scale");
+}
+
+static void report(const annotator *a)
+{
+    char line[512];
+    if (!a->o->log)
+        return;
+    snprintf(line, sizeof line, "int8: %d of %d convolutions and products by constants",
+             a->n_quantized, a->n_products);
+    a->o->log(a->o->log_user, TDN_LOG_INFO, line);
+    if (!a->missing[0])
+        return;
+    snprintf(line, sizeof line,
+             "no range is known of %s: what reads it stays float32; calibrate this model anew",
+             a->missing);
+    a->o->log(a->o->log_user, TDN_LOG_WARNING, line);
+}
+
+tdn_status tdn_quant_annotate(tdn_graph *g, const tdn_annotate_options *options, tdn_error *error)
+{
+    annotator a = {.g = g, .o = options};
+    a.binary = tdn_binary_values(g, g->arena);
+    a.not_negative = tdn_not_negative_values(g, g->arena);
+    if (!a.binary || !a.not_negative)
+        return tdn_fail_nomem(error, "the choice of what is quantised");
+    for (tdn_node *n = g->first; n; n = n->next)
+        if (is_product(n)) {
+            a.n_products++;
+            TDN_TRY(annotate_product(&a, n, error));
+        }
+    report(&a);
+    return TDN_OK;
+}

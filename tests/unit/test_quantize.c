@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Quantisation of a graph: what is marked, what passes make of it, and what of models that carry
+ * their own scales. Graphs are built by hand from core operators. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "ops/emit.h"
+#include "passes/passes.h"
+#include "quant/annotate.h"
+
+typedef struct fixture {
+    tdn_arena *arena;
+    tdn_graph *g;
+    tdn_error error;
+    char text[8192];
+} fixture;
+
+static int setup(void **state)
+{
+    fixture *f = calloc(1, sizeof *f);
+    f->arena = tdn_arena_create(NULL);
+    f->g = tdn_graph_create(f->arena, "test");
+    f->g->opset = 17;
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture *f = *state;
+    tdn_arena_free(f->arena);
+    free(f);
+    return 0;
+}
+
+static tdn_value *constant(fixture *f, const char *name, tdn_dtype dtype, int rank,
+                           const int64_t *dims, const void *data)
+{
+    tdn_shape s = tdn_shape_make(rank, dims);
+    return tdn_graph_const(f->g, name, dtype, &s, data);
+}
+
+static tdn_value *node(fixture *f, const char *domain, const char *op, const char *out,
+                       tdn_value *const *in, int n_in)
+{
+    tdn_value *v = tdn_graph_value(f->g, out);
+    tdn_node *n = tdn_graph_node(f->g, NULL, tdn_op_find(domain, op, 17), out, in, n_in, &v, 1);
+    assert_non_null(n);
+    if (tdn_node_infer(f->g, n, &f->error) != TDN_OK)
+        fail_msg("%s", f->error.text);
+    return v;
+}
+
+static tdn_value *relu(fixture *f, const char *out, tdn_value *x)
+{
+    tdn_value *v = tdn_graph_value(f->g, out);
+    tdn_node *n = tdn_graph_node(f->g, NULL, tdn_op_find("tendon", "Map", 1), out, &x, 1, &v, 1);
+    n->expr = tdn_arena_alloc(f->arena, 1, sizeof *n->expr);
+    const int zero = tdn_expr_const(n->expr, 0);
+    tdn_expr_store(n->expr, tdn_expr_add(n->expr, TDN_X_MAX, tdn_expr_input(n->expr, 0), zero, 0),
+                   0);
+    v->dtype = TDN_F32;
+    v->shape = x->shape;
+    return v;
+}
+
+static bool range_of(void *user, const char *name, float *amax)
+{
+    const char *unknown = user;
+    *amax = strcmp(name, "x") ? 2.55f : 1.27f;
+    return !unknown || strcmp(name, unknown) != 0;
+}
+
+static tdn_status annotate(void *user, tdn_graph *g, tdn_error *error)
+{
+    const tdn_annotate_options o = {.range = range_of, .range_user = user};
+    return tdn_quant_annotate(g, &o, error);
+}
+
+static void run_all(fixture *f, const char *unknown, bool quantizes)
+{
+    const tdn_pass_options o = {.before_quantizing = quantizes ? annotate : NULL,
+                                .quantizing_user = (void *)(uintptr_t)unknown};
+    if (tdn_passes_run(f->g, &o, &f->error) != TDN_OK)
+        fail_msg("%s", f->error.text);
+}
+
+static int count(const fixture *f, const char *op)
+{
+    int n = 0;
+    for (const tdn_node *p = f->g->first; p; p = p->next)
+        n += strcmp(p->op->name, op) == 0;
+    return n;
+}
+
+static const float weights[6] = {1, -2, 0.5f, 4, -0.25f, 8};
+
+/* x w1, rectified, w2: the layers between become bytes, rectified ones without a sign. */
+static void two_layers(fixture *f)
+{
+    const tdn_shape s = tdn_shape_make(2, (int64_t[]){4, 3});
+    tdn_value *x = tdn_graph_add_input(f->g, "x", TDN_F32, &s);
+    tdn_value *w1 = constant(f, "w1", TDN_F32, 2, (int64_t[]){3, 2}, weights);
+    tdn_value *w2 = constant(f, "w2", TDN_F32, 2, (int64_t[]){2, 3}, weights);
+    tdn_value *a = node(f, "", "MatMul", "a", (tdn_value *[]){x, w1}, 2);
+    tdn_value *b = relu(f, "b", a);
+    tdn_graph_set_output(f->g, node(f, "", "MatMul", "c", (tdn_value *[]){b, w2}, 2));
+    f->g->has_shapes = true;
+}
+
+static void test_two_layers_of_bytes(void **state)
+{
+    fixture *f = *state;
+    two_layers(f);
+    run_all(f, NULL, true);
+    assert_int_equal(count(f, "IntegerMatMul"), 2);
+    assert_int_equal(count(f, "MatMul"), 0);
+    assert_int_equal(count(f, "Map"), 1); /* the input's; the other is an epilogue */
+    const tdn_node *first = f->g->first->next, *second = first->next;
+    assert_int_equal(first->out[0]->dtype, TDN_U8);
+    assert_int_equal(first->n_own_in, 3); /* the input may be negative: a zero point */
+    assert_int_equal(*(const uint8_t *)first->in[2]->data, 128);
+    assert_int_equal(second->n_own_in, 2);
+    assert_int_equal(second->out[0]->dtype, TDN_F32);
+    const int8_t *w = first->in[1]->data; /* each output by its own scale */
+    const int8_t expected[6] = {127, -32, 64, 64, -32, 127};
+    assert_memory_equal(w, expected, sizeof expected);
+}
+
+static void test_what_has_no_range_stays(void **state)
+{
+    fixture *f = *state;
+    two_layers(f);
+    run_all(f, "b", true);
+    assert_int_equal(count(f, "IntegerMatMul"), 1);
+    assert_int_equal(count(f, "MatMul"), 1);
+}
+
+static void test_nothing_without_marks(void **state)
+{
+    fixture *f = *state;
+    two_layers(f);
+    run_all(f, NULL, false);
+    assert_int_equal(count(f, "IntegerMatMul"), 0);
+}
+
+/* QuantizeLinear, DequantizeLinear, a transpose between two pairs of one scale, a product: bytes
+ * all the way, and one map that quantises. */
+static void test_model_with_scales(void **state)
+{
+    static const float x_scale = 0.5f, w_scale[2] = {0.25f, 2};
+    static const int8_t x_zero = 3, q[6] = {1, -2, 3, -4, 127, -128}, w_zero[2] = {0, 0};
+    fixture *f = *state;
+    const tdn_shape s = tdn_shape_make(2, (int64_t[]){3, 4});
+    tdn_value *x = tdn_graph_add_input(f->g, "x", TDN_F32, &s);
+    tdn_value *xs = constant(f, "xs", TDN_F32, 0, NULL, &x_scale);
+    tdn_value *xz = constant(f, "xz", TDN_S8, 0, NULL, &x_zero);
+    tdn_value *w = constant(f, "w", TDN_S8, 2, (int64_t[]){3, 2}, q);
+    tdn_value *ws = constant(f, "ws", TDN_F32, 1, (int64_t[]){2}, w_scale);
+    tdn_value *wz = constant(f, "wz", TDN_S8, 1, (int64_t[]){2}, w_zero);
+    tdn_value *a = node(f, "", "QuantizeLinear", "a", (tdn_value *[]){x, xs, xz}, 3);
+    tdn_value *b = node(f, "", "DequantizeLinear", "b", (tdn_value *[]){a, xs, xz}, 3);
+    tdn_value *t = tdn_graph_value(f->g, "t");
+    tdn_node *turn =
+        tdn_graph_node(f->g, NULL, tdn_op_find("", "Transpose", 17), "t", &b, 1, &t, 1);
+    tdn_node_set_ints(f->g, turn, "perm", (int64_t[]){1, 0}, 2);
+    assert_int_equal(tdn_node_infer(f->g, turn, &f->error), TDN_OK);
+    tdn_value *c = node(f, "", "QuantizeLinear", "c", (tdn_value *[]){t, xs, xz}, 3);
+    tdn_value *d = node(f, "", "DequantizeLinear", "d", (tdn_value *[]){c, xs, xz}, 3);
+    tdn_value *e = node(f, "", "DequantizeLinear", "e", (tdn_value *[]){w, ws, wz}, 3);
+    tdn_graph_set_output(f->g, node(f, "", "MatMul", "y", (tdn_value *[]){d, e}, 2));
+    f->g->has_shapes = true;
+    run_all(f, NULL, false);
+    assert_int_equal(count(f, "Map"), 1);
+    assert_int_equal(count(f, "Transpose"), 1);
+    assert_int_equal(count(f, "IntegerMatMul"), 1);
+    const tdn_node *product = f->g->last;
+    assert_int_equal(product->in[0]->dtype, TDN_U8);
+    assert_int_equal(*(const uint8_t *)product->in[2]->data, 131);
+    assert_memory_equal(product->in[1]->data, q, sizeof q);
+    const float in[2] = {10, 0.125f};
+    float out;
+    tdn_expr_eval(product->expr, in, &out);
+    assert_true(out == 1.25f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_two_layers_of_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_has_no_range_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nothing_without_marks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_model_with_scales, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
