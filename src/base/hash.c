@@ -262,3 +262,11 @@ void tdn_sha256_end(tdn_sha256 *s, uint8_t digest[32])
     for (int i = 0; i < 32; i++)
         digest[i] = (uint8_t)(s->state[i / 4] >> (24 - 8 * (i % 4)));
 }
+
+void tdn_sha256_text(const uint8_t digest[32], char text[65])
+{
+    static const char digits[] = "0123456789abcdef";
+    for (int i = 0; i < 64; i++)
+        text[i] = digits[digest[i / 2] >> (i % 2 ? 0 : 4) & 15];
+    text[64] = 0;
+}

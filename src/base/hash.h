@@ -13,4 +13,5 @@ typedef struct tdn_sha256 {
 void tdn_sha256_begin(tdn_sha256 *s);
 void tdn_sha256_add(tdn_sha256 *s, const void *data, size_t size);
 void tdn_sha256_end(tdn_sha256 *s, uint8_t digest[32]);
+void tdn_sha256_text(const uint8_t digest[32], char text[65]); /* in hex */
 #endif

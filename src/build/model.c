@@ -144,8 +144,7 @@ const char *tdn_model_digest(tdn_model *model)
     for (int i = 0; (file = tdn_onnx_file(model->onnx, i, NULL)) != NULL; i++)
         tdn_sha256_add(&hash, file->data, file->size);
     tdn_sha256_end(&hash, digest);
-    for (int i = 0; i < 32; i++)
-        snprintf(model->digest + 2 * i, 3, "%02x", digest[i]);
+    tdn_sha256_text(digest, model->digest);
     return model->digest;
 }
 

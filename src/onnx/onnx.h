@@ -79,6 +79,15 @@ const tdn_map *tdn_onnx_file(const tdn_onnx *model, int i, const char **path);
 tdn_status tdn_onnx_fix_input(tdn_onnx *model, const char *input, const tdn_view *value,
                               tdn_error *error);
 
+/* Hashes (SHA-256) of the model as it was parsed: of its nodes with the types and dims of weights,
+ * and of the weights' elements. Equal where nothing but documentation, names of nodes and the way
+ * weights are stored differ. TDN_E_MODEL for weights that cannot be read; TDN_E_NOMEM. */
+tdn_status tdn_onnx_digest(tdn_onnx *model, uint8_t nodes[32], uint8_t weights[32],
+                           tdn_error *error);
+/* Is there a node, in any graph or function, of which this is true? */
+typedef bool tdn_onnx_is_fn(const char *domain, const char *op);
+bool tdn_onnx_any_node(const tdn_onnx *model, tdn_onnx_is_fn *is);
+
 /* ---- Tensors alone --------------------------------------------------------------------------- */
 
 /*
