@@ -19,6 +19,8 @@
 #include "lower/tune.h"
 #include "passes/passes.h"
 #include "plan/plan.h"
+#include "quant/annotate.h"
+#include "tendon/calibrate.h"
 
 #define MAX_WEIGHTS 2.0 /* times the weights with each step made the plain way */
 
@@ -64,9 +66,14 @@ static tdn_status check_options(builder *b)
     if (o->struct_size < sizeof *o)
         return tdn_fail(b->error, TDN_E_ARG, "options of size %u: use TDN_BUILD_OPTIONS_INIT",
                         o->struct_size);
-    if (o->precision != TDN_PRECISION_FP32)
+    if (o->precision == TDN_PRECISION_FP16)
         return tdn_fail(b->error, TDN_E_UNSUPPORTED,
-                        "this version builds float32 engines only: use --precision fp32");
+                        "this version builds float32 and int8 engines only: use --precision fp32");
+    if (o->precision == TDN_PRECISION_INT8 && !o->calibration && !tdn_model_has_scales(b->model))
+        return tdn_fail(
+            b->error, TDN_E_ARG,
+            "int8 needs sample data (--calib-data), a calibration cache (--calib), or a "
+            "model that carries its own scales");
     if (o->optimization_level < 0 || o->optimization_level > 5)
         return tdn_fail(b->error, TDN_E_ARG, "optimization level %d is not in 0..5",
                         o->optimization_level);
@@ -327,6 +334,26 @@ static tdn_status set_batch(const proof *p, const tdn_graph *g, tdn_lower_option
     return TDN_OK;
 }
 
+static bool calibrated_range(void *user, const char *name, float *amax)
+{
+    tdn_calibration_range found = {.struct_size = sizeof found};
+    if (tdn_calibration_find(user, name, &found) != TDN_OK)
+        return false;
+    *amax = (float)found.amax;
+    return true;
+}
+
+/* Between the passes: what the calibration knows of becomes int8. */
+static tdn_status annotate(void *user, tdn_graph *g, tdn_error *error)
+{
+    const builder *b = user;
+    const tdn_annotate_options options = {.range = calibrated_range,
+                                          .range_user = (void *)(uintptr_t)b->o->calibration,
+                                          .log = b->o->log,
+                                          .log_user = b->o->log_user};
+    return tdn_quant_annotate(g, &options, error);
+}
+
 /* The graph of a set of shapes, with the passes run. */
 static tdn_status optimize_set(builder *b, int set)
 {
@@ -340,7 +367,14 @@ static tdn_status optimize_set(builder *b, int set)
     if (set == 0)
         TDN_TRY(name_io(b, g));
     proof p = {b, NULL};
-    tdn_pass_options po = {b->o->dump, dump_line, (void *)b->o, prove_batch, &p};
+    const bool quantizes = b->o->precision == TDN_PRECISION_INT8 && b->o->calibration;
+    const tdn_pass_options po = {.dump = b->o->dump,
+                                 .line = dump_line,
+                                 .user = (void *)b->o,
+                                 .before_batching = prove_batch,
+                                 .batching_user = &p,
+                                 .before_quantizing = quantizes ? annotate : NULL,
+                                 .quantizing_user = b};
     TDN_TRY(tdn_passes_run(g, &po, b->error));
     u->graph = g;
     u->lower = (tdn_lower_options){.log = b->o->log, .log_user = b->o->log_user};
@@ -525,7 +559,7 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
         {"model", tdn_model_name(b->model)},
         {"model_sha256", tdn_model_digest(b->model)},
         {"version", tdn_version()},
-        {"precision", "fp32"},
+        {"precision", b->o->precision == TDN_PRECISION_INT8 ? "int8" : "fp32"},
         {"kernels", b->tuning},
         {"flags", b->o->flags ? b->o->flags : ""},
     };
