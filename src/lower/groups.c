@@ -231,7 +231,8 @@ static tdn_status lower_pool(tdn_lowering *l, const tdn_node *n)
 {
     int n_spatial = n->out[0]->shape.rank - 2;
     const char *kind = tdn_attr_string(&n->attrs, "kind", "");
-    if (!tdn_lower_is_f32(n) || n_spatial < 1 || n_spatial > 3)
+    const bool bytes = n->in[0]->dtype == TDN_U8 && n->out[0]->dtype == TDN_U8;
+    if ((!bytes && !tdn_lower_is_f32(n)) || n_spatial < 1 || n_spatial > 3)
         return tdn_lower_reference(l, n, "pooling needs float32 and one to three spatial axes");
     tdn_place in, out, result, canonical;
     TDN_TRY(tdn_place_unit(l, n->in[0], 1, &in));

@@ -26,6 +26,17 @@ int64_t tdn_flops_none(const tdn_node *node)
     return 0;
 }
 
+bool tdn_node_moves_elements(const tdn_node *node)
+{
+    switch (node->op->core) {
+    case TDN_CORE_TRANSPOSE:
+    case TDN_CORE_RESHAPE:
+    case TDN_CORE_SLICE: return true;
+    case TDN_CORE_POOL: return !strcmp(tdn_attr_string(&node->attrs, "kind", ""), "max");
+    default: return false;
+    }
+}
+
 int64_t tdn_node_flops(const tdn_node *node)
 {
     if (node->op->flops)

@@ -78,6 +78,8 @@ static inline tdn_infer tdn_infer_at(tdn_graph *g, tdn_node *node, tdn_error *er
     return (tdn_infer){g, node, g->opset > node->op->since ? g->opset : node->op->since, error};
 }
 
+/* Is every element of the result one of input 0's: moved, or the largest of some? */
+bool tdn_node_moves_elements(const tdn_node *node);
 /* The row for a name, or NULL; domain "ai.onnx" is "". table.c lists the families' arrays. */
 const tdn_op_def *tdn_op_find(const char *domain, const char *name, int opset);
 /* Rows for operators of the caller's own, n of them, in the arena. TDN_E_ARG, TDN_E_NOMEM. */

@@ -10,16 +10,6 @@
 #include "ops/emit.h"
 #include "passes/passes.h"
 
-static bool moves_elements(const tdn_node *n)
-{
-    switch (n->op->core) {
-    case TDN_CORE_TRANSPOSE:
-    case TDN_CORE_RESHAPE:
-    case TDN_CORE_SLICE: return true;
-    default: return false;
-    }
-}
-
 static tdn_status move_behind(tdn_graph *g, tdn_node *n, const tdn_dequantized *d, tdn_error *error)
 {
     tdn_infer io = tdn_infer_at(g, n, error);
@@ -76,7 +66,7 @@ tdn_status tdn_pass_dequantize_late(tdn_graph *g, tdn_error *error)
         float scale, zero;
         if (n->n_in == 0 || !n->in[0] || !n->out[0] || !tdn_value_is_dequantized(n->in[0], &d))
             continue;
-        if (moves_elements(n) && n->out[0]->output < 0)
+        if (tdn_node_moves_elements(n) && n->out[0]->output < 0)
             TDN_TRY(move_behind(g, n, &d, error));
         else if (d.q->dtype == TDN_U8 && is_quantizing(n, &scale, &zero) && scale == d.scale &&
                  zero == (float)d.zero && tdn_shape_equal(&d.q->shape, &n->out[0]->shape))

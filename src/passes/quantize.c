@@ -12,11 +12,8 @@ static bool reads_bytes(const tdn_node *n)
     switch (n->op->core) {
     case TDN_CORE_CONV:
     case TDN_CORE_MATMUL: return n->in[1]->quant != NULL;
-    case TDN_CORE_MAP:
-    case TDN_CORE_TRANSPOSE:
-    case TDN_CORE_RESHAPE:
-    case TDN_CORE_SLICE: return true;
-    default: return false;
+    case TDN_CORE_MAP: return true;
+    default: return tdn_node_moves_elements(n);
     }
 }
 

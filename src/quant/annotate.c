@@ -38,9 +38,7 @@ static bool has_kernel(const tdn_node *n)
 /* What v's elements were moved from. */
 static tdn_value *source_of(tdn_value *v)
 {
-    while (v->producer &&
-           (v->producer->op->core == TDN_CORE_TRANSPOSE ||
-            v->producer->op->core == TDN_CORE_RESHAPE || v->producer->op->core == TDN_CORE_SLICE))
+    while (v->producer && tdn_node_moves_elements(v->producer))
         v = v->producer->in[0];
     return v;
 }

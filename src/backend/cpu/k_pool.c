@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Pooling, channels last: vectors over channels, four at a time so that their chains of maxima or
- * sums overlap. */
+ * sums overlap. The largest of bytes needs no such care: a vector of them is four times as many. */
 #include <math.h>
 
 #include "backend/cpu/along.h"
@@ -11,8 +11,9 @@ enum { VECTORS = 4 };
 
 /* The taps of one output pixel that lie inside, and the divisor of an average. */
 typedef struct window {
-    const float *from; /* of the first tap inside */
-    int64_t n[3], step[3];
+    const char *from;      /* of the first tap inside */
+    int64_t size;          /* of an element */
+    int64_t n[3], step[3]; /* in bytes */
     float scale;
 } window;
 
@@ -23,9 +24,9 @@ static int64_t set_axis(window *w, const tdn_pool_desc *d, const tdn_view *x, in
     int64_t begin, end, padded_begin, padded_end;
     tdn_taps_inside(first, d->kernel[i], d->dilation[i], extent, &begin, &end);
     w->n[i] = end - begin;
-    w->step[i] = d->dilation[i] * x->strides[i + 1];
+    w->step[i] = d->dilation[i] * x->strides[i + 1] * w->size;
     if (end > begin)
-        w->from += (first + begin * d->dilation[i]) * x->strides[i + 1];
+        w->from += (first + begin * d->dilation[i]) * x->strides[i + 1] * w->size;
     tdn_taps_inside(first + d->pad[i], d->kernel[i], d->dilation[i],
                     extent + d->pad[i] + d->pad_end[i], &padded_begin, &padded_end);
     return d->count_include_pad ? padded_end - padded_begin : end - begin;
@@ -39,9 +40,10 @@ TDN_INLINE void pool_channels(const window *w, float *to, int64_t c, int n, cons
         acc[v] = vf_set(is_max ? -INFINITY : 0);
     for (int64_t i = 0; i < w->n[0]; i++)
         for (int64_t j = 0; j < w->n[1]; j++) {
-            const float *p = w->from + i * w->step[0] + j * w->step[1] + c;
-            for (int64_t k = 0; k < w->n[2]; k++, p += w->step[2])
+            const char *tap = w->from + i * w->step[0] + j * w->step[1];
+            for (int64_t k = 0; k < w->n[2]; k++, tap += w->step[2])
                 TDN_UNROLLED (int v = 0; v < vectors; v++) {
+                    const float *p = (const float *)(const void *)tap + c;
                     const vf x = vectors == 1 ? vf_load_n(p, n) : vf_load(p + v * TDN_LANES);
                     acc[v] = is_max ? vf_max(acc[v], x) : acc[v] + x;
                 }
@@ -64,26 +66,41 @@ TDN_INLINE void pool_pixel(const window *w, float *to, int64_t channels, const b
         pool_channels(w, to, c, (int)tdn_cpu_min(TDN_LANES, channels - c), 1, is_max);
 }
 
-static void pool_line(const tdn_call *call, const int64_t at[3])
+static void largest_bytes(const window *w, uint8_t *restrict to, int64_t channels)
+{
+    memset(to, 0, (size_t)channels);
+    for (int64_t i = 0; i < w->n[0]; i++)
+        for (int64_t j = 0; j < w->n[1]; j++)
+            for (int64_t k = 0; k < w->n[2]; k++) {
+                const uint8_t *p =
+                    (const uint8_t *)w->from + i * w->step[0] + j * w->step[1] + k * w->step[2];
+                for (int64_t c = 0; c < channels; c++)
+                    to[c] = to[c] > p[c] ? to[c] : p[c];
+            }
+}
+
+TDN_INLINE void pool_line(const tdn_call *call, const int64_t at[3], const int64_t size)
 {
     const tdn_pool_args *a = call->args;
     const tdn_view *x = &call->in[0], *out = &call->out[0];
-    window line = {.from = (const float *)x->data + at[0] * x->strides[0]};
+    window line = {.from = (const char *)x->data + at[0] * x->strides[0] * size, .size = size};
     int64_t count = set_axis(&line, &a->desc, x, 0, at[1]);
     count *= set_axis(&line, &a->desc, x, 1, at[2]);
-    float *to = (float *)out->data + at[0] * out->strides[0] + at[1] * out->strides[1] +
-                at[2] * out->strides[2];
-    for (int64_t i = 0; i < out->dims[3]; i++, to += out->strides[3]) {
+    char *to = (char *)out->data +
+               (at[0] * out->strides[0] + at[1] * out->strides[1] + at[2] * out->strides[2]) * size;
+    for (int64_t i = 0; i < out->dims[3]; i++, to += out->strides[3] * size) {
         window w = line;
         w.scale = 1.0f / (float)(count * set_axis(&w, &a->desc, x, 2, i));
-        if (a->desc.kind == TDN_POOL_MAX)
-            pool_pixel(&w, to, out->dims[4], true);
+        if (size == 1)
+            largest_bytes(&w, (uint8_t *)to, out->dims[4]);
+        else if (a->desc.kind == TDN_POOL_MAX)
+            pool_pixel(&w, (float *)(void *)to, out->dims[4], true);
         else
-            pool_pixel(&w, to, out->dims[4], false);
+            pool_pixel(&w, (float *)(void *)to, out->dims[4], false);
     }
 }
 
-void TDN_KERNEL(tdn_pool_f32)(const tdn_call *call, size_t tile)
+TDN_INLINE void pool_tile(const tdn_call *call, size_t tile, const int64_t size)
 {
     const tdn_pool_args *a = call->args;
     const tdn_view *out = &call->out[0];
@@ -92,5 +109,13 @@ void TDN_KERNEL(tdn_pool_f32)(const tdn_call *call, size_t tile)
     for (; line < end; line++)
         pool_line(call,
                   (const int64_t[3]){line / out->dims[2] / out->dims[1],
-                                     line / out->dims[2] % out->dims[1], line % out->dims[2]});
+                                     line / out->dims[2] % out->dims[1], line % out->dims[2]},
+                  size);
 }
+
+void TDN_KERNEL(tdn_pool_f32)(const tdn_call *call, size_t tile)
+{
+    pool_tile(call, tile, sizeof(float));
+}
+
+void TDN_KERNEL(tdn_pool_u8)(const tdn_call *call, size_t tile) { pool_tile(call, tile, 1); }

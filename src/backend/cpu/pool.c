@@ -22,13 +22,16 @@ static tdn_status check_desc(const tdn_pool_desc *d, tdn_error *error)
     return TDN_OK;
 }
 
-static tdn_status plan(tdn_pool_args *a, const tdn_pool_desc *desc, const tdn_view *x, int n_in,
-                       const tdn_view *out, int n_out, tdn_error *error)
+static tdn_status plan(tdn_pool_args *a, const tdn_pool_desc *desc, tdn_dtype dtype,
+                       const tdn_view *x, int n_in, const tdn_view *out, int n_out,
+                       tdn_error *error)
 {
     TDN_TRY(tdn_cpu_check_counts(n_in, 1, n_out, 1, error));
     TDN_TRY(check_desc(desc, error));
-    TDN_TRY(tdn_cpu_check_view(x, 5, TDN_F32, "the input of pooling", error));
-    TDN_TRY(tdn_cpu_check_view(out, 5, TDN_F32, "the output of pooling", error));
+    TDN_TRY(tdn_cpu_check_view(x, 5, dtype, "the input of pooling", error));
+    TDN_TRY(tdn_cpu_check_view(out, 5, dtype, "the output of pooling", error));
+    if (dtype == TDN_U8 && desc->kind != TDN_POOL_MAX)
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "the average of bytes");
     if ((x->strides[4] != 1 && x->dims[4] != 1) || (out->strides[4] != 1 && out->dims[4] != 1))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "pooling over channels that are not contiguous");
     if (x->dims[0] != out->dims[0] || x->dims[4] != out->dims[4])
@@ -52,12 +55,13 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
 {
     memset(made, 0, sizeof *made);
     made->packed_input = -1;
-    made->kernel = tdn_kernel_best(tdn_family_pool.kernels, isa);
+    const bool bytes = g->n_in > 0 && g->in[0].dtype == TDN_U8;
+    made->kernel = tdn_cpu_kernel(tdn_family_pool.kernels, bytes ? "pool_u8" : "pool_f32", isa);
     if (!made->kernel || !g->desc || g->expr)
         return tdn_fail(error, TDN_E_UNSUPPORTED, "pooling with an epilogue, or for no such CPU");
     tdn_pool_args *a = made->args = tdn_arena_alloc(arena, 1, sizeof *a);
     made->args_size = sizeof *a;
-    return a ? plan(a, g->desc, g->in, g->n_in, g->out, g->n_out, error)
+    return a ? plan(a, g->desc, bytes ? TDN_U8 : TDN_F32, g->in, g->n_in, g->out, g->n_out, error)
              : tdn_fail_nomem(error, "pooling");
 }
 
@@ -65,12 +69,12 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
                         const tdn_view *in, int n_in, const tdn_view *out, int n_out,
                         tdn_work *work, tdn_error *error)
 {
-    (void)kernel;
+    const tdn_dtype dtype = tdn_cpu_kernel_is(kernel, "pool_u8") ? TDN_U8 : TDN_F32;
     const tdn_pool_args *a = args;
     tdn_pool_args wanted;
     if (args_size != sizeof *a)
         return tdn_fail(error, TDN_E_FORMAT, "arguments of pooling are cut");
-    TDN_TRY(plan(&wanted, &a->desc, in, n_in, out, n_out, error));
+    TDN_TRY(plan(&wanted, &a->desc, dtype, in, n_in, out, n_out, error));
     if (memcmp(&wanted, a, sizeof wanted) != 0)
         return tdn_fail(error, TDN_E_FORMAT, "arguments of pooling do not fit its operands");
     const tdn_pool_desc *d = &a->desc;
@@ -82,6 +86,7 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
 }
 
 static const tdn_kernel kernels[] = {
+    TDN_LANE_ROWS("pool_u8", tdn_pool_u8),
     TDN_LANE_ROWS("pool_f32", tdn_pool_f32),
     {NULL, 0, 0, 0, NULL},
 };
