@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "cli/calib.h"
 #include "cli/cmd.h"
 #include "cli/describe.h"
 #include "cli/operators.h"
@@ -149,14 +150,26 @@ static tdn_status print_information(const char *path, const char *operators, tdn
 
 /* ---- The command ----------------------------------------------------------------------------- */
 
+static void print_calibration(const tdn_calibration *calibration)
+{
+    tdn_calibration_info info = {.struct_size = sizeof info};
+    if (tdn_calibration_get_info(calibration, &info) == TDN_OK)
+        printf("Calibration: %s\n", info.origin);
+}
+
 static tdn_status compile(tdn_model *model, const build_args *args, phases *p, tdn_arena *arena,
                           tdn_error *error)
 {
     tdn_build_options options;
     TDN_TRY(tdn_compile_prepare(&args->compile, model, arena, p->term, &options, error));
+    tdn_calibration *calibration;
+    TDN_TRY(tdn_calib_prepare(&calibration, &args->compile, model, &options, p->term, error));
+    print_calibration(calibration);
+    options.calibration = calibration;
     options.progress = show_progress;
     options.progress_user = p;
     tdn_status status = tdn_build_file(model, &options, args->engine, error);
+    tdn_calibration_free(calibration);
     if (status != TDN_OK && status != TDN_E_IO && status != TDN_E_ARG)
         return tdn_session_name_file(status, args->onnx, error);
     TDN_TRY(status);
@@ -201,6 +214,9 @@ static tdn_status build_checked(build_args *args, const tdn_operands *operands, 
         return tdn_fail(error, TDN_E_ARG, "'%s' is to be the plan and the timing cache", cache);
     if (cache)
         TDN_TRY(tdn_cmd_check_output(cache, args->onnx, error));
+    const char *calib = args->compile.calib;
+    if (calib && (strcmp(calib, args->engine) == 0 || (cache && strcmp(calib, cache) == 0)))
+        return tdn_fail(error, TDN_E_ARG, "'%s' is to be the calibration and another file", calib);
     tdn_term term = tdn_term_of(stderr);
     phases p = {.term = &term, .n = 5};
     tdn_arena *arena = tdn_arena_create(NULL);

@@ -16,7 +16,7 @@ enum {
 /* argv[0] is the command's name. Returns the exit code. */
 typedef int tdn_command_fn(int argc, char **argv);
 tdn_command_fn tdn_cmd_build, tdn_cmd_run, tdn_cmd_bench, tdn_cmd_validate, tdn_cmd_inspect,
-    tdn_cmd_conform, tdn_cmd_trtexec;
+    tdn_cmd_conform, tdn_cmd_calibrate, tdn_cmd_trtexec;
 
 typedef struct tdn_usage {
     const char *synopsis; /* "run PLAN|MODEL.onnx --inputs=IN.npz [options]" */

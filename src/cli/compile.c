@@ -47,8 +47,20 @@
             "operators of your own (operator.h)", 0, 0                                             \
     }
 
+#define CALIBRATION                                                                                \
+    {"calib-method", 0, TDN_OPT_TEXT, AT(calib_method), NULL, NULL, 0, 0},                         \
+    {                                                                                              \
+        "calib", 0, TDN_OPT_TEXT, AT(calib), NULL, NULL, 0, 0                                      \
+    }
+#define CALIB_DATA(help)                                                                           \
+    {                                                                                              \
+        "calib-data", 0, TDN_OPT_TEXT, AT(calib_data), "FILE.npz", help, 0, 0                      \
+    }
+
 const tdn_opt tdn_compile_opts[] = {
     PRECISION,
+    CALIB_DATA("samples for int8; --calib=FILE keeps the ranges"),
+    CALIBRATION,
     LEVEL,
     {"build-budget", 0, TDN_OPT_REAL, AT(build_budget), "SECONDS",
      "for timing kernels (3 at level 3)", 0, 1000000},
@@ -60,9 +72,8 @@ const tdn_opt tdn_compile_opts[] = {
      0},
     SHAPES,
     {"min-shapes", 0, TDN_OPT_LIST, AT(min_shapes), "NAME:1x8,...",
-     "or a range, with --opt-shapes and", 0, 0},
-    {"max-shapes", 0, TDN_OPT_LIST, AT(max_shapes), "NAME:8x8,...",
-     "--max-shapes: programs by powers of 2", 0, 0},
+     "or a range: --opt-shapes, --max-shapes, too", 0, 0},
+    {"max-shapes", 0, TDN_OPT_LIST, AT(max_shapes), NULL, NULL, 0, 0},
     {"opt-shapes", 0, TDN_OPT_LIST, AT(opt_shapes), NULL, NULL, 0, 0},
     {"minShapes", 0, TDN_OPT_LIST, AT(min_shapes), NULL, NULL, 0, 0},
     {"optShapes", 0, TDN_OPT_LIST, AT(opt_shapes), NULL, NULL, 0, 0},
@@ -86,6 +97,8 @@ const tdn_opt tdn_compile_few_opts[] = {
     PRECISION,
     OPERATORS,
     VERBOSE,
+    CALIB_DATA(NULL),
+    CALIBRATION,
     {"target", 0, TDN_OPT_LIST, AT(targets), NULL, NULL, 0, 0},
     {"optimization-level", 0, TDN_OPT_INT, AT(level), NULL, NULL, 0, 5},
     {"timingCacheFile", 0, TDN_OPT_TEXT, AT(timing_cache), NULL, NULL, 0, 0},

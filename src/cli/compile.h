@@ -25,6 +25,8 @@ typedef struct tdn_compile_args {
     const char *operators; /* a shared library of the user's own */
     const char *cores;     /* "0,1" */
     bool verbose;
+    const char *calib_data, *calib_method, *calib; /* of builds in 8 bits; NULL: not given */
+    bool calib_random;                             /* without these: on seeded values */
 } tdn_compile_args;
 #define TDN_COMPILE_ARGS_INIT                                                                      \
     {                                                                                              \

@@ -34,6 +34,19 @@ tdn_status tdn_ports_of_engine(tdn_ports *ports, const tdn_engine *engine, int p
     return ports->inputs && ports->outputs ? TDN_OK : tdn_fail_nomem(error, "the inputs");
 }
 
+tdn_status tdn_programs_of_engine(tdn_programs *programs, const tdn_engine *engine,
+                                  tdn_arena *arena, tdn_error *error)
+{
+    const int n = tdn_engine_n_programs(engine);
+    tdn_ports *items = tdn_arena_alloc(arena, (size_t)n + 1, sizeof *items);
+    if (!items)
+        return tdn_fail_nomem(error, "the inputs");
+    for (int i = 0; i < n; i++)
+        TDN_TRY(tdn_ports_of_engine(&items[i], engine, i, arena, error));
+    *programs = (tdn_programs){items, n};
+    return TDN_OK;
+}
+
 typedef tdn_status model_port_fn(const tdn_model *model, int index, tdn_model_io *io);
 
 static bool is_state(const tdn_state_spec *states, int n_states, const char *name)

@@ -24,6 +24,13 @@ tdn_status tdn_ports_of_engine(tdn_ports *ports, const tdn_engine *engine, int p
 tdn_status tdn_ports_of_model(tdn_ports *ports, const tdn_model *model,
                               const tdn_state_spec *states, int n_states, tdn_arena *arena,
                               tdn_error *error);
+/* Programs to choose from, smallest first. */
+typedef struct tdn_programs {
+    const tdn_ports *items;
+    int n;
+} tdn_programs;
+tdn_status tdn_programs_of_engine(tdn_programs *programs, const tdn_engine *engine,
+                                  tdn_arena *arena, tdn_error *error);
 /* "1x200x8", "1..8x3", "scalar", "batchx3" without its name, "?" for what is unknown. */
 const char *tdn_dims_text(const tdn_io_info *info, char *text, size_t size);
 const char *tdn_tensor_text(const tdn_tensor *tensor, char *text, size_t size);

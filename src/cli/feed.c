@@ -59,8 +59,7 @@ static int64_t fits_samples(const tdn_ports *program, tdn_feed_input *inputs)
     return n_calls;
 }
 
-static tdn_status fail_shapes(const tdn_engine *engine, const tdn_feed *feed, tdn_arena *arena,
-                              tdn_error *error)
+static tdn_status fail_shapes(const tdn_programs *programs, const tdn_feed *feed, tdn_error *error)
 {
     char given[512], held[1024], dims[128];
     size_t at = 0;
@@ -69,14 +68,13 @@ static tdn_status fail_shapes(const tdn_engine *engine, const tdn_feed *feed, td
                                feed->inputs[i].name,
                                tdn_tensor_text(&feed->inputs[i].whole, dims, sizeof dims));
     at = 0;
-    for (int p = 0; p < tdn_engine_n_programs(engine) && at < sizeof held; p++) {
-        tdn_ports ports;
-        TDN_TRY(tdn_ports_of_engine(&ports, engine, p, arena, error));
+    for (int p = 0; p < programs->n && at < sizeof held; p++) {
+        const tdn_ports *ports = &programs->items[p];
         at += (size_t)snprintf(held + at, sizeof held - at, "%s", p ? "; " : "");
-        for (int i = 0; i < ports.n_inputs && at < sizeof held; i++)
+        for (int i = 0; i < ports->n_inputs && at < sizeof held; i++)
             at += (size_t)snprintf(held + at, sizeof held - at, "%s%s %s", i ? ", " : "",
-                                   ports.inputs[i].name,
-                                   tdn_dims_text(&ports.inputs[i], dims, sizeof dims));
+                                   ports->inputs[i].name,
+                                   tdn_dims_text(&ports->inputs[i], dims, sizeof dims));
     }
     return tdn_fail(error, TDN_E_SHAPE,
                     "no program takes %s, nor that as samples along axis 0\n  there are: %s", given,
@@ -84,46 +82,38 @@ static tdn_status fail_shapes(const tdn_engine *engine, const tdn_feed *feed, td
 }
 
 /* Chooses the program, and how the wholes are cut. */
-static tdn_status feed_cut(tdn_feed *feed, const tdn_engine *engine, tdn_arena *arena,
-                           tdn_error *error)
+static tdn_status feed_cut(tdn_feed *feed, const tdn_programs *programs, tdn_error *error)
 {
-    int n_programs = tdn_engine_n_programs(engine);
-    tdn_ports ports;
     feed->n_calls = 1;
-    for (feed->program = 0; feed->program < n_programs; feed->program++) {
-        TDN_TRY(tdn_ports_of_engine(&ports, engine, feed->program, arena, error));
-        if (fits_once(&ports, feed->inputs))
+    for (feed->program = 0; feed->program < programs->n; feed->program++)
+        if (fits_once(&programs->items[feed->program], feed->inputs))
             return TDN_OK;
-    }
-    for (feed->program = n_programs - 1; feed->program >= 0; feed->program--) {
-        TDN_TRY(tdn_ports_of_engine(&ports, engine, feed->program, arena, error));
-        feed->n_calls = fits_samples(&ports, feed->inputs);
+    for (feed->program = programs->n - 1; feed->program >= 0; feed->program--) {
+        feed->n_calls = fits_samples(&programs->items[feed->program], feed->inputs);
         if (feed->n_calls > 0)
             return TDN_OK;
     }
-    return fail_shapes(engine, feed, arena, error);
+    return fail_shapes(programs, feed, error);
 }
 
-static tdn_status feed_begin(tdn_feed *feed, const tdn_engine *engine, tdn_ports *ports,
-                             tdn_arena *arena, tdn_error *error)
+static tdn_status feed_begin(tdn_feed *feed, const tdn_programs *programs, tdn_arena *arena,
+                             tdn_error *error)
 {
-    *feed = (tdn_feed){.n_calls = 1};
-    TDN_TRY(tdn_ports_of_engine(ports, engine, 0, arena, error));
-    feed->n_inputs = ports->n_inputs;
-    feed->inputs = tdn_arena_alloc(arena, (size_t)ports->n_inputs + 1, sizeof *feed->inputs);
+    *feed = (tdn_feed){.n_calls = 1, .n_inputs = programs->items[0].n_inputs};
+    feed->inputs = tdn_arena_alloc(arena, (size_t)feed->n_inputs + 1, sizeof *feed->inputs);
     return feed->inputs ? TDN_OK : tdn_fail_nomem(error, "the inputs");
 }
 
-tdn_status tdn_feed_arrays(tdn_feed *feed, const tdn_engine *engine, const tdn_arrays *arrays,
+tdn_status tdn_feed_arrays(tdn_feed *feed, const tdn_programs *programs, const tdn_arrays *arrays,
                            tdn_arena *arena, tdn_error *error)
 {
-    tdn_ports ports;
-    TDN_TRY(feed_begin(feed, engine, &ports, arena, error));
-    for (int i = 0; i < ports.n_inputs; i++)
+    const tdn_ports *ports = &programs->items[0];
+    TDN_TRY(feed_begin(feed, programs, arena, error));
+    for (int i = 0; i < ports->n_inputs; i++)
         feed->inputs[i] =
-            (tdn_feed_input){.name = ports.inputs[i].name,
-                             .whole = tdn_npz_find(&arrays->npz, ports.inputs[i].name)->tensor};
-    tdn_status status = feed_cut(feed, engine, arena, error);
+            (tdn_feed_input){.name = ports->inputs[i].name,
+                             .whole = tdn_npz_find(&arrays->npz, ports->inputs[i].name)->tensor};
+    tdn_status status = feed_cut(feed, programs, error);
     if (status == TDN_OK || !error)
         return status;
     /* In front: the text may end with a second line. */
@@ -189,14 +179,13 @@ static tdn_status make_random(tdn_feed_input *input, int64_t n_calls, uint64_t *
 
 /* The first program whose inputs the given shapes fit: those that are not given
  * take the program's. */
-static tdn_status choose_program(tdn_feed *feed, const tdn_engine *engine,
-                                 const tdn_shape_set *shapes, tdn_arena *arena, tdn_error *error)
+static tdn_status choose_program(tdn_feed *feed, const tdn_programs *programs,
+                                 const tdn_shape_set *shapes, tdn_error *error)
 {
-    tdn_ports ports;
-    for (feed->program = 0; feed->program < tdn_engine_n_programs(engine); feed->program++) {
-        TDN_TRY(tdn_ports_of_engine(&ports, engine, feed->program, arena, error));
-        for (int i = 0; i < ports.n_inputs; i++) {
-            const tdn_io_info *info = &ports.inputs[i];
+    for (feed->program = 0; feed->program < programs->n; feed->program++) {
+        const tdn_ports *ports = &programs->items[feed->program];
+        for (int i = 0; i < ports->n_inputs; i++) {
+            const tdn_io_info *info = &ports->inputs[i];
             feed->inputs[i].name = info->name;
             feed->inputs[i].whole = tdn_tensor_make(NULL, info->dtype, info->rank, info->dims);
             for (int k = 0; shapes && k < shapes->n_specs; k++)
@@ -204,10 +193,10 @@ static tdn_status choose_program(tdn_feed *feed, const tdn_engine *engine,
                     feed->inputs[i].whole = tdn_tensor_make(
                         NULL, info->dtype, shapes->specs[k].rank, shapes->specs[k].dims);
         }
-        if (fits_once(&ports, feed->inputs))
+        if (fits_once(ports, feed->inputs))
             return TDN_OK;
     }
-    return fail_shapes(engine, feed, arena, error);
+    return fail_shapes(programs, feed, error);
 }
 
 static tdn_status check_spec_names(const tdn_shape_set *shapes, const tdn_ports *ports,
@@ -226,13 +215,13 @@ static tdn_status check_spec_names(const tdn_shape_set *shapes, const tdn_ports 
     return TDN_OK;
 }
 
-tdn_status tdn_feed_random(tdn_feed *feed, const tdn_engine *engine, const tdn_shape_set *shapes,
-                           int64_t n_calls, uint64_t seed, tdn_arena *arena, tdn_error *error)
+tdn_status tdn_feed_random(tdn_feed *feed, const tdn_programs *programs,
+                           const tdn_shape_set *shapes, int64_t n_calls, uint64_t seed,
+                           tdn_arena *arena, tdn_error *error)
 {
-    tdn_ports ports;
-    TDN_TRY(feed_begin(feed, engine, &ports, arena, error));
-    TDN_TRY(check_spec_names(shapes, &ports, error));
-    TDN_TRY(choose_program(feed, engine, shapes, arena, error));
+    TDN_TRY(feed_begin(feed, programs, arena, error));
+    TDN_TRY(check_spec_names(shapes, &programs->items[0], error));
+    TDN_TRY(choose_program(feed, programs, shapes, error));
     feed->n_calls = n_calls;
     for (int i = 0; i < feed->n_inputs; i++)
         TDN_TRY(make_random(&feed->inputs[i], n_calls, &seed, arena, error));

@@ -18,19 +18,20 @@ typedef struct tdn_feed_input {
 } tdn_feed_input;
 
 typedef struct tdn_feed {
-    tdn_feed_input *inputs; /* in the engine's order; they and random data live in the arena */
+    tdn_feed_input *inputs; /* in the programs' order; they and random data live in the arena */
     int n_inputs;
     int program; /* that takes the calls */
     int64_t n_calls;
 } tdn_feed;
 
-/* Calls over arrays. TDN_E_SHAPE lists the shapes that the engine holds. */
-tdn_status tdn_feed_arrays(tdn_feed *feed, const tdn_engine *engine, const tdn_arrays *arrays,
+/* Calls over arrays. TDN_E_SHAPE lists the shapes of the programs. */
+tdn_status tdn_feed_arrays(tdn_feed *feed, const tdn_programs *programs, const tdn_arrays *arrays,
                            tdn_arena *arena, tdn_error *error);
 /* One or more calls of seeded values: normal for floats, 0..3 for integers (all bytes for 8 bits),
  * either for bool. `shapes` (NULL: the smallest program's) chooses the program. */
-tdn_status tdn_feed_random(tdn_feed *feed, const tdn_engine *engine, const tdn_shape_set *shapes,
-                           int64_t n_calls, uint64_t seed, tdn_arena *arena, tdn_error *error);
+tdn_status tdn_feed_random(tdn_feed *feed, const tdn_programs *programs,
+                           const tdn_shape_set *shapes, int64_t n_calls, uint64_t seed,
+                           tdn_arena *arena, tdn_error *error);
 /* Input `index` of call `call`: a part of the whole. */
 tdn_tensor tdn_feed_tensor(const tdn_feed *feed, int index, int64_t call);
 

@@ -14,6 +14,7 @@ typedef struct command {
 
 static const command commands[] = {
     {"build", tdn_cmd_build, "compile an ONNX model to a plan"},
+    {"calibrate", tdn_cmd_calibrate, "find the ranges of values for a build in int8"},
     {"run", tdn_cmd_run, "run a plan or a model on arrays from an .npz file"},
     {"bench", tdn_cmd_bench, "measure latency, with a profile by step"},
     {"validate", tdn_cmd_validate, "compare an engine with the reference, value by value"},

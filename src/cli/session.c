@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "cli/calib.h"
 #include "cli/cmd.h"
 #include "cli/operators.h"
 
@@ -92,7 +93,8 @@ static bool is_default(const tdn_compile_args *args)
 {
     const tdn_compile_args plain = TDN_COMPILE_ARGS_INIT;
     return strcmp(args->precision, plain.precision) == 0 && args->level == plain.level &&
-           args->targets.n == 0 && args->states.n == 0 && !args->dump;
+           args->targets.n == 0 && args->states.n == 0 && !args->dump && !args->calib &&
+           !args->calib_data && !args->calib_method;
 }
 
 /* From the file, or from the plan in memory. */
@@ -149,10 +151,14 @@ static tdn_status compile(tdn_session *s, tdn_model *model, const char *path,
     if (options->arrays)
         TDN_TRY(tdn_arrays_check(options->arrays, &ports, options->allow_nan, error));
     TDN_TRY(use_array_shapes(s, &ports, options, &build, error));
+    tdn_calibration *calibration;
+    TDN_TRY(tdn_calib_prepare(&calibration, options->compile, model, &build, options->log, error));
+    build.calibration = calibration;
     build.progress = show_progress;
     build.progress_user = options->log;
     uint64_t begin = tdn_now_ns();
     tdn_status status = tdn_build(model, &build, &s->plan, &s->plan_size, error);
+    tdn_calibration_free(calibration);
     s->build_s = (double)(tdn_now_ns() - begin) * 1e-9;
     tdn_term_clear(options->log);
     if (status == TDN_OK)
@@ -175,8 +181,7 @@ static tdn_status load_plan(tdn_session *s, const char *path, const tdn_session_
     if (!is_default(options->compile))
         return tdn_fail(error, TDN_E_ARG,
                         "%s is compiled already: --precision, --optimization-level, --target, "
-                        "--state and --dump are "
-                        "for models",
+                        "--state, --calib and --dump are for models",
                         path);
     if (options->arrays && options->compile->shapes.n)
         return tdn_fail(error, TDN_E_ARG,
@@ -265,13 +270,15 @@ tdn_status tdn_session_feed(tdn_session *session, tdn_feed *feed,
                             const tdn_session_options *options, int64_t n_calls, uint64_t seed,
                             tdn_error *error)
 {
+    tdn_programs programs;
+    TDN_TRY(tdn_programs_of_engine(&programs, session->engine, session->arena, error));
     if (options->arrays)
-        return tdn_feed_arrays(feed, session->engine, options->arrays, session->arena, error);
+        return tdn_feed_arrays(feed, &programs, options->arrays, session->arena, error);
     const tdn_opt_list *given = &options->compile->shapes;
     tdn_shape_set shapes;
     if (given->n > 0)
         TDN_TRY(tdn_shapes_parse(given->items[0], session->arena, &shapes, error));
-    return tdn_feed_random(feed, session->engine, given->n > 0 ? &shapes : NULL, n_calls, seed,
+    return tdn_feed_random(feed, &programs, given->n > 0 ? &shapes : NULL, n_calls, seed,
                            session->arena, error);
 }
 

@@ -153,8 +153,9 @@ tdn_status tdn_trtexec_feed(tdn_feed *feed, const tdn_session *session, const ch
     source s;
     if (shapes)
         TDN_TRY(tdn_shapes_parse(shapes, session->arena, &set, error));
-    TDN_TRY(
-        tdn_feed_random(feed, session->engine, shapes ? &set : NULL, 1, 1, session->arena, error));
+    tdn_programs programs;
+    TDN_TRY(tdn_programs_of_engine(&programs, session->engine, session->arena, error));
+    TDN_TRY(tdn_feed_random(feed, &programs, shapes ? &set : NULL, 1, 1, session->arena, error));
     bool *is_loaded =
         tdn_arena_alloc(session->arena, (size_t)feed->n_inputs + 1, sizeof *is_loaded);
     if (!is_loaded)
