@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See annotate.h. Weights are symmetric, -127..127, one scale an output: of what that output's
- * weights reach. Values are unsigned where they cannot be negative, else on the zero 128. */
+/*
+ * See annotate.h. Weights are symmetric, -127..127, one scale an output: of what that output's
+ * weights reach. Values are unsigned where they cannot be negative, else on the zero 128.
+ *
+ * A product that is a small part of all work stays float32: it has nothing to gain, and the first
+ * and the last layers of a network, which are such ones as a rule, lose most by bytes.
+ */
 #include "quant/annotate.h"
 
 #include <math.h>
@@ -10,11 +15,17 @@
 #include "ops/op.h"
 #include "ops/signs.h"
 
+enum {
+    SMALL_PART = 256, /* of the work: products of less stay float32 */
+    WEIGHT_FLOPS = 4  /* what reading a weight counts as */
+};
+
 typedef struct annotator {
     tdn_graph *g;
     const tdn_annotate_options *o;
     const bool *binary, *not_negative; /* by value id */
-    int n_products, n_quantized;
+    double work;                       /* of all products */
+    int n_products, n_quantized, n_small;
     char missing[256]; /* names of values without a range */
 } annotator;
 
@@ -33,6 +44,11 @@ static bool has_kernel(const tdn_node *n)
 {
     const int64_t group = tdn_attr_int(&n->attrs, "group", 1), c = n->in[1]->shape.dims[1];
     return n->op->core != TDN_CORE_CONV || group == 1 || c == 1 || c % 4 == 0;
+}
+
+static double work_of(const tdn_node *n)
+{
+    return (double)tdn_node_flops(n) + WEIGHT_FLOPS * (double)tdn_shape_count(&n->in[1]->shape);
 }
 
 /* What v's elements were moved from. */
@@ -128,6 +144,10 @@ static tdn_status annotate_product(annotator *a, tdn_node *n, tdn_error *error)
     bool done;
     if (a->binary[x->id] || !has_kernel(n) || v->kind == TDN_VALUE_CONST)
         return TDN_OK; /* spikes are added up, not multiplied */
+    if (work_of(n) < a->work / SMALL_PART) {
+        a->n_small++;
+        return TDN_OK;
+    }
     if (!v->quant && !a->o->range(a->o->range_user, v->name, &amax) &&
         !a->o->range(a->o->range_user, x->name, &amax)) {
         note_missing(a, v->name);
@@ -145,8 +165,10 @@ static void report(const annotator *a)
     char line[512];
     if (!a->o->log)
         return;
-    snprintf(line, sizeof line, "int8: %d of %d convolutions and products by constants",
-             a->n_quantized, a->n_products);
+    snprintf(
+        line, sizeof line,
+        "int8: %d of %d convolutions and products by constants; %d are too small to gain by it",
+        a->n_quantized, a->n_products, a->n_small);
     a->o->log(a->o->log_user, TDN_LOG_INFO, line);
     if (!a->missing[0])
         return;
@@ -166,8 +188,11 @@ tdn_status tdn_quant_annotate(tdn_graph *g, const tdn_annotate_options *options,
     for (tdn_node *n = g->first; n; n = n->next)
         if (is_product(n)) {
             a.n_products++;
-            TDN_TRY(annotate_product(&a, n, error));
+            a.work += work_of(n);
         }
+    for (tdn_node *n = g->first; n; n = n->next)
+        if (is_product(n))
+            TDN_TRY(annotate_product(&a, n, error));
     report(&a);
     return TDN_OK;
 }
