@@ -13,96 +13,20 @@
 #include "backend/cpu/matrix.h"
 #include "backend/cpu/wino.h"
 
-enum {
-    MERGE_CHANNELS = 16,
-    MAX_PARAMETER = 1 << 20,
-    MAX_BORDER_FLOATS = 1 << 18,
-    DEPTHWISE_TILE_FLOPS = 1 << 17,
-    WEIGHT_BYTE_FLOPS = 2 /* operations in the time that a byte of weights costs, mostly hidden */
-};
-
-static bool is_depthwise(const tdn_conv_desc *d, const tdn_view *x, const tdn_view *out)
-{
-    return d->group == x->dims[4] && d->group == out->dims[4] && d->group > 1;
-}
-
 static tdn_status check_desc(const tdn_conv_desc *d, const int32_t kernel[3], const tdn_view *x,
                              const tdn_view *out, tdn_error *error)
 {
-    TDN_TRY(tdn_cpu_check_view(x, 5, TDN_F32, "the input of a convolution", error));
-    TDN_TRY(tdn_cpu_check_view(out, 5, TDN_F32, "the output of a convolution", error));
-    if ((x->strides[4] != 1 && x->dims[4] != 1) || (out->strides[4] != 1 && out->dims[4] != 1))
-        return tdn_fail(error, TDN_E_UNSUPPORTED,
-                        "a convolution over channels that are not contiguous");
-    if (x->dims[0] != out->dims[0] || x->dims[4] < 1 || d->group < 1 || x->dims[4] % d->group ||
-        out->dims[4] % d->group)
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution whose dims do not fit");
-    for (int i = 0; i < 3; i++)
-        if (kernel[i] < 1 || kernel[i] > MAX_PARAMETER || d->stride[i] < 1 ||
-            d->stride[i] > MAX_PARAMETER || d->dilation[i] < 1 || d->dilation[i] > MAX_PARAMETER ||
-            d->pad[i] < 0 || d->pad[i] > MAX_PARAMETER)
-            return tdn_fail(error, TDN_E_UNSUPPORTED,
-                            "a convolution's kernel, stride, dilation or pad is out of range");
-    return TDN_OK;
+    return tdn_conv_check_desc(d, kernel, x, TDN_F32, out, TDN_F32, error);
 }
 
-/* How many of out's positions along w reach into the padding. */
-static int64_t border_width(const tdn_conv_args *a, const tdn_view *x, const tdn_view *out)
+static tdn_status check_weights(const tdn_group *g, tdn_error *error)
 {
-    const int64_t stride = a->desc.stride[2], pad = a->desc.pad[2], width = out->dims[3];
-    const int64_t left = tdn_cpu_min(width, tdn_cpu_div_up(pad, stride));
-    const int64_t room = x->dims[3] - a->kernel[2] + pad;
-    const int64_t right_from = room < 0 ? 0 : tdn_cpu_min(width, room / stride + 1);
-    return left + width - tdn_cpu_max(left, right_from);
-}
-
-static bool try_tiling(tdn_conv_args *a, const tdn_kernel *kernel, const tdn_view *x,
-                       const tdn_view *out)
-{
-    const int64_t group = a->desc.group, c = x->dims[4] / group;
-    const int64_t n_outer_taps = (int64_t)a->kernel[0] * a->kernel[1], kw = a->kernel[2];
-    int64_t rows;
-    if (!tdn_dims_count(out->dims, 4, &rows) || n_outer_taps > MAX_PARAMETER)
-        return false;
-    return a->merged ? tdn_tiling_make(&a->tiling, group, rows, out->dims[4] / group, n_outer_taps,
-                                       kw * c, kernel)
-                     : tdn_tiling_make(&a->tiling, group, rows, out->dims[4] / group,
-                                       n_outer_taps * kw, c, kernel);
-}
-
-/* Derives all that follows from desc, kernel and operands. */
-static tdn_status plan(tdn_conv_args *a, const tdn_kernel *kernel, const tdn_view *x,
-                       const tdn_view *out, tdn_error *error)
-{
-    a->merged = a->desc.group == 1 && a->desc.dilation[2] == 1 && a->kernel[2] > 1 &&
-                x->dims[4] <= MERGE_CHANNELS && x->strides[3] == x->dims[4];
-    a->n_border = 0;
-    if (a->merged && try_tiling(a, kernel, x, out) && a->tiling.outer > 0) {
-        const int64_t max_rows = a->tiling.max_rows,
-                      lines = (max_rows + out->dims[3] - 2) / out->dims[3] + 1;
-        const int64_t n = tdn_cpu_min(max_rows, lines * border_width(a, x, out));
-        a->merged = n * a->tiling.n_taps * a->tiling.k <= MAX_BORDER_FLOATS;
-        a->n_border = a->merged ? (int32_t)n : 0;
-    }
-    if (!try_tiling(a, kernel, x, out))
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution that is too large");
-    tdn_tiling_set_stride(&a->tiling, a->desc.stride[2] * x->strides[3]);
-    if (tdn_cpu_kernel_is(kernel, "spconv_f32"))
-        tdn_tiling_join_columns(&a->tiling);
-    return TDN_OK;
-}
-
-/* A tile is some lines of output pixels. */
-static tdn_status plan_depthwise(tdn_dwconv_args *a, const tdn_view *out, tdn_error *error)
-{
-    const int64_t dims[] = {out->dims[0], out->dims[1], out->dims[2], out->dims[3],
-                            out->dims[4], a->kernel[0], a->kernel[1], a->kernel[2]};
-    int64_t products;
-    if (!tdn_dims_count(dims, 8, &products) || products > INT64_MAX / 4)
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution that is too large");
-    a->n_rows = dims[0] * dims[1] * dims[2];
-    const int64_t wanted = tdn_cpu_min(32, 2 * products / DEPTHWISE_TILE_FLOPS + 1);
-    a->n_row_tiles = products ? (int32_t)tdn_cpu_min(a->n_rows, wanted) : 0;
+    if (g->n_in != 2 || g->n_out != 1 || !g->desc)
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution of %d inputs", g->n_in);
+    const tdn_conv_desc *d = g->desc;
+    TDN_TRY(tdn_conv_check_weights(g, d, TDN_F32, error));
+    if (g->in[1].dims[1] * d->group != g->in[0].dims[4])
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution of fewer channels than its input");
     return TDN_OK;
 }
 
@@ -146,25 +70,6 @@ static tdn_status pack_depthwise(tdn_made *made, const tdn_view *weights, tdn_ar
     return TDN_OK;
 }
 
-static tdn_status check_weights(const tdn_group *g, tdn_error *error)
-{
-    if (g->n_in != 2 || g->n_out != 1 || !g->desc)
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution of %d inputs", g->n_in);
-    const tdn_view *w = &g->in[1];
-    const tdn_conv_desc *d = g->desc;
-    TDN_TRY(tdn_cpu_check_view(w, 5, TDN_F32, "the weights of a convolution", error));
-    if (!w->data || !tdn_view_is_dense(w))
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution whose weights are not constant");
-    if (g->in[0].rank != 5 || g->out[0].rank != 5 || d->group < 1 ||
-        w->dims[0] != g->out[0].dims[4] || w->dims[1] * d->group != g->in[0].dims[4])
-        return tdn_fail(error, TDN_E_UNSUPPORTED,
-                        "a convolution's weights do not fit its operands");
-    for (int i = 2; i < 5; i++)
-        if (w->dims[i] < 1 || w->dims[i] > MAX_PARAMETER)
-            return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution's kernel is out of range");
-    return TDN_OK;
-}
-
 static tdn_status make_wino(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
                             tdn_error *error)
 {
@@ -195,7 +100,7 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
 {
     TDN_TRY(check_weights(g, error));
     const tdn_view *x = &g->in[0], *w = &g->in[1], *out = &g->out[0];
-    const bool depthwise = is_depthwise(g->desc, x, out);
+    const bool depthwise = tdn_conv_is_depthwise(g->desc, x, out);
     memset(made, 0, sizeof *made);
     made->packed_input = 1;
     const bool sparse = g->is_sparse && !depthwise && tdn_sparse_suits(w);
@@ -221,19 +126,19 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     if (depthwise) {
         tdn_dwconv_args dw = {.desc = a.desc, .epilogue = a.epilogue};
         memcpy(dw.kernel, a.kernel, sizeof dw.kernel);
-        TDN_TRY(plan_depthwise(&dw, out, error));
+        TDN_TRY(tdn_dwconv_plan(&dw, out, error));
         TDN_TRY(pack_depthwise(made, w, arena, error)); /* small: dry or not */
         return tdn_epilogue_store(made, &dw, sizeof dw, program, arena, error);
     }
-    TDN_TRY(plan(&a, made->kernel, x, out, error));
+    TDN_TRY(tdn_conv_plan(&a, made->kernel, x, out, 1, error));
     const tdn_tiling plain = a.tiling, *t = &plain; /* all shapes have its cost: times may differ */
     if (g->variant > 0) {
         a.tiling.shape = g->variant - TDN_WINO_VARIANTS;
-        TDN_TRY(plan(&a, made->kernel, x, out, error));
+        TDN_TRY(tdn_conv_plan(&a, made->kernel, x, out, 1, error));
     }
     made->packed_size = packed_size(&a);
     made->cost = 2 * t->outer * t->rows * t->cols * t->n_taps * t->k +
-                 WEIGHT_BYTE_FLOPS * (int64_t)made->packed_size * t->n_row_tiles;
+                 TDN_CONV_WEIGHT_BYTE_COST * (int64_t)made->packed_size * t->n_row_tiles;
     if (!g->dry)
         TDN_TRY(pack(made, &a, w, arena, error));
     return tdn_epilogue_store(made, &a, sizeof a, program, arena, error);
@@ -243,10 +148,7 @@ static tdn_status check_dense(const tdn_kernel *kernel, const tdn_conv_args *arg
                               const tdn_view *in, const tdn_view *out, tdn_work *work,
                               tdn_error *error)
 {
-    tdn_conv_args wanted = *args;
-    TDN_TRY(plan(&wanted, kernel, &in[0], &out[0], error));
-    if (memcmp(&wanted, args, sizeof wanted) != 0)
-        return tdn_fail(error, TDN_E_FORMAT, "arguments of a convolution do not fit its operands");
+    TDN_TRY(tdn_conv_check_plan(args, kernel, &in[0], &out[0], 1, error));
     TDN_TRY(tdn_cpu_check_blob(&in[1], packed_size(args), error));
     const tdn_tiling *t = &args->tiling;
     work->n_tiles = (size_t)tdn_tiling_n_tiles(t);
@@ -272,16 +174,8 @@ static tdn_status check_wino(const tdn_kernel *kernel, const tdn_wino_args *args
 static tdn_status check_depthwise(const tdn_dwconv_args *args, const tdn_view *in,
                                   const tdn_view *out, tdn_work *work, tdn_error *error)
 {
-    tdn_dwconv_args wanted = *args;
-    if (!is_depthwise(&args->desc, &in[0], out))
-        return tdn_fail(error, TDN_E_FORMAT, "a depthwise convolution that is none");
-    TDN_TRY(plan_depthwise(&wanted, out, error));
-    if (memcmp(&wanted, args, sizeof wanted) != 0)
-        return tdn_fail(error, TDN_E_FORMAT, "arguments of a convolution do not fit its operands");
-    const int64_t dims[] = {out->dims[4], args->kernel[0], args->kernel[1], args->kernel[2]};
     int64_t n_weights;
-    if (!tdn_dims_count(dims, 4, &n_weights) || n_weights > TDN_CPU_MAX_COUNT)
-        return tdn_fail(error, TDN_E_FORMAT, "a convolution that is too large");
+    TDN_TRY(tdn_dwconv_check_plan(args, &in[0], out, &n_weights, error));
     TDN_TRY(tdn_cpu_check_blob(&in[1], (size_t)n_weights * sizeof(float), error));
     work->n_tiles = (size_t)args->n_row_tiles;
     work->scratch_size = 0;

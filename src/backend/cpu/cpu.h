@@ -178,13 +178,13 @@ bool tdn_tiling_make(tdn_tiling *tiling, int64_t outer, int64_t rows, int64_t co
 /* The same tiles' rows with all columns in each: for kernels that read a row once for all of its
  * columns. */
 void tdn_tiling_join_columns(tdn_tiling *tiling);
-/* Rows of the left operand are `row_stride` floats apart: says whether they must be gathered. */
+/* Rows of the left operand are `row_stride` terms apart: says whether they must be gathered. */
 void tdn_tiling_set_stride(tdn_tiling *tiling, int64_t row_stride);
 static inline int64_t tdn_tiling_n_tiles(const tdn_tiling *t)
 {
     return t->outer * t->n_row_tiles * t->n_col_tiles;
 }
-/* Floats of one outer index's packed panels: [panel][tap][k][nr]. */
+/* Terms of one outer index's packed panels: [panel][tap][k][nr]. */
 static inline int64_t tdn_tiling_packed(const tdn_tiling *t)
 {
     return (int64_t)t->n_panels * t->n_taps * t->k * t->nr;
@@ -211,20 +211,23 @@ static inline tdn_tile tdn_tiling_tile(const tdn_tiling *t, size_t tile)
     return r;
 }
 
+/* A term of the sum takes 4 bytes: a float, or 4 bytes whose products are added at once. */
+enum { TDN_TERM_SIZE = 4 };
+
 /* A tile's operands. Rows come as pointers, so the rows of a convolution need not be copied
  * together. */
 typedef struct tdn_block {
-    const float *
-        *a;    /* [block][tap][row of the block]: a block's list begins at its row0 * a_taps */
-    float **c; /* [row], at the tile's first column */
-    const float **residual; /* the same; NULL: none */
-    const float *bias;      /* at the tile's first column; NULL: none */
-    const float *b;         /* the tile's first panel, at the block of the sum */
-    int64_t b_panel;        /* floats from one panel to the next */
+    const void **a; /* [block][tap][row of the block]: a block's list begins at its row0 * a_taps */
+    void **c;       /* [row], at the tile's first column */
+    const void **residual; /* the same; NULL: none */
+    const float *bias;     /* at the tile's first column; NULL: none */
+    const void *b;         /* the tile's first panel, at the block of the sum */
+    int64_t b_panel;       /* terms from one panel to the next */
     int64_t rows, cols;
     int64_t n_blocks, a_taps;
     float lo, hi;
-    float *spare; /* mr * nr floats, aligned */
+    float *spare;                /* mr * nr floats, aligned */
+    const struct tdn_sums *sums; /* of integers: what they have beside (iconv.h) */
 } tdn_block;
 /* One block of the sum for all of the tile: taps tap0.. of n_taps, elements k0.. of k. `first`
  * starts the sum, otherwise c holds it; `last` applies the epilogue. */

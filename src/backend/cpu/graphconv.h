@@ -43,9 +43,9 @@ static inline bool tdn_graph_is_row(const tdn_columns *c, int64_t column)
 
 /* Scratch, in this order. */
 typedef struct tdn_graphconv_scratch {
-    const float **a; /* pointers of a group: rows of the left operand, of the output, of the bias */
-    float **c;
-    const float **bias;
+    const void **a; /* pointers of a group: rows of the left operand, of the output, of the bias */
+    void **c;
+    const void **bias;
     float *spare, *sums; /* [row][sum][c, rounded up] */
     int32_t *order;      /* nodes, those of one set of kinds together */
     uint32_t *kinds;     /* by node: of its neighbours, a bit each */
@@ -73,9 +73,9 @@ static inline tdn_graphconv_scratch tdn_graphconv_scratch_at(const tdn_graphconv
     char *p = memory;
     tdn_graphconv_scratch s = {.size = list + 2 * line + spare + sums + 2 * order + slots};
     if (p) {
-        s.a = (const float **)(void *)p;
-        s.c = (float **)(void *)(p += list);
-        s.bias = (const float **)(void *)(p += line);
+        s.a = (const void **)(void *)p;
+        s.c = (void **)(void *)(p += list);
+        s.bias = (const void **)(void *)(p += line);
         s.spare = (float *)(void *)(p += line);
         s.sums = (float *)(void *)(p += spare);
         s.order = (int32_t *)(void *)(p += sums);

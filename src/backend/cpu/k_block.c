@@ -19,13 +19,13 @@
 enum { AHEAD = 64, LINE = 16 /* floats of a cache line */ };
 
 typedef struct micro {
-    const float **a; /* [tap][row] */
+    const void **a; /* [tap][row] */
     int64_t n_taps, k0, k;
     const float *b;
-    float **c;
+    void **c;
     int64_t col;
     const float *bias;
-    const float **residual;
+    const void **residual;
     float lo, hi;
     bool first, last;
 } micro;
@@ -41,7 +41,7 @@ TDN_INLINE void finish(const micro *m, vf acc[TDN_MR_MAX][2], const int rows, co
     if (!m->first)
         EACH_ROW
             EACH_VECTOR
-                acc[i][j] += vf_load(m->c[i] + m->col + j * TDN_LANES);
+                acc[i][j] += vf_load((float *)m->c[i] + m->col + j * TDN_LANES);
     if (m->last && m->bias) {
         vf bias[2];
         EACH_VECTOR
@@ -53,7 +53,7 @@ TDN_INLINE void finish(const micro *m, vf acc[TDN_MR_MAX][2], const int rows, co
     if (m->last && m->residual)
         EACH_ROW
             EACH_VECTOR
-                acc[i][j] += vf_load(m->residual[i] + m->col + j * TDN_LANES);
+                acc[i][j] += vf_load((const float *)m->residual[i] + m->col + j * TDN_LANES);
     if (m->last && m->lo > -INFINITY) {
         const vf lo = vf_set(m->lo);
         EACH_ROW
@@ -68,7 +68,7 @@ TDN_INLINE void finish(const micro *m, vf acc[TDN_MR_MAX][2], const int rows, co
     }
     EACH_ROW
         EACH_VECTOR
-            vf_store(m->c[i] + m->col + j * TDN_LANES, acc[i][j]);
+            vf_store((float *)m->c[i] + m->col + j * TDN_LANES, acc[i][j]);
 }
 
 /* rows <= TDN_MR, vectors 1 or 2, terms of k `wide` side by side: constants. Where a lane is as
@@ -80,12 +80,13 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
     TDN_UNROLLED (int i = 0; i < TDN_MR_MAX; i++)
         EACH_VECTOR
             acc[i][j] = more[i][j] = (vf){0};
-    const float **list = m->a, *b = m->b;
+    const void **list = m->a;
+    const float *b = m->b;
     const int64_t end = m->k0 + m->k;
     for (int64_t tap = 0; tap < m->n_taps; tap++, list += rows) {
         const float *a[TDN_MR_MAX];
         EACH_ROW
-            a[i] = list[i] + end;
+            a[i] = (const float *)list[i] + end;
         int64_t k = -m->k;
         for (; wide > 1 && k + wide <= 0; k += wide) {
             TDN_UNROLLED (int w = 0; w < wide; w++, b += TDN_NR)
@@ -171,7 +172,7 @@ static micro_fn *const instances[TDN_MR][2] = {
 static void multiply_narrow(const micro *m, int64_t rows, int n_cols, float *spare)
 {
     const int vectors = n_cols > TDN_LANES ? 2 : 1;
-    float *to[TDN_MR];
+    void *to[TDN_MR];
     for (int64_t i = 0; i < rows; i++)
         to[i] = spare + i * TDN_NR;
     micro own = *m;
@@ -183,15 +184,15 @@ static void multiply_narrow(const micro *m, int64_t rows, int n_cols, float *spa
     for (int64_t i = 0; i < rows; i++)
         for (int j = 0; j < n_cols; j += TDN_LANES) {
             const int n = n_cols - j < TDN_LANES ? n_cols - j : TDN_LANES;
-            float *c = m->c[i] + m->col + j;
-            vf sum = vf_load(to[i] + j);
+            float *c = (float *)m->c[i] + m->col + j;
+            vf sum = vf_load((float *)to[i] + j);
             if (!m->first)
                 sum += vf_load_n(c, n);
             if (m->last) {
                 if (m->bias)
                     sum += vf_load_n(m->bias + j, n);
                 if (m->residual)
-                    sum += vf_load_n(m->residual[i] + m->col + j, n);
+                    sum += vf_load_n((const float *)m->residual[i] + m->col + j, n);
                 sum = vf_min(vf_set(m->hi), vf_max(vf_set(m->lo), sum));
             }
             vf_store_n(c, sum, n);
@@ -207,7 +208,7 @@ void TDN_KERNEL(tdn_block_f32)(const tdn_block *t, int64_t tap0, int64_t n_taps,
                   rest = t->rows % t->n_blocks; /* the share of tdn_cpu_share */
     for (int64_t panel = 0, col = 0; col < t->cols; panel++, col += TDN_NR) {
         const int n_cols = (int)tdn_cpu_min(TDN_NR, t->cols - col);
-        m.b = t->b + panel * t->b_panel;
+        m.b = (const float *)t->b + panel * t->b_panel;
         m.col = col;
         m.bias = t->bias ? t->bias + col : NULL;
         for (int64_t block = 0, row0 = 0; block < t->n_blocks; block++) {

@@ -95,7 +95,7 @@ static void make_sums(const work *w)
 }
 
 /* The left operand of a row and node, kind by kind, `step` pointers apart. */
-static void set_left(const work *w, int64_t row, int64_t node, const float **to, int64_t step)
+static void set_left(const work *w, int64_t row, int64_t node, const void **to, int64_t step)
 {
     const float *in = input_row(w, w->row0 + row);
     for (int k = 0; k < w->args->n_kinds; k++) {

@@ -138,7 +138,7 @@ static int32_t find_list(group *g, const float *p)
 }
 
 /* `step` pointers from one tap to the next. */
-static void list_row(group *g, const float *const *a, int64_t step)
+static void list_row(group *g, const void *const *a, int64_t step)
 {
     for (int64_t tap = 0; tap < g->t->n_taps; tap++) {
         const int32_t list = find_list(g, a[tap * step]);
@@ -161,9 +161,9 @@ TDN_INLINE void finish(const tdn_block *b, int64_t row, int64_t col, const vf ac
         if (b->bias)
             sum += vf_load_n(b->bias + col, n);
         if (b->residual)
-            sum += vf_load_n(b->residual[row] + col, n);
+            sum += vf_load_n((const float *)b->residual[row] + col, n);
         sum = vf_min(vf_set(b->hi), vf_max(vf_set(b->lo), sum));
-        vf_store_n(b->c[row] + col, sum, n);
+        vf_store_n((float *)b->c[row] + col, sum, n);
     }
 }
 
@@ -286,7 +286,7 @@ static bool is_sparse(const tdn_block *b, const tdn_tiling *t)
     for (int64_t block = 0; block < b->n_blocks && n <= most; block++) {
         int64_t row0, row1;
         tdn_cpu_share(b->rows, block, b->n_blocks, &row0, &row1);
-        const float **a = b->a + row0 * b->a_taps + tap * (row1 - row0);
+        const void **a = b->a + row0 * b->a_taps + tap * (row1 - row0);
         for (int64_t row = row0; row < row1; row++)
             n += count_terms(*a++, t->k);
     }

@@ -298,7 +298,7 @@ static void multiply(const work *w, tdn_matrix_scratch *s, tdn_block *block, int
     const int64_t n_rows = w->tile->row1 - w->tile->row0;
     const float *weights = w->call->in[1].data;
     for (int point = 0; point < tdn_wino_points(w->args); point++) {
-        const float **to = s->a;
+        const void **to = s->a;
         for (int64_t i = 0; i < w->tile->n_blocks; i++) {
             int64_t row0, row1;
             tdn_cpu_share(n_rows, i, w->tile->n_blocks, &row0, &row1);

@@ -37,6 +37,31 @@ typedef struct tdn_gemm_args {
     tdn_epilogue epilogue;
 } tdn_gemm_args;
 
+/* ---- What convolutions of floats and of integers share (conv_plan.c) ------------------------- */
+
+/* Operations in the time that a byte of weights costs, mostly hidden. */
+enum { TDN_CONV_WEIGHT_BYTE_COST = 2 };
+
+/* Ranks, dtypes (of `out` any, where its dtype is TDN_DTYPE_NONE), dims and parameters. */
+tdn_status tdn_conv_check_desc(const tdn_conv_desc *desc, const int32_t kernel[3],
+                               const tdn_view *x, tdn_dtype x_dtype, const tdn_view *out,
+                               tdn_dtype out_dtype, tdn_error *error);
+/* Constant, dense, and fit x and out; they may cover only the first channels of each group. */
+tdn_status tdn_conv_check_weights(const tdn_group *group, const tdn_conv_desc *desc,
+                                  tdn_dtype dtype, tdn_error *error);
+bool tdn_conv_is_depthwise(const tdn_conv_desc *desc, const tdn_view *x, const tdn_view *out);
+/* Derives all that follows from desc, kernel, the tiling's shape and operands. `n_in_term`:
+ * channels that are one term of the sum; it divides those of a group. */
+tdn_status tdn_conv_plan(tdn_conv_args *args, const tdn_kernel *kernel, const tdn_view *x,
+                         const tdn_view *out, int n_in_term, tdn_error *error);
+/* Are these the arguments that make would have derived? */
+tdn_status tdn_conv_check_plan(const tdn_conv_args *args, const tdn_kernel *kernel,
+                               const tdn_view *x, const tdn_view *out, int n_in_term,
+                               tdn_error *error);
+tdn_status tdn_dwconv_plan(tdn_dwconv_args *args, const tdn_view *out, tdn_error *error);
+tdn_status tdn_dwconv_check_plan(const tdn_dwconv_args *args, const tdn_view *x,
+                                 const tdn_view *out, int64_t *n_weights, tdn_error *error);
+
 _Static_assert(sizeof(tdn_conv_args) == 64 + sizeof(tdn_tiling) + sizeof(tdn_epilogue),
                "no padding: compared as bytes");
 _Static_assert(sizeof(tdn_dwconv_args) == 64 + sizeof(tdn_epilogue),
@@ -105,17 +130,17 @@ static inline const tdn_map_program *tdn_epilogue_program(const tdn_epilogue *ep
 
 /* Scratch of a tile, in this order; `extra` floats are the family's own. */
 typedef struct tdn_matrix_scratch {
-    const float **a;
-    float **c;
-    const float **residual;
+    const void **a;
+    void **c;
+    const void **residual;
     float *spare;
-    const float **near; /* where rows are gathered: pointers to the copies */
+    const void **near; /* where rows are gathered: pointers to the copies */
     float *copies;
     float *extra;
     void *program;
 } tdn_matrix_scratch;
 
-/* Floats from one gathered row to the next: an odd number of cache lines, mostly. */
+/* Terms from one gathered row to the next: an odd number of cache lines, mostly. */
 static inline int64_t tdn_matrix_copy_floats(const tdn_tiling *t)
 {
     return tdn_cpu_row_floats(t->k_block) + 16;
@@ -134,11 +159,11 @@ static inline size_t tdn_matrix_scratch_set(tdn_matrix_scratch *s, void *memory,
     const size_t extra = tdn_round_up((size_t)n_extra * sizeof(float), TDN_ALIGN);
     if (s) {
         char *p = memory;
-        s->a = (const float **)(void *)p;
-        s->c = (float **)(void *)(p += a);
-        s->residual = (const float **)(void *)(p += c);
+        s->a = (const void **)(void *)p;
+        s->c = (void **)(void *)(p += a);
+        s->residual = (const void **)(void *)(p += c);
         s->spare = (float *)(void *)(p += c);
-        s->near = (const float **)(void *)(p += spare);
+        s->near = (const void **)(void *)(p += spare);
         s->copies = (float *)(void *)(p += near);
         s->extra = (float *)(void *)(p += copies);
         s->program = p + extra;
@@ -152,15 +177,15 @@ static inline tdn_block tdn_gather_rows(const tdn_tiling *t, const tdn_block *bl
                                         int64_t k0, int64_t k)
 {
     tdn_block near = *block;
-    const float **to = near.a = s->near;
+    const void **to = near.a = s->near;
     float *copy = s->copies;
     near.a_taps = n_taps;
     for (int64_t i = 0; i < block->n_blocks; i++) {
         int64_t row0, row1;
         tdn_cpu_share(block->rows, i, block->n_blocks, &row0, &row1);
-        const float **from = block->a + row0 * block->a_taps + tap0 * (row1 - row0);
+        const void **from = block->a + row0 * block->a_taps + tap0 * (row1 - row0);
         for (int64_t n = n_taps * (row1 - row0); n > 0; n--, copy += tdn_matrix_copy_floats(t)) {
-            memcpy(copy, *from++ + k0, (size_t)k * sizeof *copy);
+            memcpy(copy, (const char *)*from++ + k0 * TDN_TERM_SIZE, (size_t)k * TDN_TERM_SIZE);
             *to++ = copy;
         }
     }
@@ -185,12 +210,12 @@ static inline void tdn_run_block(const tdn_tiling *t, const tdn_block *block,
  * tile's first packed panel. */
 static inline void tdn_run_blocks(const tdn_tiling *t, tdn_block *block,
                                   const tdn_matrix_scratch *s, tdn_block_fn *block_fn,
-                                  const float *panels)
+                                  const void *panels)
 {
     for (int64_t tap = 0; tap < t->n_taps; tap += t->tap_block) {
         const int64_t taps = tdn_cpu_min(t->tap_block, t->n_taps - tap);
         for (int64_t k0 = 0; k0 < t->k; k0 += t->k_block) {
-            block->b = panels + (tap * t->k + k0) * t->nr;
+            block->b = (const char *)panels + (tap * t->k + k0) * t->nr * TDN_TERM_SIZE;
             tdn_run_block(t, block, s, block_fn, tap, taps, k0, tdn_cpu_min(t->k_block, t->k - k0));
         }
     }
@@ -213,27 +238,39 @@ static inline void tdn_matrix_outer(const tdn_view *v, int64_t row, int64_t at[3
     at[0] = row / v->dims[2] / v->dims[1];
 }
 
-/* The epilogue's program over n_rows rows from `at` along the second last axis, columns col0..col1,
- * in place. */
+/* Where that element is. */
+static inline void *tdn_matrix_at(const tdn_view *v, const int64_t *at, int64_t col)
+{
+    return (char *)v->data + tdn_matrix_offset(v, at, col) * (int64_t)tdn_dtype_size(v->dtype, 1);
+}
+
+/* The operands of the epilogue's program, for n_rows rows from `at` along the second last axis,
+ * columns col0..col1: in place. */
+static inline void tdn_epilogue_set(tdn_map_region *region, const tdn_call *call,
+                                    const tdn_epilogue *epilogue, const int64_t *at, int64_t n_rows,
+                                    int64_t col0, int64_t col1)
+{
+    const tdn_view *out = &call->out[0];
+    const int last = out->rank - 1;
+    region->rows = n_rows;
+    region->cols = col1 - col0;
+    for (int i = 0; i <= epilogue->n_extra; i++) {
+        const tdn_view *v = i ? &call->in[epilogue->first + i - 1] : out;
+        region->in[i] = (tdn_map_operand){.data = tdn_matrix_at(v, at, col0),
+                                          .row = v->strides[last - 1],
+                                          .col = v->strides[last],
+                                          .dtype = v->dtype};
+    }
+    region->out[0] = region->in[0];
+}
+
+/* The epilogue's program over these rows. */
 static inline void tdn_epilogue_run(const tdn_call *call, const tdn_epilogue *epilogue,
                                     const int64_t *at, int64_t n_rows, int64_t col0, int64_t col1,
                                     tdn_map_region_fn *region_fn, void *scratch)
 {
-    const tdn_view *out = &call->out[0];
-    const int last = out->rank - 1;
     tdn_map_region region;
-    region.rows = n_rows;
-    region.cols = col1 - col0;
-    for (int i = 0; i <= epilogue->n_extra; i++) {
-        const tdn_view *v = i ? &call->in[epilogue->first + i - 1] : out;
-        const int64_t offset = tdn_matrix_offset(v, at, col0);
-        region.in[i] =
-            (tdn_map_operand){.data = (char *)v->data + offset * tdn_map_dtype_size(v->dtype),
-                              .row = v->strides[last - 1],
-                              .col = v->strides[last],
-                              .dtype = v->dtype};
-    }
-    region.out[0] = region.in[0];
+    tdn_epilogue_set(&region, call, epilogue, at, n_rows, col0, col1);
     region_fn(tdn_epilogue_program(epilogue), &region, scratch);
 }
 

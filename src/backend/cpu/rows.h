@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The rows of a convolution's tile: a list of pointers, for every output pixel and tap, to the
+ * channels it reads, or to padding. Then it is a matrix product. Where the taps along w are merged
+ * into one, a pixel at the border has its taps copied together with the padding beside them.
+ * Elements may have any size; all bytes of padding are equal.
+ */
+#ifndef TDN_BACKEND_CPU_ROWS_H
+#define TDN_BACKEND_CPU_ROWS_H
+
+#include "backend/cpu/matrix.h"
+
+typedef struct tdn_rows {
+    const tdn_conv_args *args;
+    const tdn_view *x, *out;
+    int64_t x_size;      /* of an element */
+    const char *data;    /* of the group */
+    const char *padding; /* a tap of it */
+    int64_t *offsets;    /* of the taps, in bytes from a pixel's first */
+    char *border;        /* the next free row for a padded pixel */
+} tdn_rows;
+
+static inline void tdn_rows_locate(const tdn_view *out, int64_t row, int64_t at[4])
+{
+    for (int i = 3; i >= 0; i--) {
+        at[i] = row % out->dims[i];
+        row /= out->dims[i];
+    }
+}
+
+static inline void tdn_rows_advance(const tdn_view *out, int64_t at[4])
+{
+    for (int i = 3; i >= 0; i--) {
+        if (++at[i] < out->dims[i])
+            return;
+        at[i] = 0;
+    }
+}
+
+/* Offsets of taps wrap where the tap lies outside of x; they are then not used. */
+static inline void tdn_rows_set_offsets(const tdn_rows *r)
+{
+    const tdn_conv_args *a = r->args;
+    const int64_t *s = r->x->strides;
+    const int32_t *d = a->desc.dilation;
+    int64_t *to = r->offsets;
+    for (int i = 0; i < a->kernel[0]; i++)
+        for (int j = 0; j < a->kernel[1]; j++)
+            for (int k = 0; k < (a->merged ? 1 : a->kernel[2]); k++)
+                *to++ = (int64_t)(((uint64_t)i * (uint64_t)d[0] * (uint64_t)s[1] +
+                                   (uint64_t)j * (uint64_t)d[1] * (uint64_t)s[2] +
+                                   (uint64_t)k * (uint64_t)d[2] * (uint64_t)s[3]) *
+                                  (uint64_t)r->x_size);
+}
+
+static inline bool tdn_rows_are_inside(const tdn_rows *r, const int64_t first[3])
+{
+    for (int i = 0; i < 3; i++)
+        if (first[i] < 0 ||
+            first[i] + (int64_t)(r->args->kernel[i] - 1) * r->args->desc.dilation[i] >=
+                r->x->dims[i + 1])
+            return false;
+    return true;
+}
+
+/* One line of merged taps, from column w0 of the line at p: copied, as some of it is padding. */
+static inline const char *tdn_rows_pad_line(tdn_rows *r, const char *line, int64_t w0)
+{
+    const int64_t kw = r->args->kernel[2], width = r->x->dims[3];
+    const int64_t size = r->x->dims[4] * r->x_size; /* of a pixel */
+    char *to = r->border;
+    r->border += kw * size;
+    const int64_t begin = tdn_cpu_min(kw, tdn_cpu_max(0, -w0));
+    const int64_t end = tdn_cpu_max(begin, tdn_cpu_min(kw, width - w0));
+    memcpy(to, r->padding, (size_t)(begin * size));
+    if (end > begin)
+        memcpy(to + begin * size, line + (w0 + begin) * size, (size_t)((end - begin) * size));
+    memcpy(to + end * size, r->padding, (size_t)((kw - end) * size));
+    return to;
+}
+
+/* The taps of a pixel that touches the padding, `step` pointers apart. */
+static inline void tdn_rows_set_border(tdn_rows *r, const void **to, int64_t step,
+                                       const char *image, const int64_t first[3])
+{
+    const tdn_conv_args *a = r->args;
+    const int64_t *s = r->x->strides, *dims = r->x->dims;
+    for (int i = 0; i < a->kernel[0]; i++)
+        for (int j = 0; j < a->kernel[1]; j++) {
+            const int64_t z = first[0] + (int64_t)i * a->desc.dilation[0];
+            const int64_t y = first[1] + (int64_t)j * a->desc.dilation[1];
+            const bool inside = z >= 0 && z < dims[1] && y >= 0 && y < dims[2];
+            const char *line = inside ? image + (z * s[1] + y * s[2]) * r->x_size : NULL;
+            if (a->merged) {
+                *to = !inside ? r->padding
+                      : first[2] >= 0 && first[2] + a->kernel[2] <= dims[3]
+                          ? line + first[2] * s[3] * r->x_size
+                          : tdn_rows_pad_line(r, line, first[2]);
+                to += step;
+                continue;
+            }
+            for (int k = 0; k < a->kernel[2]; k++, to += step) {
+                const int64_t x = first[2] + (int64_t)k * a->desc.dilation[2];
+                *to = inside && x >= 0 && x < dims[3] ? line + x * s[3] * r->x_size : r->padding;
+            }
+        }
+}
+
+static inline void tdn_rows_set_one(tdn_rows *r, const void **to, int64_t step, const int64_t at[4])
+{
+    const tdn_conv_desc *d = &r->args->desc;
+    const int64_t *s = r->x->strides;
+    const int64_t first[3] = {at[1] * d->stride[0] - d->pad[0], at[2] * d->stride[1] - d->pad[1],
+                              at[3] * d->stride[2] - d->pad[2]};
+    const char *image = r->data + at[0] * s[0] * r->x_size;
+    if (!tdn_rows_are_inside(r, first)) {
+        tdn_rows_set_border(r, to, step, image, first);
+        return;
+    }
+    const char *p = image + (first[0] * s[1] + first[1] * s[2] + first[2] * s[3]) * r->x_size;
+    for (int tap = 0; tap < r->args->tiling.n_taps; tap++)
+        to[tap * step] = p + r->offsets[tap];
+}
+
+/* Fills scratch's lists. `padding` is as long as a tap; `own` has tdn_conv_extra floats. */
+static inline void tdn_rows_set(const tdn_call *call, const tdn_conv_args *args,
+                                const tdn_tile *tile, const tdn_matrix_scratch *s,
+                                const void *padding, float *own)
+{
+    const tdn_tiling *t = &args->tiling;
+    const tdn_view *x = &call->in[0], *out = &call->out[0];
+    tdn_rows r = {.args = args,
+                  .x = x,
+                  .out = out,
+                  .x_size = tdn_map_dtype_size(x->dtype),
+                  .data = (const char *)x->data + tile->outer * t->k * TDN_TERM_SIZE,
+                  .padding = padding,
+                  .offsets = (int64_t *)(void *)own,
+                  .border = (char *)(own + t->n_taps * 2)};
+    const tdn_view *residual =
+        args->epilogue.residual >= 0 ? &call->in[args->epilogue.residual] : NULL;
+    const int64_t col = tile->outer * t->cols + tile->col0;
+    int64_t at[4];
+    tdn_rows_set_offsets(&r);
+    tdn_rows_locate(out, tile->row0, at);
+    for (int64_t block = 0; block < tile->n_blocks; block++) {
+        int64_t row0, row1;
+        tdn_cpu_share(tile->row1 - tile->row0, block, tile->n_blocks, &row0, &row1);
+        for (int64_t row = row0; row < row1; row++, tdn_rows_advance(out, at)) {
+            tdn_rows_set_one(&r, s->a + row0 * t->n_taps + (row - row0), row1 - row0, at);
+            s->c[row] = tdn_matrix_at(out, at, col);
+            if (residual)
+                s->residual[row] = tdn_matrix_at(residual, at, col);
+        }
+    }
+}
+
+/* The epilogue's program over a tile; its input 0 is the output itself, or rows of floats, `step`
+ * apart, where `sums` is not NULL. */
+static inline void tdn_rows_run_epilogue(const tdn_call *call, const tdn_conv_args *args,
+                                         const tdn_tile *tile, float *sums, int64_t step,
+                                         tdn_map_region_fn *region_fn, void *scratch)
+{
+    const tdn_view *out = &call->out[0];
+    const int64_t col = tile->outer * args->tiling.cols;
+    for (int64_t row = tile->row0; row < tile->row1;) {
+        int64_t at[4];
+        tdn_rows_locate(out, row, at);
+        const int64_t n = tdn_cpu_min(tile->row1 - row, out->dims[3] - at[3]);
+        tdn_map_region region;
+        tdn_epilogue_set(&region, call, &args->epilogue, at, n, col + tile->col0, col + tile->col1);
+        if (sums)
+            region.in[0] = (tdn_map_operand){
+                .data = sums + (row - tile->row0) * step, .row = step, .col = 1, .dtype = TDN_F32};
+        region_fn(tdn_epilogue_program(&args->epilogue), &region, scratch);
+        row += n;
+    }
+}
+
+#endif
