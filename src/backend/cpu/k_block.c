@@ -11,6 +11,7 @@
 #include <math.h>
 
 #include "backend/cpu/cpu.h"
+#include "backend/cpu/instances.h"
 #include "backend/cpu/vec.h"
 
 /* Terms of the sum that the panel is asked for before they are needed, some 300 ns: weights that
@@ -133,39 +134,10 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
     static void multiply_##rows##x1(const micro *m) { multiply(m, rows, 1, wide); }                \
     static void multiply_##rows##x2(const micro *m) { multiply(m, rows, 2, wide); }
 
-INSTANCE(1, 4)
-INSTANCE(2, 2)
-INSTANCE(3, 1)
-INSTANCE(4, 1)
-#if TDN_MR > 4
-INSTANCE(5, 1)
-INSTANCE(6, 1)
-#endif
-#if TDN_MR > 6
-INSTANCE(7, 1)
-INSTANCE(8, 1)
-#endif
-#if TDN_MR > 8
-INSTANCE(9, 1)
-INSTANCE(10, 1)
-INSTANCE(11, 1)
-INSTANCE(12, 1)
-#endif
+TDN_EACH_COUNT(INSTANCE)
 
-static micro_fn *const instances[TDN_MR][2] = {
-    {multiply_1x1, multiply_1x2},   {multiply_2x1, multiply_2x2},
-    {multiply_3x1, multiply_3x2},   {multiply_4x1, multiply_4x2},
-#if TDN_MR > 4
-    {multiply_5x1, multiply_5x2},   {multiply_6x1, multiply_6x2},
-#endif
-#if TDN_MR > 6
-    {multiply_7x1, multiply_7x2},   {multiply_8x1, multiply_8x2},
-#endif
-#if TDN_MR > 8
-    {multiply_9x1, multiply_9x2},   {multiply_10x1, multiply_10x2},
-    {multiply_11x1, multiply_11x2}, {multiply_12x1, multiply_12x2},
-#endif
-};
+#define ROW(rows, wide) {multiply_##rows##x1, multiply_##rows##x2},
+static micro_fn *const instances[TDN_MR][2] = {TDN_EACH_COUNT(ROW)};
 
 /* Columns that do not fill their vectors: the sums go through spare memory, so that nothing beyond
  * the last column is read or written. */

@@ -51,10 +51,13 @@
 typedef float vf __attribute__((vector_size(TDN_LANES * 4)));
 typedef float vf_unaligned __attribute__((vector_size(TDN_LANES * 4), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(TDN_LANES * 4)));
+typedef int32_t vi_unaligned __attribute__((vector_size(TDN_LANES * 4), aligned(4), may_alias));
 
 TDN_INLINE vf vf_load(const float *p) { return *(const vf_unaligned *)p; }
 TDN_INLINE void vf_store(float *p, vf x) { *(vf_unaligned *)p = x; }
 TDN_INLINE vf vf_set(float x) { return x - (vf){0}; }
+TDN_INLINE vi vi_load(const int32_t *p) { return *(const vi_unaligned *)p; }
+TDN_INLINE void vi_store(int32_t *p, vi x) { *(vi_unaligned *)p = x; }
 TDN_INLINE vi vi_set(int32_t x) { return x - (vi){0}; }
 TDN_INLINE vf vf_from_int(vi x) { return __builtin_convertvector(x, vf); }
 /* Towards zero; meaningless beyond the range of int32_t. */

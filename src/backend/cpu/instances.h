@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The counts of rows that a matrix kernel has instances for, up to its level's register tile: a
+ * remainder of rows wastes nothing. Beside each how many terms of k it sums side by side: few rows
+ * have too few chains of additions to hide their latency.
+ */
+#ifndef TDN_BACKEND_CPU_INSTANCES_H
+#define TDN_BACKEND_CPU_INSTANCES_H
+
+#include "backend/cpu/levels.h"
+
+#define TDN_COUNTS_TO_4(X) X(1, 4) X(2, 2) X(3, 1) X(4, 1)
+#if TDN_MR == 4
+#define TDN_EACH_COUNT(X) TDN_COUNTS_TO_4(X)
+#elif TDN_MR == 6
+#define TDN_EACH_COUNT(X) TDN_COUNTS_TO_4(X) X(5, 1) X(6, 1)
+#elif TDN_MR == 8
+#define TDN_EACH_COUNT(X) TDN_COUNTS_TO_4(X) X(5, 1) X(6, 1) X(7, 1) X(8, 1)
+#elif TDN_MR == 12
+#define TDN_EACH_COUNT(X)                                                                          \
+    TDN_COUNTS_TO_4(X)                                                                             \
+    X(5, 1) X(6, 1) X(7, 1) X(8, 1) X(9, 1) X(10, 1) X(11, 1) X(12, 1)
+#endif
+
+#endif
