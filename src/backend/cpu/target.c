@@ -89,9 +89,19 @@ static uint64_t detect(void) { return 0; }
 #endif
 
 static const tdn_family *const families[] = {
-    &tdn_family_conv,   &tdn_family_gemm,    &tdn_family_map,       &tdn_family_pool,
-    &tdn_family_reduce, &tdn_family_softmax, &tdn_family_norm,      &tdn_family_copy,
-    &tdn_family_pad,    &tdn_family_mix,     &tdn_family_graphconv, NULL,
+    &tdn_family_conv,
+    &tdn_family_gemm,
+    &tdn_family_map,
+    &tdn_family_pool,
+    &tdn_family_reduce,
+    &tdn_family_softmax,
+    &tdn_family_norm,
+    &tdn_family_copy,
+    &tdn_family_pad,
+    &tdn_family_mix,
+    &tdn_family_graphconv,
+    &tdn_family_iconv,
+    NULL,
 };
 
 const tdn_backend tdn_backend_cpu = {

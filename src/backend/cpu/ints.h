@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Vectors of integers for kernels over bytes. A dot product takes 4 unsigned bytes of x, the same
+ * in all lanes, and 4 signed ones of w in each lane, and adds up exactly. Levels without an
+ * instruction for it take it in halves of 2 products of 16 bits. Those of ARM multiply signed by
+ * signed: they see x - TDN_DOT_OFFSET, and whoever packs w makes up for it.
+ */
+#ifndef TDN_BACKEND_CPU_INTS_H
+#define TDN_BACKEND_CPU_INTS_H
+
+#include "backend/cpu/vec.h"
+
+typedef int32_t word __attribute__((aligned(1), may_alias)); /* 4 bytes, anywhere */
+typedef int16_t vs __attribute__((vector_size(TDN_LANES * 4)));
+typedef uint16_t vus __attribute__((vector_size(TDN_LANES * 4)));
+typedef uint8_t vb __attribute__((vector_size(TDN_LANES)));
+typedef uint8_t vb_unaligned __attribute__((vector_size(TDN_LANES), aligned(1), may_alias));
+
+/* ---- Dot products ---------------------------------------------------------------------------- */
+
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+
+enum { DOT_HALVES = 1 };
+typedef vi dot_x;
+typedef vi dot_w;
+TDN_INLINE dot_x dot_set(const word *p, int half) { return vi_set(*p + half); }
+TDN_INLINE dot_w dot_load(const int32_t *p, int half) { return vi_load(p + half); }
+TDN_INLINE vi dot_add(vi sum, dot_x x, dot_w w)
+{
+#if TDN_LANES == 16
+    return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
+#else
+    return (vi)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)w);
+#endif
+}
+
+#elif defined(__ARM_FEATURE_DOTPROD)
+
+enum { DOT_HALVES = 1 };
+typedef vi dot_x;
+typedef vi dot_w;
+TDN_INLINE dot_x dot_set(const word *p, int half)
+{
+    return vi_set((int32_t)((uint32_t)*p ^ 0x80808080u) + half);
+}
+TDN_INLINE dot_w dot_load(const int32_t *p, int half) { return vi_load(p + half); }
+TDN_INLINE vi dot_add(vi sum, dot_x x, dot_w w)
+{
+    return (vi)vdotq_s32((int32x4_t)sum, (int8x16_t)w, (int8x16_t)x);
+}
+
+#elif defined(__ARM_NEON)
+
+enum { DOT_HALVES = 2 };
+typedef int8x8_t dot_x;
+typedef int8x8_t dot_w;
+/* A half is 2 neighbours of the 4 bytes. */
+TDN_INLINE dot_x dot_set(const word *p, int half)
+{
+    const uint32_t bytes = (uint32_t)*p ^ 0x80808080u;
+    return vreinterpret_s8_u16(vdup_n_u16((uint16_t)(half ? bytes >> 16 : bytes)));
+}
+TDN_INLINE dot_w dot_load(const int32_t *p, int half)
+{
+    const int16x8_t w = (int16x8_t)vi_load(p);
+    return vreinterpret_s8_s16(vget_low_s16(half ? vuzp2q_s16(w, w) : vuzp1q_s16(w, w)));
+}
+TDN_INLINE vi dot_add(vi sum, dot_x x, dot_w w)
+{
+    return (vi)vpadalq_s16((int32x4_t)sum, vmull_s8(w, x));
+}
+
+#else
+
+enum { DOT_HALVES = 2 };
+typedef vi dot_x;
+typedef vs dot_w;
+/* A half is every other of the 4 bytes. */
+TDN_INLINE dot_x dot_set(const word *p, int half)
+{
+    const vi x = vi_set(*p);
+    return half ? (vi)((vus)x >> 8) : x & vi_set(0x00ff00ff);
+}
+TDN_INLINE dot_w dot_load(const int32_t *p, int half)
+{
+    const vs w = (vs)vi_load(p);
+    return half ? w >> 8 : (vs)((vus)w << 8) >> 8;
+}
+TDN_INLINE vi dot_add(vi sum, dot_x x, dot_w w)
+{
+#if TDN_LANES == 16
+    return sum + (vi)_mm512_madd_epi16((__m512i)x, (__m512i)w);
+#elif TDN_LANES == 8
+    return sum + (vi)_mm256_madd_epi16((__m256i)x, (__m256i)w);
+#else
+    return sum + (vi)_mm_madd_epi16((__m128i)x, (__m128i)w);
+#endif
+}
+
+#endif
+
+/* ---- Bytes and floats ------------------------------------------------------------------------ */
+
+/* Half to even; meaningless beyond the range of int32_t. */
+TDN_INLINE vi vf_round_int(vf x)
+{
+#if TDN_LANES == 16
+    return (vi)_mm512_cvtps_epi32((__m512)x);
+#elif TDN_LANES == 8
+    return (vi)_mm256_cvtps_epi32((__m256)x);
+#elif defined(__ARM_NEON)
+    return (vi)vcvtnq_s32_f32((float32x4_t)x);
+#else
+    return (vi)_mm_cvtps_epi32((__m128)x);
+#endif
+}
+
+TDN_INLINE vi vi_from_bytes(vb x) { return __builtin_convertvector(x, vi); }
+TDN_INLINE vb vi_to_bytes(vi x) { return __builtin_convertvector(x, vb); }
+TDN_INLINE vb vb_load(const uint8_t *p) { return *(const vb_unaligned *)p; }
+TDN_INLINE void vb_store(uint8_t *p, vb x) { *(vb_unaligned *)p = x; }
+/* The first n lanes, the others 0. */
+TDN_INLINE vb vb_load_n(const uint8_t *p, int n)
+{
+    vb x = {0};
+    memcpy(&x, p, (size_t)n);
+    return x;
+}
+TDN_INLINE void vb_store_n(uint8_t *p, vb x, int n) { memcpy(p, &x, (size_t)n); }
+
+#endif

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The matrix kernel over bytes, in the image of k_block.c: a register tile of rows x 2 vectors of
+ * int32 sums, to which each word of four bytes adds a dot product. A sum begins with what its
+ * column starts with. Where one block of the sum is all of it, registers go straight to what
+ * follows; else they wait in spare memory, as the output may have no room for them.
+ */
+#include <math.h>
+
+#include "backend/cpu/iconv.h"
+#include "backend/cpu/instances.h"
+#include "backend/cpu/ints.h"
+
+/* As in k_block.c. */
+enum { AHEAD = 64, LINE = 16 };
+
+typedef struct micro {
+    const tdn_block *block;
+    const void **a; /* [tap][row] */
+    int64_t n_taps, k0, k;
+    const int32_t *b;
+    const int32_t *from; /* what the sums of a row start with; from_step to the next row's */
+    int64_t from_step;
+    int32_t *partial; /* where they go, NULL: they are complete */
+    int64_t step;
+    void **c;
+    const void **residual;
+    int64_t col;
+} micro;
+
+typedef void micro_fn(const micro *m);
+
+#define EACH_ROW TDN_UNROLLED (int i = 0; i < rows; i++)
+#define EACH_VECTOR TDN_UNROLLED (int j = 0; j < vectors; j++)
+
+/* ---- What follows the sum -------------------------------------------------------------------- */
+
+/* n lanes; a constant where it is all of them. */
+TDN_INLINE vf load(const float *p, int n) { return n == TDN_LANES ? vf_load(p) : vf_load_n(p, n); }
+TDN_INLINE void store(float *p, vf x, int n)
+{
+    if (n == TDN_LANES)
+        vf_store(p, x);
+    else
+        vf_store_n(p, x, n);
+}
+TDN_INLINE vf load_bytes(const uint8_t *p, int n)
+{
+    return vf_from_int(vi_from_bytes(n == TDN_LANES ? vb_load(p) : vb_load_n(p, n)));
+}
+TDN_INLINE void store_bytes(uint8_t *p, vf x, int zero, int n)
+{
+    const vb bytes = vi_to_bytes(vf_round_int(x) + vi_set(zero));
+    if (n == TDN_LANES)
+        vb_store(p, bytes);
+    else
+        vb_store_n(p, bytes, n);
+}
+
+TDN_INLINE void add_residual(const micro *m, vf y[TDN_MR_MAX][2], const int rows, const int vectors,
+                             int n)
+{
+    const tdn_sums *s = m->block->sums;
+    const vf scale = vf_set(s->requant->r_scale), offset = vf_set(s->requant->r_offset);
+    if (s->residual == TDN_U8)
+        EACH_ROW
+            EACH_VECTOR
+                y[i][j] +=
+                    scale *
+                        load_bytes((const uint8_t *)m->residual[i] + m->col + j * TDN_LANES, n) +
+                    offset;
+    else
+        EACH_ROW
+            EACH_VECTOR
+                y[i][j] += scale * load((const float *)m->residual[i] + m->col + j * TDN_LANES, n) +
+                           offset;
+}
+
+/* Scale, bias and residual. */
+TDN_INLINE void to_floats(const micro *m, vf y[TDN_MR_MAX][2], vi sum[TDN_MR_MAX][2],
+                          const int rows, const int vectors, int n)
+{
+    const tdn_sums *s = m->block->sums;
+    const float *bias = m->block->bias;
+    vf scale[2];
+    EACH_VECTOR
+        scale[j] =
+            s->scale ? load(s->scale + m->col + j * TDN_LANES, n) : vf_set(s->requant->factor);
+    EACH_ROW
+        EACH_VECTOR
+            y[i][j] = vf_from_int(sum[i][j]) * scale[j];
+    if (bias) {
+        vf add[2];
+        EACH_VECTOR
+            add[j] = load(bias + m->col + j * TDN_LANES, n);
+        EACH_ROW
+            EACH_VECTOR
+                y[i][j] += add[j];
+    }
+    if (m->residual)
+        add_residual(m, y, rows, vectors, n);
+}
+
+TDN_INLINE void clamp(const micro *m, vf y[TDN_MR_MAX][2], const int rows, const int vectors)
+{
+    const vf lo = vf_set(m->block->lo), hi = vf_set(m->block->hi);
+    if (m->block->lo > -INFINITY)
+        EACH_ROW
+            EACH_VECTOR
+                y[i][j] = vf_max(lo, y[i][j]);
+    if (m->block->hi < INFINITY)
+        EACH_ROW
+            EACH_VECTOR
+                y[i][j] = vf_min(hi, y[i][j]);
+}
+
+/* Stage by stage over all registers, so that each question is asked once. */
+TDN_INLINE void finish(const micro *m, vi sum[TDN_MR_MAX][2], const int rows, const int vectors,
+                       int n)
+{
+    const tdn_sums *s = m->block->sums;
+    const int64_t col = m->col;
+    if (s->out == TDN_S32) {
+        EACH_ROW
+            EACH_VECTOR /* bits, not numbers */
+                store((float *)m->c[i] + col + j * TDN_LANES, (vf)sum[i][j], n);
+        return;
+    }
+    vf y[TDN_MR_MAX][2];
+    to_floats(m, y, sum, rows, vectors, n);
+    if (s->out == TDN_F32) {
+        clamp(m, y, rows, vectors);
+        EACH_ROW
+            EACH_VECTOR
+                store((float *)m->c[i] + col + j * TDN_LANES, y[i][j], n);
+        return;
+    }
+    const vf scale = vf_set(s->requant->out_scale);
+    EACH_ROW
+        EACH_VECTOR
+            y[i][j] *= scale;
+    clamp(m, y, rows, vectors);
+    EACH_ROW
+        EACH_VECTOR
+            store_bytes((uint8_t *)m->c[i] + col + j * TDN_LANES, y[i][j], s->requant->out_zero, n);
+}
+
+/* ---- The sum --------------------------------------------------------------------------------- */
+
+/* One word of every row. */
+TDN_INLINE void add_words(vi sum[][2], const word *const *a, int64_t k, const int32_t *b,
+                          const int rows, const int vectors)
+{
+    TDN_UNROLLED (int half = 0; half < DOT_HALVES; half++) {
+        dot_w w[2];
+        EACH_VECTOR
+            w[j] = dot_load(b + j * TDN_LANES, half);
+        EACH_ROW {
+            const dot_x x = dot_set(a[i] + k, half);
+            EACH_VECTOR
+                sum[i][j] = dot_add(sum[i][j], x, w[j]);
+        }
+    }
+}
+
+/* rows <= TDN_MR, vectors 1 or 2, words `wide` side by side: constants. */
+TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, const int wide)
+{
+    vi acc[TDN_MR_MAX][2], more[TDN_MR_MAX][2];
+    EACH_ROW
+        EACH_VECTOR
+            acc[i][j] = vi_load(m->from + i * m->from_step + j * TDN_LANES);
+    TDN_UNROLLED (int i = 0; i < rows * (wide - 1); i++)
+        EACH_VECTOR
+            more[i][j] = (vi){0};
+    const void **list = m->a;
+    const int32_t *b = m->b;
+    const int64_t end = m->k0 + m->k;
+    for (int64_t tap = 0; tap < m->n_taps; tap++, list += rows) {
+        const word *a[TDN_MR_MAX];
+        EACH_ROW
+            a[i] = (const word *)list[i] + end;
+        int64_t k = -m->k;
+        for (; wide > 1 && k + wide <= 0; k += wide)
+            TDN_UNROLLED (int w = 0; w < wide; w++, b += TDN_NR)
+                add_words(w ? more + rows * (w - 1) : acc, a, k + w, b, rows, vectors);
+        for (; k != 0; k++, b += TDN_NR) {
+            TDN_UNROLLED (int j = 0; j < vectors * TDN_LANES; j += LINE)
+                __builtin_prefetch(b + AHEAD * TDN_NR + j, 0, 2); /* into L2 */
+            add_words(acc, a, k, b, rows, vectors);
+        }
+    }
+    TDN_UNROLLED (int i = 0; i < rows * (wide - 1); i++)
+        EACH_VECTOR
+            acc[i % rows][j] += more[i][j];
+    if (!m->partial) {
+        finish(m, acc, rows, vectors, TDN_LANES);
+        return;
+    }
+    EACH_ROW
+        EACH_VECTOR
+            vi_store(m->partial + i * m->step + j * TDN_LANES, acc[i][j]);
+}
+
+#define INSTANCE(rows, wide)                                                                       \
+    static void multiply_##rows##x1(const micro *m) { multiply(m, rows, 1, wide); }                \
+    static void multiply_##rows##x2(const micro *m) { multiply(m, rows, 2, wide); }
+TDN_EACH_COUNT(INSTANCE)
+
+#define ROW(rows, wide) {multiply_##rows##x1, multiply_##rows##x2},
+static micro_fn *const instances[TDN_MR][2] = {TDN_EACH_COUNT(ROW)};
+
+/* Columns that do not fill their vectors: complete sums go through spare memory, so that nothing
+ * beyond the last column is read or written. */
+static void multiply_narrow(const micro *m, int64_t rows, int n_cols)
+{
+    int32_t *spare = (int32_t *)(void *)m->block->spare;
+    micro own = *m;
+    own.partial = spare;
+    own.step = TDN_NR;
+    instances[rows - 1][n_cols > TDN_LANES](&own);
+    for (int64_t i = 0; i < rows; i++)
+        for (int j = 0; j < n_cols; j += TDN_LANES) {
+            vi sum[TDN_MR_MAX][2] = {{vi_load(spare + i * TDN_NR + j)}};
+            own = *m;
+            own.c += i;
+            own.residual += m->residual ? i : 0;
+            own.col += j;
+            finish(&own, sum, 1, 1, n_cols - j < TDN_LANES ? n_cols - j : TDN_LANES);
+        }
+}
+
+void TDN_KERNEL(tdn_block_u8)(const tdn_block *t, int64_t tap0, int64_t n_taps, int64_t k0,
+                              int64_t k, bool first, bool last)
+{
+    const tdn_sums *s = t->sums;
+    micro m = {.block = t, .n_taps = n_taps, .k0 = k0, .k = k, .step = s->step};
+    m.from_step = first ? 0 : s->step;
+    for (int64_t panel = 0, col = 0; col < t->cols; panel++, col += TDN_NR) {
+        const int n_cols = (int)tdn_cpu_min(TDN_NR, t->cols - col);
+        m.b = (const int32_t *)t->b + panel * t->b_panel;
+        m.col = col;
+        for (int64_t block = 0, row0, row1; block < t->n_blocks; block++) {
+            tdn_cpu_share(t->rows, block, t->n_blocks, &row0, &row1);
+            m.a = t->a + row0 * t->a_taps + tap0 * (row1 - row0);
+            m.c = t->c + row0;
+            m.residual = t->residual ? t->residual + row0 : NULL;
+            m.from = first ? s->start + col : s->partial + row0 * s->step + col;
+            m.partial = last ? NULL : s->partial + row0 * s->step + col;
+            if (last && n_cols % TDN_LANES)
+                multiply_narrow(&m, row1 - row0, n_cols);
+            else
+                instances[row1 - row0 - 1][n_cols > TDN_LANES](&m);
+        }
+    }
+}
