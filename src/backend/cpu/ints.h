@@ -115,7 +115,17 @@ TDN_INLINE vi vf_round_int(vf x)
 #endif
 }
 
-TDN_INLINE vi vi_from_bytes(vb x) { return __builtin_convertvector(x, vi); }
+#if TDN_LANES == 16
+TDN_INLINE vi vi_from_bytes(vb x) { return (vi)_mm512_cvtepu8_epi32((__m128i)x); }
+#elif TDN_LANES == 8
+TDN_INLINE vi vi_from_bytes(vb x)
+{
+    return (vi)_mm256_cvtepu8_epi32(
+        (__m128i)__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7));
+}
+#else
+TDN_INLINE vi vi_from_bytes(vb x) { return (vi){x[0], x[1], x[2], x[3]}; }
+#endif
 TDN_INLINE vb vi_to_bytes(vi x) { return __builtin_convertvector(x, vb); }
 TDN_INLINE vb vb_load(const uint8_t *p) { return *(const vb_unaligned *)p; }
 TDN_INLINE void vb_store(uint8_t *p, vb x) { *(vb_unaligned *)p = x; }

@@ -48,57 +48,48 @@ TDN_INLINE vf load_bytes(const uint8_t *p, int n)
 {
     return vf_from_int(vi_from_bytes(n == TDN_LANES ? vb_load(p) : vb_load_n(p, n)));
 }
-TDN_INLINE void store_bytes(uint8_t *p, vf x, int zero, int n)
+TDN_INLINE void store_bytes(uint8_t *p, vi x, int n)
 {
-    const vb bytes = vi_to_bytes(vf_round_int(x) + vi_set(zero));
     if (n == TDN_LANES)
-        vb_store(p, bytes);
+        vb_store(p, vi_to_bytes(x));
     else
-        vb_store_n(p, bytes, n);
+        vb_store_n(p, vi_to_bytes(x), n);
 }
 
-TDN_INLINE void add_residual(const micro *m, vf y[TDN_MR_MAX][2], const int rows, const int vectors,
-                             int n)
+TDN_INLINE void add_residual(const micro *m, vf y[TDN_MR_MAX][2], float times, const int rows,
+                             const int vectors, int n)
 {
     const tdn_sums *s = m->block->sums;
-    const vf scale = vf_set(s->requant->r_scale), offset = vf_set(s->requant->r_offset);
+    const vf scale = vf_set(s->requant->r_scale * times);
     if (s->residual == TDN_U8)
         EACH_ROW
             EACH_VECTOR
                 y[i][j] +=
-                    scale *
-                        load_bytes((const uint8_t *)m->residual[i] + m->col + j * TDN_LANES, n) +
-                    offset;
+                    scale * load_bytes((const uint8_t *)m->residual[i] + m->col + j * TDN_LANES, n);
     else
         EACH_ROW
             EACH_VECTOR
-                y[i][j] += scale * load((const float *)m->residual[i] + m->col + j * TDN_LANES, n) +
-                           offset;
+                y[i][j] += scale * load((const float *)m->residual[i] + m->col + j * TDN_LANES, n);
 }
 
-/* Scale, bias and residual. */
-TDN_INLINE void to_floats(const micro *m, vf y[TDN_MR_MAX][2], vi sum[TDN_MR_MAX][2],
+/* Scale, bias and residual, all of it `times` as much. */
+TDN_INLINE void to_floats(const micro *m, vf y[TDN_MR_MAX][2], vi sum[TDN_MR_MAX][2], float times,
                           const int rows, const int vectors, int n)
 {
     const tdn_sums *s = m->block->sums;
-    const float *bias = m->block->bias;
-    vf scale[2];
-    EACH_VECTOR
-        scale[j] =
-            s->scale ? load(s->scale + m->col + j * TDN_LANES, n) : vf_set(s->requant->factor);
+    const float *scale = s->scale, *bias = m->block->bias;
+    vf factor[2], add[2];
+    EACH_VECTOR {
+        const int64_t at = m->col + j * TDN_LANES;
+        factor[j] = vf_set(times) * (scale ? load(scale + at, n) : vf_set(s->requant->factor));
+        add[j] = vf_set(times * s->requant->r_offset) +
+                 (bias ? vf_set(times) * load(bias + at, n) : (vf){0});
+    }
     EACH_ROW
         EACH_VECTOR
-            y[i][j] = vf_from_int(sum[i][j]) * scale[j];
-    if (bias) {
-        vf add[2];
-        EACH_VECTOR
-            add[j] = load(bias + m->col + j * TDN_LANES, n);
-        EACH_ROW
-            EACH_VECTOR
-                y[i][j] += add[j];
-    }
+            y[i][j] = vf_from_int(sum[i][j]) * factor[j] + add[j];
     if (m->residual)
-        add_residual(m, y, rows, vectors, n);
+        add_residual(m, y, times, rows, vectors, n);
 }
 
 TDN_INLINE void clamp(const micro *m, vf y[TDN_MR_MAX][2], const int rows, const int vectors)
@@ -127,22 +118,18 @@ TDN_INLINE void finish(const micro *m, vi sum[TDN_MR_MAX][2], const int rows, co
         return;
     }
     vf y[TDN_MR_MAX][2];
-    to_floats(m, y, sum, rows, vectors, n);
+    to_floats(m, y, sum, s->out == TDN_U8 ? s->requant->out_scale : 1, rows, vectors, n);
+    clamp(m, y, rows, vectors);
     if (s->out == TDN_F32) {
-        clamp(m, y, rows, vectors);
         EACH_ROW
             EACH_VECTOR
                 store((float *)m->c[i] + col + j * TDN_LANES, y[i][j], n);
         return;
     }
-    const vf scale = vf_set(s->requant->out_scale);
+    const vi zero = vi_set(s->requant->out_zero);
     EACH_ROW
         EACH_VECTOR
-            y[i][j] *= scale;
-    clamp(m, y, rows, vectors);
-    EACH_ROW
-        EACH_VECTOR
-            store_bytes((uint8_t *)m->c[i] + col + j * TDN_LANES, y[i][j], s->requant->out_zero, n);
+            store_bytes((uint8_t *)m->c[i] + col + j * TDN_LANES, vf_round_int(y[i][j]) + zero, n);
 }
 
 /* ---- The sum --------------------------------------------------------------------------------- */
