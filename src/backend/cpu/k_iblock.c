@@ -139,6 +139,8 @@ TDN_INLINE void add_words(vi sum[][2], const word *const *a, int64_t k, const in
                           const int rows, const int vectors)
 {
     TDN_UNROLLED (int half = 0; half < DOT_HALVES; half++) {
+        if (DOT_HALVES > 1) /* both halves at once would need more registers than there are */
+            __asm__ volatile("" ::: "memory");
         dot_w w[2];
         EACH_VECTOR
             w[j] = dot_load(b + j * TDN_LANES, half);

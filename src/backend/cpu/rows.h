@@ -18,6 +18,11 @@ typedef struct tdn_rows {
     const char *padding; /* a tap of it */
     int64_t *offsets;    /* of the taps, in bytes from a pixel's first */
     char *border;        /* the next free row for a padded pixel */
+    /* Of the line of pixels at hand: */
+    const char *image;
+    int64_t first[2]; /* where its windows begin in x along d and h */
+    int64_t start;    /* there, in bytes from the image's first; wraps where that is outside */
+    bool is_inside;   /* along d and h */
 } tdn_rows;
 
 static inline void tdn_rows_locate(const tdn_view *out, int64_t row, int64_t at[4])
@@ -53,14 +58,25 @@ static inline void tdn_rows_set_offsets(const tdn_rows *r)
                                   (uint64_t)r->x_size);
 }
 
-static inline bool tdn_rows_are_inside(const tdn_rows *r, const int64_t first[3])
+static inline bool tdn_rows_are_inside(const tdn_rows *r, int axis, int64_t first)
 {
-    for (int i = 0; i < 3; i++)
-        if (first[i] < 0 ||
-            first[i] + (int64_t)(r->args->kernel[i] - 1) * r->args->desc.dilation[i] >=
-                r->x->dims[i + 1])
-            return false;
-    return true;
+    const int64_t span = (int64_t)(r->args->kernel[axis] - 1) * r->args->desc.dilation[axis];
+    return first >= 0 && first + span < r->x->dims[axis + 1];
+}
+
+static inline void tdn_rows_begin_line(tdn_rows *r, const int64_t at[4])
+{
+    const tdn_conv_desc *d = &r->args->desc;
+    const int64_t *s = r->x->strides;
+    r->image = r->data + at[0] * s[0] * r->x_size;
+    r->is_inside = true;
+    for (int i = 0; i < 2; i++) {
+        r->first[i] = at[i + 1] * d->stride[i] - d->pad[i];
+        r->is_inside = r->is_inside && tdn_rows_are_inside(r, i, r->first[i]);
+    }
+    r->start = (int64_t)(((uint64_t)r->first[0] * (uint64_t)s[1] +
+                          (uint64_t)r->first[1] * (uint64_t)s[2]) *
+                         (uint64_t)r->x_size);
 }
 
 /* One line of merged taps, from column w0 of the line at p: copied, as some of it is padding. */
@@ -79,45 +95,42 @@ static inline const char *tdn_rows_pad_line(tdn_rows *r, const char *line, int64
     return to;
 }
 
-/* The taps of a pixel that touches the padding, `step` pointers apart. */
-static inline void tdn_rows_set_border(tdn_rows *r, const void **to, int64_t step,
-                                       const char *image, const int64_t first[3])
+/* The taps of a pixel that touches the padding, `step` pointers apart; its window begins at column
+ * `first` of x. */
+static inline void tdn_rows_set_border(tdn_rows *r, const void **to, int64_t step, int64_t first)
 {
     const tdn_conv_args *a = r->args;
     const int64_t *s = r->x->strides, *dims = r->x->dims;
     for (int i = 0; i < a->kernel[0]; i++)
         for (int j = 0; j < a->kernel[1]; j++) {
-            const int64_t z = first[0] + (int64_t)i * a->desc.dilation[0];
-            const int64_t y = first[1] + (int64_t)j * a->desc.dilation[1];
+            const int64_t z = r->first[0] + (int64_t)i * a->desc.dilation[0];
+            const int64_t y = r->first[1] + (int64_t)j * a->desc.dilation[1];
             const bool inside = z >= 0 && z < dims[1] && y >= 0 && y < dims[2];
-            const char *line = inside ? image + (z * s[1] + y * s[2]) * r->x_size : NULL;
+            const char *line = inside ? r->image + (z * s[1] + y * s[2]) * r->x_size : NULL;
             if (a->merged) {
                 *to = !inside ? r->padding
-                      : first[2] >= 0 && first[2] + a->kernel[2] <= dims[3]
-                          ? line + first[2] * s[3] * r->x_size
-                          : tdn_rows_pad_line(r, line, first[2]);
+                      : first >= 0 && first + a->kernel[2] <= dims[3]
+                          ? line + first * s[3] * r->x_size
+                          : tdn_rows_pad_line(r, line, first);
                 to += step;
                 continue;
             }
             for (int k = 0; k < a->kernel[2]; k++, to += step) {
-                const int64_t x = first[2] + (int64_t)k * a->desc.dilation[2];
+                const int64_t x = first + (int64_t)k * a->desc.dilation[2];
                 *to = inside && x >= 0 && x < dims[3] ? line + x * s[3] * r->x_size : r->padding;
             }
         }
 }
 
-static inline void tdn_rows_set_one(tdn_rows *r, const void **to, int64_t step, const int64_t at[4])
+/* Pixel `w` of the line at hand. */
+static inline void tdn_rows_set_one(tdn_rows *r, const void **to, int64_t step, int64_t w)
 {
-    const tdn_conv_desc *d = &r->args->desc;
-    const int64_t *s = r->x->strides;
-    const int64_t first[3] = {at[1] * d->stride[0] - d->pad[0], at[2] * d->stride[1] - d->pad[1],
-                              at[3] * d->stride[2] - d->pad[2]};
-    const char *image = r->data + at[0] * s[0] * r->x_size;
-    if (!tdn_rows_are_inside(r, first)) {
-        tdn_rows_set_border(r, to, step, image, first);
+    const int64_t first = w * r->args->desc.stride[2] - r->args->desc.pad[2];
+    if (!r->is_inside || !tdn_rows_are_inside(r, 2, first)) {
+        tdn_rows_set_border(r, to, step, first);
         return;
     }
-    const char *p = image + (first[0] * s[1] + first[1] * s[2] + first[2] * s[3]) * r->x_size;
+    const char *p = r->image + r->start + first * r->x->strides[3] * r->x_size;
     for (int tap = 0; tap < r->args->tiling.n_taps; tap++)
         to[tap * step] = p + r->offsets[tap];
 }
@@ -137,9 +150,13 @@ static inline void tdn_rows_set(const tdn_call *call, const tdn_conv_args *args,
                   .padding = padding,
                   .offsets = (int64_t *)(void *)own,
                   .border = (char *)(own + t->n_taps * 2)};
-    const tdn_view *residual =
-        args->epilogue.residual >= 0 ? &call->in[args->epilogue.residual] : NULL;
+    const int index = args->epilogue.residual;
+    const tdn_view *residual = index >= 0 ? &call->in[index] : NULL;
     const int64_t col = tile->outer * t->cols + tile->col0;
+    const int64_t c_step = out->strides[3] * tdn_map_dtype_size(out->dtype);
+    const int64_t more_step =
+        residual ? residual->strides[3] * tdn_map_dtype_size(residual->dtype) : 0;
+    char *c = NULL, *more = NULL;
     int64_t at[4];
     tdn_rows_set_offsets(&r);
     tdn_rows_locate(out, tile->row0, at);
@@ -147,10 +164,18 @@ static inline void tdn_rows_set(const tdn_call *call, const tdn_conv_args *args,
         int64_t row0, row1;
         tdn_cpu_share(tile->row1 - tile->row0, block, tile->n_blocks, &row0, &row1);
         for (int64_t row = row0; row < row1; row++, tdn_rows_advance(out, at)) {
-            tdn_rows_set_one(&r, s->a + row0 * t->n_taps + (row - row0), row1 - row0, at);
-            s->c[row] = tdn_matrix_at(out, at, col);
-            if (residual)
-                s->residual[row] = tdn_matrix_at(residual, at, col);
+            if (row == 0 || at[3] == 0) {
+                tdn_rows_begin_line(&r, at);
+                c = tdn_matrix_at(out, at, col);
+                more = residual ? tdn_matrix_at(residual, at, col) : NULL;
+            }
+            tdn_rows_set_one(&r, s->a + row0 * t->n_taps + (row - row0), row1 - row0, at[3]);
+            s->c[row] = c;
+            c += c_step;
+            if (residual) {
+                s->residual[row] = more;
+                more += more_step;
+            }
         }
     }
 }
