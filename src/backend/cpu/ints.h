@@ -75,10 +75,15 @@ TDN_INLINE vi dot_add(vi sum, dot_x x, dot_w w)
 enum { DOT_HALVES = 2 };
 typedef vi dot_x;
 typedef vs dot_w;
+/* x is in its register here: compilers know that additions may be in any order, and use more
+ * registers than there are. */
+#define DOT_HOLD(x) __asm__("" : "+v"(x))
+
 /* A half is every other of the 4 bytes. */
 TDN_INLINE dot_x dot_set(const word *p, int half)
 {
-    const vi x = vi_set(*p);
+    vi x = vi_set(*p);
+    DOT_HOLD(x);
     return half ? (vi)((vus)x >> 8) : x & vi_set(0x00ff00ff);
 }
 TDN_INLINE dot_w dot_load(const int32_t *p, int half)
@@ -89,12 +94,14 @@ TDN_INLINE dot_w dot_load(const int32_t *p, int half)
 TDN_INLINE vi dot_add(vi sum, dot_x x, dot_w w)
 {
 #if TDN_LANES == 16
-    return sum + (vi)_mm512_madd_epi16((__m512i)x, (__m512i)w);
+    sum += (vi)_mm512_madd_epi16((__m512i)x, (__m512i)w);
 #elif TDN_LANES == 8
-    return sum + (vi)_mm256_madd_epi16((__m256i)x, (__m256i)w);
+    sum += (vi)_mm256_madd_epi16((__m256i)x, (__m256i)w);
 #else
-    return sum + (vi)_mm_madd_epi16((__m128i)x, (__m128i)w);
+    sum += (vi)_mm_madd_epi16((__m128i)x, (__m128i)w);
 #endif
+    DOT_HOLD(sum);
+    return sum;
 }
 
 #endif
