@@ -116,6 +116,42 @@ static int64_t cost_of(const tdn_made *made, const tdn_tiling *t)
            TDN_CONV_WEIGHT_BYTE_COST * (int64_t)made->packed_size * t->n_row_tiles;
 }
 
+static tdn_status pack_depthwise(tdn_made *made, const tdn_view *weights, tdn_arena *arena,
+                                 tdn_error *error)
+{
+    const int64_t c = weights->dims[0],
+                  taps = weights->dims[2] * weights->dims[3] * weights->dims[4];
+    const int8_t *from = weights->data;
+    made->packed_size = (size_t)(c * taps) * sizeof(int32_t);
+    int32_t *to = made->packed = tdn_arena_alloc_data(arena, made->packed_size);
+    if (!to)
+        return tdn_fail_nomem(error, "packed weights");
+    for (int64_t i = 0; i < c * taps; i++)
+        to[i % taps * c + i / taps] = from[i];
+    return TDN_OK;
+}
+
+static tdn_status make_depthwise(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
+                                 tdn_error *error)
+{
+    const tdn_iconv_desc *d = g->desc;
+    const int64_t *w = g->in[1].dims;
+    made->kernel = tdn_cpu_kernel(tdn_family_iconv.kernels, "idwconv_u8", isa);
+    if (!made->kernel || g->variant > 0)
+        return tdn_fail(error, TDN_E_UNSUPPORTED,
+                        "a depthwise convolution has one way, and none for such a CPU");
+    tdn_idwconv_args a = {.requant.x_zero = d->x_zero, .conv.desc = d->conv};
+    for (int i = 0; i < 3; i++)
+        a.conv.kernel[i] = (int32_t)w[2 + i];
+    TDN_TRY(check_operands(&a.conv.desc, a.conv.kernel, &g->in[0], &g->out[0], error));
+    tdn_map_program *program;
+    TDN_TRY(tdn_requant_make(&a.requant, &a.conv.epilogue, &program, g, arena, error));
+    TDN_TRY(tdn_dwconv_plan(&a.conv, &g->out[0], error));
+    TDN_TRY(check_terms(w[2] * w[3] * w[4], error));
+    TDN_TRY(pack_depthwise(made, &g->in[1], arena, error)); /* small: dry or not */
+    return tdn_epilogue_store(made, &a, sizeof a, program, arena, error);
+}
+
 static tdn_status make_dense(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
                              tdn_error *error)
 {
@@ -155,7 +191,9 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
                         "a convolution of %d inputs, or of another zero point than a byte's",
                         g->n_in);
     TDN_TRY(tdn_conv_check_weights(g, &d->conv, TDN_S8, error));
-    return make_dense(made, g, isa, arena, error);
+    return tdn_conv_is_depthwise(&d->conv, &g->in[0], &g->out[0])
+               ? make_depthwise(made, g, isa, arena, error)
+               : make_dense(made, g, isa, arena, error);
 }
 
 static tdn_status check_dense(const tdn_kernel *kernel, const tdn_conv_args *args,
@@ -174,26 +212,43 @@ static tdn_status check_dense(const tdn_kernel *kernel, const tdn_conv_args *arg
     return TDN_OK;
 }
 
+static tdn_status check_depthwise(const tdn_dwconv_args *args, const tdn_view *in,
+                                  const tdn_view *out, tdn_work *work, tdn_error *error)
+{
+    int64_t n_weights;
+    TDN_TRY(tdn_dwconv_check_plan(args, &in[0], out, &n_weights, error));
+    TDN_TRY(check_terms(n_weights / out->dims[4], error));
+    TDN_TRY(tdn_cpu_check_blob(&in[1], (size_t)n_weights * sizeof(int32_t), error));
+    work->n_tiles = (size_t)args->n_row_tiles;
+    work->scratch_size = tdn_idwconv_sums(args, out) * sizeof(float);
+    work->flops = args->n_rows ? 2 * args->n_rows * out->dims[3] * n_weights : 0;
+    return TDN_OK;
+}
+
 static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_size,
                         const tdn_view *in, int n_in, const tdn_view *out, int n_out,
                         tdn_work *work, tdn_error *error)
 {
-    const tdn_iconv_args *a = args;
-    const size_t fixed = sizeof *a;
+    const bool depthwise = tdn_cpu_kernel_is(kernel, "idwconv_u8");
+    const size_t fixed = depthwise ? sizeof(tdn_idwconv_args) : sizeof(tdn_iconv_args);
     if (args_size < fixed || n_in < 2 || n_out != 1)
         return tdn_fail(error, TDN_E_FORMAT,
                         "a convolution of %d inputs and %zu bytes of arguments", n_in, args_size);
+    const tdn_iconv_args *a = args; /* both begin with requant, desc and kernel */
     const tdn_epilogue *ep = (const void *)((const char *)args + fixed - sizeof(tdn_epilogue));
     TDN_TRY(check_operands(&a->conv.desc, a->conv.kernel, &in[0], out, error));
     TDN_TRY(tdn_requant_check(&a->requant, ep, (const char *)args + fixed, args_size - fixed, in,
                               n_in, out, error));
-    TDN_TRY(check_dense(kernel, &a->conv, in, out, work, error));
+    TDN_TRY(depthwise
+                ? check_depthwise(&((const tdn_idwconv_args *)args)->conv, in, out, work, error)
+                : check_dense(kernel, &a->conv, in, out, work, error));
     if (ep->has_program)
         work->scratch_size += tdn_map_scratch_size(tdn_epilogue_program(ep));
     return TDN_OK;
 }
 
 static const tdn_kernel kernels[] = {
+    TDN_LANE_ROWS("idwconv_u8", tdn_idwconv_u8),
     TDN_DOT_TILE_ROWS("iconv_u8", tdn_iconv_u8),
     {NULL, 0, 0, 0, NULL},
 };

@@ -16,6 +16,20 @@ typedef uint16_t vus __attribute__((vector_size(TDN_LANES * 4)));
 typedef uint8_t vb __attribute__((vector_size(TDN_LANES)));
 typedef uint8_t vb_unaligned __attribute__((vector_size(TDN_LANES), aligned(1), may_alias));
 
+#if defined(__SSE2__)
+/* Products of 16 bits, neighbours added. */
+TDN_INLINE vi vs_madd(vs a, vs b)
+{
+#if TDN_LANES == 16
+    return (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif TDN_LANES == 8
+    return (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#else
+    return (vi)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#endif
+}
+#endif
+
 /* ---- Dot products ---------------------------------------------------------------------------- */
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
@@ -93,17 +107,18 @@ TDN_INLINE dot_w dot_load(const int32_t *p, int half)
 }
 TDN_INLINE vi dot_add(vi sum, dot_x x, dot_w w)
 {
-#if TDN_LANES == 16
-    sum += (vi)_mm512_madd_epi16((__m512i)x, (__m512i)w);
-#elif TDN_LANES == 8
-    sum += (vi)_mm256_madd_epi16((__m256i)x, (__m256i)w);
-#else
-    sum += (vi)_mm_madd_epi16((__m128i)x, (__m128i)w);
-#endif
+    sum += vs_madd((vs)x, w);
     DOT_HOLD(sum);
     return sum;
 }
 
+#endif
+
+/* x * w, where x is 0..255 and w a signed byte: the upper 16 bits of x are 0. */
+#if defined(__SSE2__)
+TDN_INLINE vi vi_mul_bytes(vi x, vi w) { return vs_madd((vs)x, (vs)w); }
+#else
+TDN_INLINE vi vi_mul_bytes(vi x, vi w) { return x * w; }
 #endif
 
 /* ---- Bytes and floats ------------------------------------------------------------------------ */
@@ -130,8 +145,18 @@ TDN_INLINE vi vi_from_bytes(vb x)
     return (vi)_mm256_cvtepu8_epi32(
         (__m128i)__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7));
 }
+#elif defined(__SSE2__)
+TDN_INLINE vi vi_from_bytes(vb x)
+{
+    const __m128i zero = _mm_setzero_si128(), bytes = _mm_cvtsi32_si128((int)(uint32_t)x);
+    return (vi)_mm_unpacklo_epi16(_mm_unpacklo_epi8(bytes, zero), zero);
+}
 #else
-TDN_INLINE vi vi_from_bytes(vb x) { return (vi){x[0], x[1], x[2], x[3]}; }
+TDN_INLINE vi vi_from_bytes(vb x)
+{
+    const uint8x8_t bytes = vreinterpret_u8_u32(vdup_n_u32((uint32_t)x));
+    return (vi)vmovl_u16(vget_low_u16(vmovl_u8(bytes)));
+}
 #endif
 TDN_INLINE vb vi_to_bytes(vi x) { return __builtin_convertvector(x, vb); }
 TDN_INLINE vb vb_load(const uint8_t *p) { return *(const vb_unaligned *)p; }

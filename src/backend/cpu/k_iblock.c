@@ -5,17 +5,14 @@
  * column starts with. Where one block of the sum is all of it, registers go straight to what
  * follows; else they wait in spare memory, as the output may have no room for them.
  */
-#include <math.h>
-
-#include "backend/cpu/iconv.h"
 #include "backend/cpu/instances.h"
-#include "backend/cpu/ints.h"
+#include "backend/cpu/sums.h"
 
 /* As in k_block.c. */
 enum { AHEAD = 64, LINE = 16 };
 
 typedef struct micro {
-    const tdn_block *block;
+    tdn_sums_to to;
     const void **a; /* [tap][row] */
     int64_t n_taps, k0, k;
     const int32_t *b;
@@ -23,114 +20,9 @@ typedef struct micro {
     int64_t from_step;
     int32_t *partial; /* where they go, NULL: they are complete */
     int64_t step;
-    void **c;
-    const void **residual;
-    int64_t col;
 } micro;
 
 typedef void micro_fn(const micro *m);
-
-#define EACH_ROW TDN_UNROLLED (int i = 0; i < rows; i++)
-#define EACH_VECTOR TDN_UNROLLED (int j = 0; j < vectors; j++)
-
-/* ---- What follows the sum -------------------------------------------------------------------- */
-
-/* n lanes; a constant where it is all of them. */
-TDN_INLINE vf load(const float *p, int n) { return n == TDN_LANES ? vf_load(p) : vf_load_n(p, n); }
-TDN_INLINE void store(float *p, vf x, int n)
-{
-    if (n == TDN_LANES)
-        vf_store(p, x);
-    else
-        vf_store_n(p, x, n);
-}
-TDN_INLINE vf load_bytes(const uint8_t *p, int n)
-{
-    return vf_from_int(vi_from_bytes(n == TDN_LANES ? vb_load(p) : vb_load_n(p, n)));
-}
-TDN_INLINE void store_bytes(uint8_t *p, vi x, int n)
-{
-    if (n == TDN_LANES)
-        vb_store(p, vi_to_bytes(x));
-    else
-        vb_store_n(p, vi_to_bytes(x), n);
-}
-
-TDN_INLINE void add_residual(const micro *m, vf y[TDN_MR_MAX][2], float times, const int rows,
-                             const int vectors, int n)
-{
-    const tdn_sums *s = m->block->sums;
-    const vf scale = vf_set(s->requant->r_scale * times);
-    if (s->residual == TDN_U8)
-        EACH_ROW
-            EACH_VECTOR
-                y[i][j] +=
-                    scale * load_bytes((const uint8_t *)m->residual[i] + m->col + j * TDN_LANES, n);
-    else
-        EACH_ROW
-            EACH_VECTOR
-                y[i][j] += scale * load((const float *)m->residual[i] + m->col + j * TDN_LANES, n);
-}
-
-/* Scale, bias and residual, all of it `times` as much. */
-TDN_INLINE void to_floats(const micro *m, vf y[TDN_MR_MAX][2], vi sum[TDN_MR_MAX][2], float times,
-                          const int rows, const int vectors, int n)
-{
-    const tdn_sums *s = m->block->sums;
-    const float *scale = s->scale, *bias = m->block->bias;
-    vf factor[2], add[2];
-    EACH_VECTOR {
-        const int64_t at = m->col + j * TDN_LANES;
-        factor[j] = vf_set(times) * (scale ? load(scale + at, n) : vf_set(s->requant->factor));
-        add[j] = vf_set(times * s->requant->r_offset) +
-                 (bias ? vf_set(times) * load(bias + at, n) : (vf){0});
-    }
-    EACH_ROW
-        EACH_VECTOR
-            y[i][j] = vf_from_int(sum[i][j]) * factor[j] + add[j];
-    if (m->residual)
-        add_residual(m, y, times, rows, vectors, n);
-}
-
-TDN_INLINE void clamp(const micro *m, vf y[TDN_MR_MAX][2], const int rows, const int vectors)
-{
-    const vf lo = vf_set(m->block->lo), hi = vf_set(m->block->hi);
-    if (m->block->lo > -INFINITY)
-        EACH_ROW
-            EACH_VECTOR
-                y[i][j] = vf_max(lo, y[i][j]);
-    if (m->block->hi < INFINITY)
-        EACH_ROW
-            EACH_VECTOR
-                y[i][j] = vf_min(hi, y[i][j]);
-}
-
-/* Stage by stage over all registers, so that each question is asked once. */
-TDN_INLINE void finish(const micro *m, vi sum[TDN_MR_MAX][2], const int rows, const int vectors,
-                       int n)
-{
-    const tdn_sums *s = m->block->sums;
-    const int64_t col = m->col;
-    if (s->out == TDN_S32) {
-        EACH_ROW
-            EACH_VECTOR /* bits, not numbers */
-                store((float *)m->c[i] + col + j * TDN_LANES, (vf)sum[i][j], n);
-        return;
-    }
-    vf y[TDN_MR_MAX][2];
-    to_floats(m, y, sum, s->out == TDN_U8 ? s->requant->out_scale : 1, rows, vectors, n);
-    clamp(m, y, rows, vectors);
-    if (s->out == TDN_F32) {
-        EACH_ROW
-            EACH_VECTOR
-                store((float *)m->c[i] + col + j * TDN_LANES, y[i][j], n);
-        return;
-    }
-    const vi zero = vi_set(s->requant->out_zero);
-    EACH_ROW
-        EACH_VECTOR
-            store_bytes((uint8_t *)m->c[i] + col + j * TDN_LANES, vf_round_int(y[i][j]) + zero, n);
-}
 
 /* ---- The sum --------------------------------------------------------------------------------- */
 
@@ -183,7 +75,7 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
         EACH_VECTOR
             acc[i % rows][j] += more[i][j];
     if (!m->partial) {
-        finish(m, acc, rows, vectors, TDN_LANES);
+        tdn_sums_finish(&m->to, acc, rows, vectors, TDN_LANES);
         return;
     }
     EACH_ROW
@@ -203,7 +95,7 @@ static micro_fn *const instances[TDN_MR][2] = {TDN_EACH_COUNT(ROW)};
  * beyond the last column is read or written. */
 static void multiply_narrow(const micro *m, int64_t rows, int n_cols)
 {
-    int32_t *spare = (int32_t *)(void *)m->block->spare;
+    int32_t *spare = (int32_t *)(void *)m->to.block->spare;
     micro own = *m;
     own.partial = spare;
     own.step = TDN_NR;
@@ -211,11 +103,11 @@ static void multiply_narrow(const micro *m, int64_t rows, int n_cols)
     for (int64_t i = 0; i < rows; i++)
         for (int j = 0; j < n_cols; j += TDN_LANES) {
             vi sum[TDN_MR_MAX][2] = {{vi_load(spare + i * TDN_NR + j)}};
-            own = *m;
-            own.c += i;
-            own.residual += m->residual ? i : 0;
-            own.col += j;
-            finish(&own, sum, 1, 1, n_cols - j < TDN_LANES ? n_cols - j : TDN_LANES);
+            tdn_sums_to to = m->to;
+            to.c += i;
+            to.residual += to.residual ? i : 0;
+            to.col += j;
+            tdn_sums_finish(&to, sum, 1, 1, n_cols - j < TDN_LANES ? n_cols - j : TDN_LANES);
         }
 }
 
@@ -223,17 +115,17 @@ void TDN_KERNEL(tdn_block_u8)(const tdn_block *t, int64_t tap0, int64_t n_taps, 
                               int64_t k, bool first, bool last)
 {
     const tdn_sums *s = t->sums;
-    micro m = {.block = t, .n_taps = n_taps, .k0 = k0, .k = k, .step = s->step};
+    micro m = {.to.block = t, .n_taps = n_taps, .k0 = k0, .k = k, .step = s->step};
     m.from_step = first ? 0 : s->step;
     for (int64_t panel = 0, col = 0; col < t->cols; panel++, col += TDN_NR) {
         const int n_cols = (int)tdn_cpu_min(TDN_NR, t->cols - col);
         m.b = (const int32_t *)t->b + panel * t->b_panel;
-        m.col = col;
+        m.to.col = col;
         for (int64_t block = 0, row0, row1; block < t->n_blocks; block++) {
             tdn_cpu_share(t->rows, block, t->n_blocks, &row0, &row1);
             m.a = t->a + row0 * t->a_taps + tap0 * (row1 - row0);
-            m.c = t->c + row0;
-            m.residual = t->residual ? t->residual + row0 : NULL;
+            m.to.c = t->c + row0;
+            m.to.residual = t->residual ? t->residual + row0 : NULL;
             m.from = first ? s->start + col : s->partial + row0 * s->step + col;
             m.partial = last ? NULL : s->partial + row0 * s->step + col;
             if (last && n_cols % TDN_LANES)

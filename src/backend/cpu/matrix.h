@@ -264,14 +264,26 @@ static inline void tdn_epilogue_set(tdn_map_region *region, const tdn_call *call
     region->out[0] = region->in[0];
 }
 
-/* The epilogue's program over these rows. */
+/* The epilogue's program over these rows; its input 0 is the output itself, or rows of floats,
+ * `step` apart, where `sums` is not NULL. */
+static inline void tdn_epilogue_run_from(const tdn_call *call, const tdn_epilogue *epilogue,
+                                         const int64_t *at, int64_t n_rows, int64_t col0,
+                                         int64_t col1, float *sums, int64_t step,
+                                         tdn_map_region_fn *region_fn, void *scratch)
+{
+    tdn_map_region region;
+    tdn_epilogue_set(&region, call, epilogue, at, n_rows, col0, col1);
+    if (sums)
+        region.in[0] = (tdn_map_operand){.data = sums, .row = step, .col = 1, .dtype = TDN_F32};
+    region_fn(tdn_epilogue_program(epilogue), &region, scratch);
+}
+
+/* In place. */
 static inline void tdn_epilogue_run(const tdn_call *call, const tdn_epilogue *epilogue,
                                     const int64_t *at, int64_t n_rows, int64_t col0, int64_t col1,
                                     tdn_map_region_fn *region_fn, void *scratch)
 {
-    tdn_map_region region;
-    tdn_epilogue_set(&region, call, epilogue, at, n_rows, col0, col1);
-    region_fn(tdn_epilogue_program(epilogue), &region, scratch);
+    tdn_epilogue_run_from(call, epilogue, at, n_rows, col0, col1, NULL, 0, region_fn, scratch);
 }
 
 #endif

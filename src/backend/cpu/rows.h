@@ -192,12 +192,9 @@ static inline void tdn_rows_run_epilogue(const tdn_call *call, const tdn_conv_ar
         int64_t at[4];
         tdn_rows_locate(out, row, at);
         const int64_t n = tdn_cpu_min(tile->row1 - row, out->dims[3] - at[3]);
-        tdn_map_region region;
-        tdn_epilogue_set(&region, call, &args->epilogue, at, n, col + tile->col0, col + tile->col1);
-        if (sums)
-            region.in[0] = (tdn_map_operand){
-                .data = sums + (row - tile->row0) * step, .row = step, .col = 1, .dtype = TDN_F32};
-        region_fn(tdn_epilogue_program(&args->epilogue), &region, scratch);
+        tdn_epilogue_run_from(call, &args->epilogue, at, n, col + tile->col0, col + tile->col1,
+                              sums ? sums + (row - tile->row0) * step : NULL, step, region_fn,
+                              scratch);
         row += n;
     }
 }
