@@ -245,6 +245,9 @@ typedef struct tdn_engine_info {
     uint64_t plan_size;    /* bytes of the file */
     uint64_t weights_size; /* bytes of packed weights in the section in use */
     uint64_t arena_size;   /* bytes of activations a context allocates */
+    /* How the ranges of a plan in 8 bits were found, e.g. "entropy, 256 batches of calib.npz, ...";
+     * begins with "none" where the outputs mean nothing; "" where it has none. */
+    const char *calibration;
 } tdn_engine_info;
 TDN_API tdn_status tdn_engine_get_info(const tdn_engine *engine, tdn_engine_info *info);
 

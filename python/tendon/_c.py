@@ -225,6 +225,7 @@ class BuildOptions(Sized):
         ("timing_cache", c_char_p),
         ("cores", POINTER(c_int32)),
         ("n_cores", c_int32),
+        ("calibration", c_void_p),
     ]
 
 

@@ -7,6 +7,8 @@
  */
 #include "tendon/build.h"
 
+#include "tendon/calibrate.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -555,6 +557,10 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
     for (int i = 0; i < b->n_sets; i++)
         TDN_TRY(compile_set(b, i));
     progress(b, 4, "Writing the plan", 0);
+    tdn_calibration_info calibration = {.struct_size = sizeof calibration};
+    const bool is_calibrated = b->o->precision == TDN_PRECISION_INT8 && b->o->calibration;
+    if (is_calibrated)
+        TDN_TRY(tdn_calibration_get_info(b->o->calibration, &calibration));
     const tdn_plan_note notes[] = {
         {"model", tdn_model_name(b->model)},
         {"model_sha256", tdn_model_digest(b->model)},
@@ -562,6 +568,7 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
         {"precision", b->o->precision == TDN_PRECISION_INT8 ? "int8" : "fp32"},
         {"kernels", b->tuning},
         {"flags", b->o->flags ? b->o->flags : ""},
+        {"calibration", calibration.origin}, /* the last: not in all plans */
     };
     tdn_plan plan = {.input_names = b->input_names,
                      .output_names = b->output_names,
@@ -570,7 +577,7 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
                      .blobs = b->blobs.items,
                      .n_blobs = b->blobs.n,
                      .notes = notes,
-                     .n_notes = sizeof notes / sizeof *notes};
+                     .n_notes = sizeof notes / sizeof *notes - !is_calibrated};
     TDN_TRY(make_sections(b, &plan));
     TDN_TRY(tdn_plan_write(&plan, NULL, bytes, size, b->error));
     progress(b, 4, "Writing the plan", 1);

@@ -199,10 +199,25 @@ static tdn_status load_plan(tdn_session *s, const char *path, const tdn_session_
                            : TDN_OK;
 }
 
+static void warn_of_calibration(const tdn_session *s, const tdn_session_options *options)
+{
+    tdn_engine_info info = {.struct_size = sizeof info};
+    char line[400];
+    tdn_log_sink sink = {options->log, false};
+    if (tdn_engine_get_info(s->engine, &info) != TDN_OK ||
+        strncmp(info.calibration, "none", 4) != 0)
+        return;
+    snprintf(line, sizeof line,
+             "the engine's 8-bit ranges were not calibrated (%.200s): its outputs mean nothing",
+             info.calibration);
+    tdn_log_line(&sink, TDN_LOG_WARNING, line);
+}
+
 /* What is the same for both once there is an engine. */
 static tdn_status make_ready(tdn_session *s, const tdn_session_options *options, tdn_error *error)
 {
     tdn_pool_options pool = TDN_POOL_OPTIONS_INIT;
+    warn_of_calibration(s, options);
     pool.n_threads = (int32_t)options->compile->threads;
     pool.spin_us = options->spin_us;
     TDN_TRY(tdn_cores_parse(options->compile->cores, s->arena, &s->cores, error));

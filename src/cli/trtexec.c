@@ -5,9 +5,11 @@
  * and outputs written) is checked before any work, so that minutes of measuring are not lost to a
  * misspelt path. The log is stdout's; only warnings and errors go to stderr.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -70,6 +72,20 @@ static tdn_status read_pools(const tdn_trtexec_args *args, double *workspace_gib
     return TDN_OK;
 }
 
+static tdn_status check_calibration(const tdn_trtexec_args *a, tdn_error *error)
+{
+    if (!a->calib || a->load_engine)
+        return TDN_OK;
+    if (!a->int8)
+        return tdn_fail(error, TDN_E_ARG, "--calib=%s: ranges are for --int8, which is not given",
+                        a->calib);
+    if (access(a->calib, R_OK) != 0)
+        return tdn_fail(error, TDN_E_IO,
+                        "--calib: cannot read '%s': %s\n  tendon calibrate makes it from samples",
+                        a->calib, strerror(errno));
+    return TDN_OK;
+}
+
 static tdn_status check_files(const tdn_trtexec_args *a, tdn_error *error)
 {
     const struct {
@@ -88,6 +104,7 @@ static tdn_status check_files(const tdn_trtexec_args *a, tdn_error *error)
                                 outputs[k].flag, outputs[i].flag, outputs[i].path);
     }
     bool is_plan;
+    TDN_TRY(check_calibration(a, error));
     TDN_TRY(tdn_file_is_plan(path, &is_plan, error));
     if (a->load_engine && !is_plan)
         return tdn_fail(error, TDN_E_FORMAT, "--loadEngine: %s is no plan of Tendon%s", path,
@@ -114,6 +131,8 @@ static void prepare_compile(job *j, double workspace_gib)
     bool has_range = lists[1] || lists[2] || lists[3];
     j->compile = (tdn_compile_args)TDN_COMPILE_ARGS_INIT;
     j->compile.precision = a->int8 ? "int8" : a->fp16 ? "fp16" : "fp32";
+    j->compile.calib = a->calib;
+    j->compile.calib_random = a->int8;
     j->compile.default_level = a->level;
     j->compile.timing_cache = a->timing_cache;
     j->compile.threads = a->n_threads;
@@ -188,8 +207,8 @@ static tdn_status load_engine(job *j, tdn_error *error)
     tdn_ports ports;
     if (a->onnx)
         tdn_trtexec_say('W', "--onnx=%s is not used: the engine is loaded", a->onnx);
-    if (a->fp16 || a->int8 || a->min_shapes || a->opt_shapes || a->max_shapes || a->memory_pools ||
-        a->workspace_mib > 0 || a->timing_cache || a->level != 3)
+    if (a->fp16 || a->int8 || a->calib || a->min_shapes || a->opt_shapes || a->max_shapes ||
+        a->memory_pools || a->workspace_mib > 0 || a->timing_cache || a->level != 3)
         tdn_trtexec_say('W', "flags for building change nothing: the engine is built already");
     j->compile = (tdn_compile_args)TDN_COMPILE_ARGS_INIT;
     j->compile.threads = a->n_threads;

@@ -41,6 +41,7 @@ static const tdn_opt build_opts[] = {
     TEXT("timingCacheFile", timing_cache, "FILE", "keep the times of kernels for the next build"),
     FLAG("fp16", fp16, "precision, as tendon build has it"),
     FLAG("int8", int8, NULL),
+    TEXT("calib", calib, "FILE", "of --int8: ranges by tendon calibrate or TensorRT (else random)"),
     TEXT("profilingVerbosity", verbosity, "layer_names_only|detailed|none",
          "of the layer information"),
 };
@@ -103,7 +104,8 @@ static const char no_transfer[] = "there are no transfers: engine and data share
 static const char no_runtime[] = "there is one run time, libtendon";
 static const char no_streaming[] = "weights are read where the plan holds them";
 static const char fp32_only[] = "not there yet: engines are float32";
-static const char no_calibration[] = "not there yet: engines are float32, without calibration";
+static const char no_calibration[] =
+    "calibrate apart: tendon calibrate MODEL.onnx --calib-data=FILE.npz -o CACHE";
 static const char no_refit[] = "plans hold their weights for good: build from the changed model";
 static const char no_dla[] = "there is no DLA: drop it to run on the CPU";
 static const char no_plugins[] = "TensorRT's plugins do not run here: ONNX operators do";
@@ -137,7 +139,6 @@ static const other others[] = {
     {"fp8", false, "", fp32_only},
     {"int4", false, "", fp32_only},
     {"best", false, "", fp32_only},
-    {"calib", true, "", no_calibration},
     {"calibProfile", true, "0", no_calibration},
     {"minShapesCalib", true, "", no_calibration},
     {"optShapesCalib", true, "", no_calibration},

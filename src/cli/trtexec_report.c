@@ -53,6 +53,7 @@ static void print_build_options(const tdn_trtexec_args *a, double workspace_gib)
     else
         tdn_trtexec_say('I', "Memory Pools: workspace: default");
     tdn_trtexec_say('I', "Precision: %s", a->int8 ? "INT8" : a->fp16 ? "FP16" : "FP32");
+    tdn_trtexec_say('I', "Calibration: %s", a->calib ? a->calib : a->int8 ? "Dynamic" : "");
     tdn_trtexec_say('I', "builderOptimizationLevel: %lld", (long long)a->level);
     tdn_trtexec_say('I', "timingCacheMode: %s", a->timing_cache ? "global" : "local");
     tdn_trtexec_say('I', "timingCacheFile: %s", or_none(a->timing_cache, ""));

@@ -401,6 +401,9 @@ static tdn_status report(validation *v, tdn_error *error)
     printf("%lld call%s of the engine, %lld of the reference; |a - b| <= %g + %g |b|\n",
            (long long)v->feed.n_calls, v->feed.n_calls == 1 ? "" : "s", (long long)n, v->args->atol,
            v->args->rtol);
+    tdn_engine_info info = {.struct_size = sizeof info};
+    if (tdn_engine_get_info(v->session->engine, &info) == TDN_OK && *info.calibration)
+        printf("calibration: %s\n", info.calibration);
     if (v->layers)
         v->holds = tdn_layers_print(v->layers) && v->holds;
     for (int i = 0; i < v->session->n_outputs; i++) {
@@ -492,7 +495,8 @@ static tdn_status validate_files(const tdn_operands *operands, const validate_ar
                     .arrays = args->data ? &arrays : NULL,
                     .term = &term,
                     .holds = true};
-    tdn_status status = tdn_session_load_model(&v.model, path, args->compile.operators, &sink, error);
+    tdn_status status =
+        tdn_session_load_model(&v.model, path, args->compile.operators, &sink, error);
     if (status == TDN_OK)
         status = validate(&v, path, operands->n > 1 ? operands->items[1] : NULL,
                           args->data ? &arrays : NULL, error);

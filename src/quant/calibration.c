@@ -3,7 +3,7 @@
 #include "quant/calibration.h"
 
 #include <float.h>
-#include <math.h>
+#include <string.h>
 
 /* ---- Life ------------------------------------------------------------------------------------ */
 
@@ -51,9 +51,11 @@ void tdn_calibration_free(tdn_calibration *c)
 
 static tdn_status hand_out(const tdn_calibration_range *from, tdn_calibration_range *range)
 {
-    if (!from || !range || range->struct_size < sizeof *range)
+    if (!from || !range)
         return TDN_E_ARG;
-    *range = *from;
+    const uint32_t size = range->struct_size;
+    memcpy(range, from, size < sizeof *from ? size : sizeof *from);
+    range->struct_size = size;
     return TDN_OK;
 }
 
@@ -74,9 +76,11 @@ tdn_status tdn_calibration_range_at(const tdn_calibration *c, int index,
 
 tdn_status tdn_calibration_get_info(const tdn_calibration *c, tdn_calibration_info *info)
 {
-    if (!c || !info || info->struct_size < sizeof *info)
+    if (!c || !info)
         return TDN_E_ARG;
-    *info = c->info;
+    const uint32_t size = info->struct_size;
+    memcpy(info, &c->info, size < sizeof c->info ? size : sizeof c->info);
+    info->struct_size = size;
     return TDN_OK;
 }
 

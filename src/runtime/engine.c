@@ -279,6 +279,7 @@ tdn_status tdn_engine_get_info(const tdn_engine *e, tdn_engine_info *info)
         .plan_size = e->plan_size,
         .weights_size = e->weights_size,
         .arena_size = e->arena_size,
+        .calibration = note(e->plan, "calibration", ""),
     };
     memcpy(info, &all, info->struct_size < sizeof all ? info->struct_size : sizeof all);
     return TDN_OK;
