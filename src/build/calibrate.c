@@ -52,6 +52,11 @@ static void progress(const calibrator *c, int phase, const char *what, double fr
         c->o->progress(c->o->progress_user, phase, N_PHASES, what, fraction);
 }
 
+static const char *data_name(const calibrator *c)
+{
+    return c->o->data_name ? c->o->data_name : "data";
+}
+
 /* ---- Options --------------------------------------------------------------------------------- */
 
 static tdn_status check_options(calibrator *c)
@@ -263,9 +268,9 @@ static tdn_status check_finite(const calibrator *c, int input, int64_t batch, co
         if (isfinite(x))
             continue;
         return tdn_fail(c->error, TDN_E_FORMAT,
-                        "input '%s' is %s at element %lld of batch %lld: calibration needs finite "
-                        "numbers",
-                        c->inputs[input], isnan(x) ? "NaN" : "infinite", (long long)i,
+                        "%s: input '%s' is %s at element %lld of batch %lld: calibration needs "
+                        "finite numbers",
+                        data_name(c), c->inputs[input], isnan(x) ? "NaN" : "infinite", (long long)i,
                         (long long)batch);
     }
     return TDN_OK;
@@ -370,12 +375,11 @@ static tdn_status add_info(const calibrator *c, tdn_calibration *into)
     info->data = tdn_arena_strdup(into->arena, data);
     info->version = tdn_arena_strdup(into->arena, tdn_version());
     info->n_batches = c->o->n_batches;
-    info->origin =
-        c->o->origin
-            ? tdn_arena_strdup(into->arena, c->o->origin)
-            : tdn_arena_printf(into->arena, "%s, %lld batch%s of %s, sha256 %.12s", info->method,
-                               (long long)c->o->n_batches, c->o->n_batches == 1 ? "" : "es",
-                               c->o->data_name ? c->o->data_name : "data", data);
+    info->origin = c->o->origin
+                       ? tdn_arena_strdup(into->arena, c->o->origin)
+                       : tdn_arena_printf(into->arena, "%s, %lld batch%s of %s, sha256 %.12s",
+                                          info->method, (long long)c->o->n_batches,
+                                          c->o->n_batches == 1 ? "" : "es", data_name(c), data);
     return tdn_arena_failed(into->arena) ? tdn_fail_nomem(c->error, "a calibration") : TDN_OK;
 }
 

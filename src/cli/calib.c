@@ -119,30 +119,41 @@ static void set_dims(samples *s, tdn_io_info *info, const tdn_shape_set *given)
     for (int k = 0; k < info->rank; k++)
         if (info->dims[k] < 0)
             info->dims[k] = a && k > 0 && k < a->tensor.rank ? a->tensor.dims[k] : 1;
-    for (int k = 0; given && k < given->n_specs; k++)
+    for (int k = 0; k < given->n_specs; k++)
         if (strcmp(given->specs[k].input, info->name) == 0) {
             info->rank = given->specs[k].rank;
             memcpy(info->dims, given->specs[k].dims, sizeof info->dims);
         }
 }
 
+/* The ports' shapes, and behind them those given for what is no port: states, or a wrong name,
+ * which the compiler refuses. */
 static tdn_status set_shapes(samples *s, const tdn_ports *model, const tdn_build_options *build,
                              tdn_error *error)
 {
     const size_t n = (size_t)model->n_inputs;
+    const tdn_shape_set none = {NULL, 0}, *given = shapes_of(build) ? shapes_of(build) : &none;
     tdn_io_info *infos = tdn_arena_alloc(s->arena, n + 1, sizeof *infos);
-    tdn_shape_spec *specs = tdn_arena_alloc(s->arena, n + 1, sizeof *specs);
+    tdn_shape_spec *specs =
+        tdn_arena_alloc(s->arena, n + (size_t)given->n_specs + 1, sizeof *specs);
     s->tensors = tdn_arena_alloc(s->arena, n + 1, sizeof *s->tensors);
     if (!infos || !specs || !s->tensors)
         return tdn_fail_nomem(error, "the samples");
     for (size_t i = 0; i < n; i++) {
         infos[i] = model->inputs[i];
-        set_dims(s, &infos[i], shapes_of(build));
+        set_dims(s, &infos[i], given);
         specs[i] = (tdn_shape_spec){.input = infos[i].name, .rank = infos[i].rank};
         memcpy(specs[i].dims, infos[i].dims, sizeof specs[i].dims);
     }
     s->ports = (tdn_ports){.inputs = infos, .n_inputs = model->n_inputs};
     s->shapes = (tdn_shape_set){specs, model->n_inputs};
+    for (int k = 0; k < given->n_specs; k++) {
+        bool is_port = false;
+        for (size_t i = 0; i < n; i++)
+            is_port = is_port || strcmp(infos[i].name, given->specs[k].input) == 0;
+        if (!is_port)
+            specs[s->shapes.n_specs++] = given->specs[k];
+    }
     return TDN_OK;
 }
 
