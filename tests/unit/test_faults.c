@@ -29,6 +29,7 @@
 #include "base/memory.h"
 #include "protobuf.h"
 #include "tendon/build.h"
+#include "tendon/calibrate.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
 #define PLAIN 0
@@ -455,6 +456,92 @@ static void each_allocation_of_a_run_fails(void **state)
     free(branches.data);
 }
 
+/* ---- Calibrations ---------------------------------------------------------------------------- */
+
+/* Ones, of the shape that the model declares. */
+static tdn_status next_ones(void *user, int64_t batch, const tdn_tensor **inputs, tdn_error *error)
+{
+    static float ones[1 << 16];
+    static tdn_tensor t;
+    (void)error;
+    const tdn_model_io *io = user;
+    for (size_t i = 0; i < sizeof ones / sizeof *ones; i++)
+        ones[i] = (float)batch + 1;
+    t = tdn_tensor_make(ones, io->dtype, io->rank, io->dims);
+    *inputs = &t;
+    return TDN_OK;
+}
+
+/* Makes one, writes and reads it. */
+static tdn_status calibrate(const char *model_path, const char *cache,
+                            const tdn_allocator *allocator, tdn_error *error)
+{
+    const tdn_model_options options = {.struct_size = sizeof options, .allocator = allocator};
+    tdn_calibrate_options o = TDN_CALIBRATE_OPTIONS_INIT;
+    tdn_model_io io = {.struct_size = sizeof io};
+    tdn_model *model;
+    tdn_calibration *made, *read = NULL;
+    tdn_status status = tdn_model_load(&model, model_path, &options, error);
+    if (status != TDN_OK)
+        return status;
+    assert_int_equal(tdn_model_input(model, 0, &io), TDN_OK);
+    o.n_threads = 1;
+    o.n_batches = 2;
+    o.next = next_ones;
+    o.next_user = &io;
+    status = tdn_calibrate(&made, model, &o, error);
+    assert_true((status == TDN_OK) == (made != NULL));
+    if (status == TDN_OK)
+        status = tdn_calibration_save(made, cache, error);
+    if (status == TDN_OK)
+        status = tdn_calibration_load(&read, cache, error);
+    assert_true((status == TDN_OK) == (read != NULL));
+    if (status == TDN_OK)
+        status = tdn_calibration_check(read, model, &o, error);
+    if (status == TDN_OK)
+        assert_int_equal(tdn_calibration_n_ranges(read), tdn_calibration_n_ranges(made));
+    tdn_calibration_free(read);
+    tdn_calibration_free(made);
+    tdn_model_free(model);
+    return status;
+}
+
+static long calibrate_under(const char *model_path, const char *cache, way how)
+{
+    long n = 0;
+    tdn_error error;
+    for (bool hit = true; hit; n++) {
+        ration r = {.left = n};
+        const tdn_allocator allocator = {hook_alloc, hook_free, &r};
+        error.text[0] = 0;
+        arm(how, &r);
+        const tdn_status status =
+            calibrate(model_path, cache, how == HOOK ? &allocator : NULL, &error);
+        arm(how, NULL);
+        hit = r.left < 0;
+        if (status != (hit ? TDN_E_NOMEM : TDN_OK))
+            fail_msg("%s: %s", tdn_status_name(status), error.text);
+        assert_true(!hit || strstr(error.text, "memory"));
+        assert_int_equal(r.live, 0);
+    }
+    return n - 1;
+}
+
+static void each_allocation_of_a_calibration_fails(void **state)
+{
+    (void)state;
+    static const char model[] = "tests/data/exports/dw_classic.onnx";
+    char cache[256], beside[300];
+    const char *tmp = getenv("TDN_TEST_TMP");
+    snprintf(cache, sizeof cache, "%s/faults-%ld.calib", tmp ? tmp : "/tmp", (long)getpid());
+    snprintf(beside, sizeof beside, "%s.json", cache);
+    assert_true(calibrate_under(model, cache, HOOK) > 10);
+    assert_true(calibrate_under(model, cache, ARENA) > 100);
+    assert_true(!PLAIN || calibrate_under(model, cache, LIBC) > 20);
+    unlink(cache);
+    unlink(beside);
+}
+
 /* ---- What the system refuses ----------------------------------------------------------------- */
 
 static void pages_that_the_system_refuses(void **state)
@@ -527,6 +614,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_allocation_of_a_build_fails),
         cmocka_unit_test(each_allocation_of_a_run_fails),
+        cmocka_unit_test(each_allocation_of_a_calibration_fails),
         cmocka_unit_test(pages_that_the_system_refuses),
         cmocka_unit_test(threads_that_the_system_refuses),
     };

@@ -31,6 +31,7 @@
 #include "plan/plan.h"
 #include "protobuf.h"
 #include "tendon/build.h"
+#include "tendon/calibrate.h"
 
 /* ---- The calls ------------------------------------------------------------------------------- */
 
@@ -530,6 +531,69 @@ static void each_call_of_a_build_fails(void **state)
     unlink("file");
 }
 
+static tdn_calibration *calibration_of(const char *text)
+{
+    tdn_calibration *c;
+    assert_int_equal(tdn_calibration_load_memory(&c, text, strlen(text), NULL, 0, "memory", NULL),
+                     TDN_OK);
+    return c;
+}
+
+/* Either of two calibrations, whole, or words that their files do not belong together. */
+static void assert_whole(const char *path, bool is_saved)
+{
+    tdn_calibration *c;
+    tdn_error error;
+    tdn_calibration_range r = {.struct_size = sizeof r};
+    const tdn_status status = tdn_calibration_load(&c, path, &error);
+    if (status == TDN_OK) {
+        assert_int_equal(tdn_calibration_find(c, "x", &r), TDN_OK);
+        assert_true(r.amax == (is_saved ? 254 : 127));
+    } else {
+        assert_false(is_saved);
+        assert_int_equal(status, TDN_E_FORMAT);
+        assert_non_null(strstr(error.text, "is not the cache that"));
+    }
+    tdn_calibration_free(c);
+}
+
+/* Of the two files of a calibration, neither may speak for another one's. */
+static void each_call_of_a_calibration_fails(void **state)
+{
+    (void)state;
+    tdn_calibration *old = calibration_of("TRT-1-EntropyCalibration2\nx: 3f800000\n");
+    tdn_calibration *new = calibration_of("TRT-1-EntropyCalibration2\nx: 40000000\n");
+    int n_failed = 0;
+    for (size_t i = 0; i < sizeof write_faults / sizeof *write_faults; i++)
+        for (int at = 0; at < 4; at++) {
+            tdn_error error = {""};
+            assert_int_equal(tdn_calibration_save(old, "file", NULL), TDN_OK);
+            const int fd = next_fd();
+            injected.fault = write_faults[i];
+            injected.at = at;
+            injected.n = 0;
+            const tdn_status status = tdn_calibration_save(new, "file", &error);
+            injected.fault.call = NULL;
+            assert_int_equal(n_files(), 2);
+            assert_int_equal(next_fd(), fd);
+            n_failed += status != TDN_OK;
+            assert_true(status == TDN_OK || strstr(error.text, "'file"));
+            assert_whole("file", status == TDN_OK);
+            unlink("file");
+            unlink("file.json");
+            injected.fault = write_faults[i];
+            injected.n = 0;
+            const tdn_status fresh = tdn_calibration_save(new, "file", NULL);
+            injected.fault.call = NULL;
+            assert_int_equal(n_files(), fresh == TDN_OK ? 2 : 0);
+            unlink("file");
+            unlink("file.json");
+        }
+    assert_true(n_failed > 20);
+    tdn_calibration_free(old);
+    tdn_calibration_free(new);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -544,6 +608,7 @@ int main(void)
         cmocka_unit_test(a_plan_that_was_cut),
         cmocka_unit_test(a_model_that_changes_while_it_is_built),
         cmocka_unit_test(each_call_of_a_build_fails),
+        cmocka_unit_test(each_call_of_a_calibration_fails),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
