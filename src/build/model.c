@@ -148,6 +148,15 @@ const char *tdn_model_digest(tdn_model *model)
     return model->digest;
 }
 
+tdn_status tdn_model_identity(tdn_model *model, char graph[65], char weights[65], tdn_error *error)
+{
+    uint8_t nodes[32], elements[32];
+    TDN_TRY(tdn_onnx_digest(model->onnx, nodes, elements, error));
+    tdn_sha256_text(nodes, graph);
+    tdn_sha256_text(elements, weights);
+    return TDN_OK;
+}
+
 /* ---- Inputs and outputs ---------------------------------------------------------------------- */
 
 int tdn_model_n_inputs(const tdn_model *model)

@@ -28,6 +28,9 @@ const char *tdn_model_name(const tdn_model *model);
  * call. */
 const char *tdn_model_digest(tdn_model *model);
 
+/* SHA-256 in hex of the graph and of its weights, as tdn_onnx_digest has them. */
+tdn_status tdn_model_identity(tdn_model *model, char graph[65], char weights[65], tdn_error *error);
+
 /* The graph for a set of shapes, as tdn_onnx_graph makes it, with the issues as they are. shapes
  * may be NULL. */
 tdn_status tdn_model_import(tdn_graph **g, tdn_model *model, tdn_arena *arena,
