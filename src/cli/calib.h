@@ -13,10 +13,8 @@
 tdn_status tdn_calib_method_parse(const char *text, tdn_calibrate_options *options,
                                   tdn_error *error);
 /*
- * Calibrates on args->calib_data, or on seeded values where that is NULL; `build` has the shapes
- * and states. The samples are the calls that `run` would make of the same file, and an axis in
- * front of all of an input's is one of samples, too. *calibration is the caller's. Progress goes to
- * `term`.
+ * Calibrates on args->calib_data, or on seeded values where that is NULL (samples.h); `build` has
+ * the shapes and states. *calibration is the caller's. Progress goes to `term`.
  */
 tdn_status tdn_calib_make(tdn_calibration **calibration, const tdn_compile_args *args,
                           tdn_model *model, const tdn_build_options *build, tdn_term *term,
