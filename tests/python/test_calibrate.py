@@ -510,3 +510,27 @@ def test_trtexec_reads_a_cache(model, cache, tmp_path):
     for options, word in [(["--int8", f"--calib={tmp_path}/none"], "No such file"), ([f"--calib={cache}"], "--int8")]:
         run = trtexec(model, *options)
         assert run.returncode == 1 and word in run.stderr and "Device" not in run.stdout
+
+
+# ---- A trained network -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["entropy", "minmax", "percentile"])
+def test_the_emg_network(tmp_path, method):
+    """Every convolution's input has a range, whose ends are onnxruntime's."""
+    import onnxruntime as ort
+
+    path, windows = ROOT / "examples/emg/emg_tcn.onnx", np.load(ROOT / "examples/emg/calib.npz")["emg"][::16]
+    np.savez(tmp_path / "calib.npz", emg=windows)
+    found = calibrate(path, tmp_path / "calib.npz", tmp_path / "c", f"--calib-method={method}")
+    m = onnx.load(path)
+    inputs = {n.input[0] for n in m.graph.node if n.op_type == "Conv"} - {"/Transpose_output_0"}
+    assert inputs | {"emg"} <= set(found) and len(inputs) == 5
+    for name in inputs:
+        m.graph.output.append(value(name, None))
+    session = ort.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"])
+    values = [session.run(sorted(inputs), {"emg": w[None]}) for w in windows]
+    for i, name in enumerate(sorted(inputs)):
+        v, r = np.stack([row[i] for row in values]), found[name]
+        assert r["unsigned"] and r["min"] == 0 and r["max"] == pytest.approx(v.max(), rel=1e-4)
+        assert r["clipped"] <= 1.1e-4 and (method != "minmax" or r["amax"] == pytest.approx(v.max(), rel=1e-4))

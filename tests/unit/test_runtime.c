@@ -699,9 +699,12 @@ static void test_choice_of_section(void **state)
         plan_maker *m = plan_affine((int64_t[]){1}, 1, 0);
         mk_section(m, native->name, native->isa);
         mk_section(m, "of-tomorrow", native->isa | (uint64_t)1 << 60);
+        if (limited)
+            mk_note(m, "calibration", "minmax, 3 batches of x.npz");
         assert_int_equal(load(&engine, m, limited ? PLAN_TARGET : NULL, &error, &bytes), TDN_OK);
         assert_int_equal(tdn_engine_get_info(engine, &info), TDN_OK);
         assert_string_equal(info.target, limited ? PLAN_TARGET : native->name);
+        assert_string_equal(info.calibration, limited ? "minmax, 3 batches of x.npz" : "");
         tdn_engine_free(engine);
         tdn_free(NULL, bytes);
     }
