@@ -248,6 +248,7 @@ typedef struct tdn_engine_info {
     /* How the ranges of a plan in 8 bits were found, e.g. "entropy, 256 batches of calib.npz, ...";
      * begins with "none" where the outputs mean nothing; "" where it has none. */
     const char *calibration;
+    const char *precision; /* that it was built with: "fp32", "int8" */
 } tdn_engine_info;
 TDN_API tdn_status tdn_engine_get_info(const tdn_engine *engine, tdn_engine_info *info);
 

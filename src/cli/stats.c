@@ -117,6 +117,8 @@ double tdn_difference_sqnr(const tdn_difference *d)
     return d->dd == 0 ? INFINITY : 10 * log10(d->bb / d->dd);
 }
 
+double tdn_difference_rms(const tdn_difference *d) { return d->dd == 0 ? 0 : sqrt(d->dd / d->bb); }
+
 int64_t tdn_argmax(const tdn_view *view, int64_t begin, int64_t n)
 {
     int64_t best = n > 0 ? 0 : -1;

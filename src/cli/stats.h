@@ -48,6 +48,8 @@ double tdn_difference_mean(const tdn_difference *d);
 double tdn_difference_cosine(const tdn_difference *d);
 /* 10 log10(sum b^2 / sum (a - b)^2) in dB: infinite where a is b. */
 double tdn_difference_sqnr(const tdn_difference *d);
+/* Root mean square of a - b by that of b: 0 where a is b, infinite where only b is 0. */
+double tdn_difference_rms(const tdn_difference *d);
 /* The number of the largest element, the first of equals; -1 where n is 0. NaN is never the
  * largest. */
 int64_t tdn_argmax(const tdn_view *view, int64_t begin, int64_t n);

@@ -12,12 +12,13 @@
 #include "cli/layers.h"
 #include "cli/session.h"
 #include "cli/stats.h"
+#include "tendon/calibrate.h"
 
 typedef struct validate_args {
     tdn_compile_args compile;
     const char *data;
-    double atol, rtol;
-    int64_t samples, seed; /* samples 0: all */
+    double atol, rtol, rms; /* negative: not given */
+    int64_t samples, seed;  /* samples 0: all */
     bool layers, allow_nan;
 } validate_args;
 
@@ -28,6 +29,8 @@ static const tdn_opt validate_opts[] = {
     {"atol", 0, TDN_OPT_REAL, AT(atol), "X", "must hold: |a - b| <= atol + rtol |b| (1e-4)", 0,
      1e300},
     {"rtol", 0, TDN_OPT_REAL, AT(rtol), "X", "the same (1e-4)", 0, 1e300},
+    {"rms", 0, TDN_OPT_REAL, AT(rms), "X", "or: RMS of a - b by that of b (int8: 0.1, fp16: 0.01)",
+     0, 1e300},
     {"samples", 0, TDN_OPT_INT, AT(samples), "N", "of which the reference evaluates N (all)", 1,
      1e12},
     {"layers", 0, TDN_OPT_FLAG, AT(layers), NULL, "compare every value inside, too", 0, 0},
@@ -71,12 +74,25 @@ typedef struct validation {
     bool *evaluated; /* calls that the reference saw */
     tdn_layers *layers;
     tdn_term *term;
+    tdn_tolerance tolerance; /* of each element */
+    double rms;              /* of all of an output instead; negative: elements count */
     bool holds;
 } validation;
 
-static tdn_tolerance tolerance_of(const validation *v)
+/* Each element, unless asked otherwise or rounded to few bits, which an element or two show more
+ * than others. */
+static void choose_rule(validation *v)
 {
-    return (tdn_tolerance){v->args->atol, v->args->rtol};
+    const validate_args *a = v->args;
+    tdn_engine_info info = {.struct_size = sizeof info};
+    const bool known = tdn_engine_get_info(v->session->engine, &info) == TDN_OK;
+    const bool bytes = (known && !strcmp(info.precision, "int8")) || tdn_model_has_scales(v->model);
+    v->tolerance = (tdn_tolerance){a->atol < 0 ? 1e-4 : a->atol, a->rtol < 0 ? 1e-4 : a->rtol};
+    v->rms = a->rms;
+    if (a->rms < 0 && a->atol < 0 && a->rtol < 0 && bytes)
+        v->rms = 0.1;
+    else if (a->rms < 0 && a->atol < 0 && a->rtol < 0 && known && !strcmp(info.precision, "fp16"))
+        v->rms = 0.01;
 }
 
 static tdn_view view_of(const tdn_tensor *t)
@@ -216,7 +232,7 @@ static tdn_status compare_outputs(validation *v, tdn_error *error)
             return tdn_fail(error, TDN_E_CHECK, "output '%s' is %s, the reference has %s", c->name,
                             tdn_tensor_text(a, is, sizeof is),
                             tdn_tensor_text(&b, should, sizeof should));
-        tdn_difference_add(&c->difference, &va, &vb, tolerance_of(v));
+        tdn_difference_add(&c->difference, &va, &vb, v->tolerance);
         TDN_TRY(tdn_stack_add(&c->reference, &b, c->name, error));
     }
     return TDN_OK;
@@ -284,7 +300,8 @@ static void print_difference(validation *v, const char *what, const char *name,
 {
     char worst[256] = "";
     tdn_term out = tdn_term_of(stdout);
-    bool holds = d->n_outside == 0;
+    const bool by_rms = v->rms >= 0;
+    bool holds = by_rms ? tdn_difference_rms(d) <= v->rms : d->n_outside == 0;
     v->holds = v->holds && holds;
     if (d->n > 0)
         worst_text(d, element, stack, worst, sizeof worst);
@@ -292,8 +309,12 @@ static void print_difference(validation *v, const char *what, const char *name,
            tdn_term_on(&out, holds ? TDN_GOOD : TDN_BAD), holds ? "ok" : "DIFFERS",
            tdn_term_off(&out), d->max, tdn_difference_mean(d), tdn_difference_cosine(d),
            tdn_difference_sqnr(d));
-    printf("%-20s %-9s           %s %s", "", "", holds ? "nearest to the limit" : "worst", worst);
-    if (!holds)
+    if (by_rms)
+        printf("%-20s %-9s           RMS of a - b by that of b: %.4f\n", "", "",
+               tdn_difference_rms(d));
+    printf("%-20s %-9s           %s %s", "", "",
+           holds && !by_rms ? "nearest to the limit" : "worst", worst);
+    if (!holds && !by_rms)
         printf("; %lld of %lld elements differ", (long long)d->n_outside, (long long)d->n);
     printf("\n");
 }
@@ -317,7 +338,7 @@ static tdn_status compare_expected(validation *v, tdn_error *error)
                             tdn_tensor_text(should, text_should, sizeof text_should),
                             tdn_tensor_text(is, text_is, sizeof text_is));
         tdn_difference d = {0};
-        tdn_difference_add(&d, &a, &b, tolerance_of(v));
+        tdn_difference_add(&d, &a, &b, v->tolerance);
         print_difference(v, "expected", v->outputs[i].name, &d, d.worst, should);
     }
     return TDN_OK;
@@ -398,14 +419,18 @@ static tdn_status report(validation *v, tdn_error *error)
     int64_t n = 0;
     for (int64_t call = 0; call < v->feed.n_calls; call++)
         n += v->evaluated[call];
-    printf("%lld call%s of the engine, %lld of the reference; |a - b| <= %g + %g |b|\n",
-           (long long)v->feed.n_calls, v->feed.n_calls == 1 ? "" : "s", (long long)n, v->args->atol,
-           v->args->rtol);
+    char rule[128];
+    if (v->rms >= 0)
+        snprintf(rule, sizeof rule, "RMS of a - b at most %g of b's", v->rms);
+    else
+        snprintf(rule, sizeof rule, "|a - b| <= %g + %g |b|", v->tolerance.atol, v->tolerance.rtol);
+    printf("%lld call%s of the engine, %lld of the reference; %s\n", (long long)v->feed.n_calls,
+           v->feed.n_calls == 1 ? "" : "s", (long long)n, rule);
     tdn_engine_info info = {.struct_size = sizeof info};
     if (tdn_engine_get_info(v->session->engine, &info) == TDN_OK && *info.calibration)
         printf("calibration: %s\n", info.calibration);
-    if (v->layers)
-        v->holds = tdn_layers_print(v->layers) && v->holds;
+    if (v->layers) /* what is inside of an engine that rounds is looked at, not judged */
+        v->holds = (tdn_layers_print(v->layers) || v->rms >= 0) && v->holds;
     for (int i = 0; i < v->session->n_outputs; i++) {
         const compared *c = &v->outputs[i];
         print_difference(v, "reference", c->name, &c->difference,
@@ -413,9 +438,11 @@ static tdn_status report(validation *v, tdn_error *error)
     }
     TDN_TRY(compare_expected(v, error));
     TDN_TRY(report_labels(v, error));
+    if (!v->holds && v->rms >= 0)
+        return tdn_fail(error, TDN_E_CHECK, "the engine differs by more than --rms=%g", v->rms);
     if (!v->holds)
         return tdn_fail(error, TDN_E_CHECK, "the engine differs by more than atol %g + rtol %g",
-                        v->args->atol, v->args->rtol);
+                        v->tolerance.atol, v->tolerance.rtol);
     return TDN_OK;
 }
 
@@ -425,6 +452,7 @@ static tdn_status prepare(validation *v, const tdn_session_options *options, tdn
 {
     tdn_session *s = v->session;
     int n = tdn_model_n_inputs(v->model);
+    choose_rule(v);
     TDN_TRY(tdn_ports_of_engine(&v->ports, s->engine, 0, s->arena, error));
     TDN_TRY(tdn_ports_of_model(&v->model_ports, v->model, NULL, 0, s->arena, error));
     TDN_TRY(find_states(v, error));
@@ -438,7 +466,7 @@ static tdn_status prepare(validation *v, const tdn_session_options *options, tdn
         return tdn_fail_nomem(error, "the comparison");
     for (int i = 0; i < s->n_outputs; i++)
         v->outputs[i].name = v->ports.outputs[i].name;
-    return v->args->layers ? tdn_layers_create(&v->layers, tolerance_of(v), error) : TDN_OK;
+    return v->args->layers ? tdn_layers_create(&v->layers, v->tolerance, error) : TDN_OK;
 }
 
 static tdn_status compare_all(validation *v, const tdn_session_options *options, tdn_error *error)
@@ -508,7 +536,8 @@ static tdn_status validate_files(const tdn_operands *operands, const validate_ar
 
 int tdn_cmd_validate(int argc, char **argv)
 {
-    validate_args args = {.compile = TDN_COMPILE_ARGS_INIT, .atol = 1e-4, .rtol = 1e-4, .seed = 1};
+    validate_args args = {
+        .compile = TDN_COMPILE_ARGS_INIT, .atol = -1, .rtol = -1, .rms = -1, .seed = 1};
     tdn_opt_set sets[] = {{validate_opts, sizeof validate_opts / sizeof validate_opts[0], &args},
                           {tdn_compile_few_opts, tdn_n_compile_few_opts, &args.compile}};
     tdn_operands operands;

@@ -280,6 +280,7 @@ tdn_status tdn_engine_get_info(const tdn_engine *e, tdn_engine_info *info)
         .weights_size = e->weights_size,
         .arena_size = e->arena_size,
         .calibration = note(e->plan, "calibration", ""),
+        .precision = note(e->plan, "precision", "fp32"),
     };
     memcpy(info, &all, info->struct_size < sizeof all ? info->struct_size : sizeof all);
     return TDN_OK;
