@@ -26,9 +26,9 @@ typedef struct validate_args {
 static const tdn_opt validate_opts[] = {
     {"data", 'd', TDN_OPT_TEXT, AT(data), "FILE.npz",
      "inputs, expected outputs, label (else seeded)", 0, 0},
-    {"atol", 0, TDN_OPT_REAL, AT(atol), "X", "must hold: |a - b| <= atol + rtol |b| (1e-4)", 0,
-     1e300},
-    {"rtol", 0, TDN_OPT_REAL, AT(rtol), "X", "the same (1e-4)", 0, 1e300},
+    {"atol", 0, TDN_OPT_REAL, AT(atol), "X",
+     "|a - b| <= atol + rtol |b| must hold (1e-4); --rtol=X", 0, 1e300},
+    {"rtol", 0, TDN_OPT_REAL, AT(rtol), NULL, NULL, 0, 1e300},
     {"rms", 0, TDN_OPT_REAL, AT(rms), "X", "or: RMS of a - b by that of b (int8: 0.1, fp16: 0.01)",
      0, 1e300},
     {"samples", 0, TDN_OPT_INT, AT(samples), "N", "of which the reference evaluates N (all)", 1,
