@@ -59,7 +59,7 @@
 
 const tdn_opt tdn_compile_opts[] = {
     PRECISION,
-    CALIB_DATA("samples for int8; --calib=FILE keeps the ranges"),
+    CALIB_DATA("samples for int8; also --calib, --calib-method"),
     CALIBRATION,
     LEVEL,
     {"build-budget", 0, TDN_OPT_REAL, AT(build_budget), "SECONDS",
