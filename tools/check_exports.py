@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the shared libraries export, hold, need and weigh. usage: check_exports.py BUILD_FOLDER COMPILER
 
-libtendon exports the functions of tendon.h and operator.h, libtendon-build those of build.h and calibrate.h, no more and no less; libtendon holds
-nothing of the compiler's; both need the C library alone; libtendon is under 1 MB when
+libtendon exports the functions of tendon.h and operator.h, libtendon-build those of build.h and calibrate.h, no more
+and no less; libtendon holds nothing of the compiler's; both need the C library alone; libtendon is under 1 MB when
 stripped, as gcc compiles it.
 """
 

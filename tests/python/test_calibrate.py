@@ -48,7 +48,10 @@ def save(path, nodes, inputs, outputs, weights):
 
 def network(path, weights=WEIGHTS, op="Relu", batch=2):
     """r = max(x, 0) and p = x w: a value that is never negative and one that is."""
-    nodes = [helper.make_node(op, ["x"], ["r"], name="first"), helper.make_node("MatMul", ["x", "w"], ["a:p"], name="p")]
+    nodes = [
+        helper.make_node(op, ["x"], ["r"], name="first"),
+        helper.make_node("MatMul", ["x", "w"], ["a:p"], name="p"),
+    ]
     outputs = [value("r", [batch, 5, 3]), value("a:p", [batch, 5, 4])]
     return save(path, nodes, [value("x", [batch, 5, 3])], outputs, {"w": weights})
 
@@ -172,7 +175,8 @@ def test_distributions_of_every_kind(tmp_path):
         "one": np.full(4000, 0.75),
         "outlier": np.concatenate([rng.normal(0, 0.01, 3999), [100]]),
     }
-    out = save(tmp_path / "i.onnx", [helper.make_node("Neg", ["x"], ["y"])], [value("x", [1, 40])], [value("y", [1, 40])], {})
+    nodes = [helper.make_node("Neg", ["x"], ["y"])]
+    out = save(tmp_path / "i.onnx", nodes, [value("x", [1, 40])], [value("y", [1, 40])], {})
     for name, x in kinds.items():
         x = x.astype(np.float32).reshape(-1, 40)
         np.savez(tmp_path / "x.npz", x=x)
@@ -192,7 +196,8 @@ def test_neither_order_nor_threads_change_a_bit(model, data, tmp_path):
     x = samples().reshape(300, 2, 5, 3)
     np.savez(tmp_path / "calib.npz", x=x[np.random.default_rng(1).permutation(300)].reshape(600, 5, 3))
     wanted = None
-    for number, (source, options) in enumerate([(data, ["--threads=1"]), (data, ["--threads=3"]), (tmp_path / "calib.npz", [])]):
+    sources = [(data, ["--threads=1"]), (data, ["--threads=3"]), (tmp_path / "calib.npz", [])]
+    for number, (source, options) in enumerate(sources):
         out = tmp_path / f"{number}.calib"
         tendon("calibrate", model, f"--calib-data={source}", "-o", out, *options)
         made = out.read_bytes(), Path(f"{out}.json").read_bytes()
@@ -250,10 +255,14 @@ def test_a_build_writes_the_cache_and_the_next_one_reads_it(model, data, tmp_pat
     assert cache.read_bytes() == made
 
 
-TENSORRT = f"TRT-8601-EntropyCalibration2\nx: 3e000000\r\nr: 3D1FFFFF\na:p: 3e800000\n(Unnamed Layer* 3) [Shuffle]: 3c010a14"
+TENSORRT = (
+    "TRT-8601-EntropyCalibration2\nx: 3e000000\r\nr: 3D1FFFFF\na:p: 3e800000\n"
+    "(Unnamed Layer* 3) [Shuffle]: 3c010a14"
+)
+KINDS = ["EntropyCalibration2", "EntropyCalibration", "MinMaxCalibration", "LegacyCalibration"]
 
 
-@pytest.mark.parametrize("kind", ["EntropyCalibration2", "EntropyCalibration", "MinMaxCalibration", "LegacyCalibration"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_caches_of_tensorrt_are_taken(model, tmp_path, kind):
     (tmp_path / "trt").write_bytes(TENSORRT.replace("EntropyCalibration2", kind).encode())
     run = build(model, tmp_path / "p", f"--calib={tmp_path}/trt")
@@ -443,7 +452,10 @@ def test_int8_needs_samples(model, tmp_path):
 
 def test_a_model_with_scales_needs_none(tmp_path):
     scale, zero = np.array(0.1, np.float32), np.array(0, np.int8)
-    nodes = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]), helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"])]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
     path = save(tmp_path / "q.onnx", nodes, [value("x", [1, 3])], [value("y", [1, 3])], {"s": scale, "z": zero})
     assert "needs sample data" not in build(path, tmp_path / "p").stderr
 
@@ -499,7 +511,8 @@ def trtexec(model, *options):
 
 def test_trtexec_without_ranges_warns(model):
     run = trtexec(model, "--int8")
-    assert "int8 without calibration: ranges come from random data" in run.stderr and "Calibration: Dynamic" in run.stdout
+    assert "int8 without calibration: ranges come from random data" in run.stderr
+    assert "Calibration: Dynamic" in run.stdout
 
 
 def test_trtexec_reads_a_cache(model, cache, tmp_path):
@@ -510,6 +523,68 @@ def test_trtexec_reads_a_cache(model, cache, tmp_path):
     for options, word in [(["--int8", f"--calib={tmp_path}/none"], "No such file"), ([f"--calib={cache}"], "--int8")]:
         run = trtexec(model, *options)
         assert run.returncode == 1 and word in run.stderr and "Device" not in run.stdout
+
+
+# ---- Plans -----------------------------------------------------------------------------------------------------------
+
+
+def conv_network(path):
+    """Wide enough for arithmetic in 8 bits."""
+    rng = np.random.default_rng(6)
+    nodes, weights, at = [], {}, "x"
+    for i in range(3):
+        weights[f"w{i}"] = (rng.standard_normal((64, 64, 3)) / 14).astype(np.float32)
+        nodes.append(helper.make_node("Conv", [at, f"w{i}"], [f"c{i}"], name=f"conv{i}", pads=[1, 1]))
+        nodes.append(helper.make_node("Relu", [f"c{i}"], [f"r{i}"], name=f"relu{i}"))
+        at = f"r{i}"
+    return save(path, nodes, [value("x", [1, 64, 50])], [value(at, [1, 64, 50])], weights)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wide")
+    np.savez(folder / "calib.npz", x=np.random.default_rng(7).standard_normal((16, 64, 50)).astype(np.float32))
+    return conv_network(folder / "wide.onnx"), folder / "calib.npz"
+
+
+def test_a_plan_from_the_cache_is_that_from_the_samples(wide, tmp_path):
+    model, data = wide
+    plans = [tmp_path / name for name in ("samples", "writes", "reads")]
+    cache = tmp_path / "c"
+    build(model, plans[0], f"--calib-data={data}", code=DONE)
+    build(model, plans[1], f"--calib-data={data}", f"--calib={cache}", code=DONE)
+    build(model, plans[2], f"--calib={cache}", code=DONE)
+    assert len({plan.read_bytes() for plan in plans}) == 1
+    notes = json.loads(tendon("inspect", plans[0], "--json").stdout)["notes"]
+    assert re.fullmatch(r"entropy, 16 batches of calib.npz, sha256 [0-9a-f]{12}", notes["calibration"])
+    assert f"calibration  {notes['calibration']}\n" in tendon("inspect", plans[0]).stdout
+    out = tendon("validate", model, plans[0], f"--data={data}", "--atol=1", "--rtol=1")
+    assert f"calibration: {notes['calibration']}\n" in out.stdout and out.stderr == ""
+    for command in ("run", "bench"):
+        assert "--calib" in tendon(command, plans[0], "--calib=c", code=USAGE).stderr
+
+
+def test_a_model_is_compiled_in_8_bits_in_passing(wide, tmp_path):
+    model, data = wide
+    build(model, tmp_path / "p", f"--calib-data={data}", code=DONE)
+    results = []
+    for source in ([tmp_path / "p"], [model, "--precision=int8", f"--calib-data={data}"], [model]):
+        tendon("run", *source, f"--inputs={data}", f"--outputs={tmp_path}/o.npz")
+        results.append(np.load(tmp_path / "o.npz")["r2"])
+    assert np.array_equal(results[0], results[1]) and not np.array_equal(results[0], results[2])
+    error = results[0] - results[2]
+    assert np.sqrt((error**2).mean() / (results[2] ** 2).mean()) < 0.05
+    assert "int8 needs sample data" in tendon("run", model, "--precision=int8", f"--inputs={data}", code=USAGE).stderr
+
+
+def test_a_plan_that_is_not_calibrated_says_so(wide, tmp_path):
+    model, data = wide
+    plan = tmp_path / "p"
+    assert trtexec(model, "--int8", f"--saveEngine={plan}").returncode == 0
+    assert "calibration  none: seeded random data\n" in tendon("inspect", plan).stdout
+    validate = ["validate", model, plan, "--atol=9", "--rtol=9"]
+    for line in (["run", plan, f"--inputs={data}"], validate, ["bench", plan, "--duration=0.1"]):
+        assert "warning: the engine's 8-bit ranges were not calibrated" in tendon(*line).stderr
 
 
 # ---- A trained network -----------------------------------------------------------------------------------------------
