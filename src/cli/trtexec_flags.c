@@ -41,7 +41,7 @@ static const tdn_opt build_opts[] = {
     TEXT("timingCacheFile", timing_cache, "FILE", "keep the times of kernels for the next build"),
     FLAG("fp16", fp16, "precision, as tendon build has it"),
     FLAG("int8", int8, NULL),
-    TEXT("calib", calib, "FILE", "ranges for --int8 (else from random data)"),
+    TEXT("calib", calib, "FILE", "ranges of 8-bit values (else by random data)"),
     TEXT("profilingVerbosity", verbosity, "layer_names_only|detailed|none",
          "of the layer information"),
 };
