@@ -130,8 +130,11 @@ static tdn_status mark_weights(annotator *a, tdn_node *n, bool *done, tdn_error 
     return TDN_OK;
 }
 
+/* Names that the compiler made up are in no calibration: what they name may change. */
 static void note_missing(annotator *a, const char *name)
 {
+    if (*name == '~')
+        return;
     const size_t used = strlen(a->missing);
     if (!strstr(a->missing, name))
         snprintf(a->missing + used, sizeof a->missing - used, "%s'%s'", used ? ", " : "", name);
