@@ -21,6 +21,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import peers_int8
 import peers_report as report
 from peers_engines import ENGINES, FALLBACKS, RESTRICTIONS
 from peers_models import OTHERS, ROOT, SPIKING, TEN, Model, find_models, say, write_one_operator
@@ -45,6 +46,8 @@ class Worker:
             "symbols": model.symbols, "threads": threads, "level": args.level,
             "reference": model.reference and str(model.reference), "tendon_options": args.tendon_options,
             "fallback": fallback or {}, "built": str(model.folder / f"{model.name}.{engine}.{threads}"),
+            "precision": args.precision, "folder": args.build,
+            "samples": str(model.samples), "quantized": model.quantized and str(model.quantized),
         }  # fmt: skip
         extra = RESTRICTIONS.get(engine, {}) if args.level else {}
         self.log = tempfile.TemporaryFile()
@@ -172,7 +175,7 @@ def open_worker(engine, model, threads, args, cell, fallback=None):
     except BaseException:
         worker.end()
         raise
-    cell.update({k: reply[k] for k in ("error", "tolerance", "version") if k in reply})
+    cell.update({k: reply[k] for k in ("error", "tolerance", "rms", "version") if k in reply})
     return worker
 
 
@@ -266,8 +269,10 @@ def measure_overhead(args, folder, quiet):
     path, overhead = folder / "one.onnx", {}
     write_one_operator(path)
     model = Model("one", path, None, folder)
+    engines = [e for e in args.engines if not e.endswith(report.INT8)]  # a call is as long in either precision
+    plain = argparse.Namespace(**vars(args) | {"precision": "fp32", "engines": engines})
     for threads in args.thread_counts:
-        for cell in measure(model, threads, args, quiet):
+        for cell in measure(model, threads, plain, quiet):
             if "p50" in cell:
                 overhead.setdefault(cell["engine"], {})[str(threads)] = cell["p50"]
     return overhead
@@ -277,6 +282,8 @@ def measure_models(args, folder, quiet, result):
     """Adds to the result; what is there when this ends or is interrupted is whole."""
     for model in find_models(args, folder):
         model.refer(Path(args.zoo) / "reference")
+        if args.precision == "int8":
+            peers_int8.quantize(model, Path(args.zoo) / "int8")
         kind = "spiking" if model.name in SPIKING else "zoo" if model.name in TEN else "other"
         result["models"][model.name] = {"flops": model.flops, "bytes": model.bytes, "kind": kind}
         for threads in args.thread_counts:
@@ -289,7 +296,7 @@ def session(args):
     result = {
         "date": time.strftime("%Y-%m-%d %H:%M"), "cpu": cpu_name(), "cores": os.cpu_count(), "level": args.level,
         "engines": args.engines, "rounds": args.rounds, "seconds": args.seconds, "paced": args.paced,
-        "tendon_options": args.tendon_options, "precision": "fp32", "models": {}, "cells": [],
+        "tendon_options": args.tendon_options, "precision": args.precision, "models": {}, "cells": [],
         "machine": measure_machine(args),
     }  # fmt: skip
     quiet, begin = Quiet(), time.monotonic()
@@ -319,7 +326,8 @@ def parse(arguments):
     p.add_argument("--models", metavar="NAME,...", help=f"of {', '.join((*TEN, *OTHERS))}; stgcn: all three (all)")
     p.add_argument("--inputs", metavar="FILE.npz", help="of the files named (seeded normal values)")
     p.add_argument("--threads", default="1,2", help="(1,2)")
-    p.add_argument("--peers", default="onnxruntime,openvino", help=f"of {', '.join(list(ENGINES)[1:])}")
+    p.add_argument("--peers", help=f"of {', '.join(list(ENGINES)[1:])} (both; with int8 in both precisions)")
+    p.add_argument("--precision", choices=["fp32", "int8"], default="fp32", help="of Tendon; peers: the better one")
     p.add_argument("--rounds", type=int, help="turns of each engine (5)")
     p.add_argument("--seconds", type=float, help="of a turn (0.4)")
     p.add_argument("--calls", type=int, help="at least so many a model and engine (10)")
@@ -336,7 +344,8 @@ def parse(arguments):
                    help="measure nothing: show what was measured; of several sessions the worst ratios")  # fmt: skip
     args = p.parse_args(arguments)
     args.thread_counts = [int(n) for n in args.threads.split(",")]
-    args.engines = ["tendon", *(n for n in args.peers.split(",") if n)]
+    both = "onnxruntime,openvino" + (",onnxruntime-int8,openvino-int8" if args.precision == "int8" else "")
+    args.engines = ["tendon", *(n for n in (both if args.peers is None else args.peers).split(",") if n)]
     if unknown := [n for n in args.engines if n not in ENGINES]:
         p.error(f"no engine {', '.join(unknown)}; there are {', '.join(ENGINES)}")
     args.tendon_options = dict(args.tendon_option)

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import peers_int8
 
 AVX2 = "avx2"
 # What restricts an engine to AVX2: environment variables.
@@ -38,6 +39,9 @@ class Tendon:
         self.target = "x86-64-v3" if task["level"] == AVX2 else None
 
     def build(self):
+        if self.task["precision"] == "int8":
+            peers_int8.build_tendon(self.task)
+            return
         shapes = {name: x.shape for name, x in self.task["feeds"].items()}
         targets = [self.target] if self.target else None
         options = dict(self.task["tendon_options"])
@@ -121,6 +125,13 @@ class OnnxRuntime:
             value.update_inplace(np.zeros_like(value.numpy()))
 
 
+class OnnxRuntimeInt8(OnnxRuntime):
+    """The same, on the model that its quantiser made."""
+
+    def __init__(self, task):
+        super().__init__(quantized(task))
+
+
 class OnnxRuntimeNoSpin(OnnxRuntime):
     """The same, but workers sleep as soon as there is nothing to do: for calls that are paced."""
 
@@ -178,11 +189,26 @@ class OpenVino:
             y.fill(0)
 
 
+class OpenVinoInt8(OpenVino):
+    """The same, on the model that onnxruntime's quantiser made, whose pairs it takes as its own."""
+
+    def __init__(self, task):
+        super().__init__(quantized(task))
+
+
+def quantized(task):
+    if not task["quantized"]:
+        raise RuntimeError("onnxruntime's quantiser fails on the model")
+    return task | {"model": task["quantized"]}
+
+
 ENGINES = {
     "tendon": Tendon,
     "onnxruntime": OnnxRuntime,
+    "onnxruntime-int8": OnnxRuntimeInt8,
     "onnxruntime-nospin": OnnxRuntimeNoSpin,
     "openvino": OpenVino,
+    "openvino-int8": OpenVinoInt8,
 }
 
 
@@ -196,18 +222,23 @@ def resident():
 
 
 def difference(results, reference):
-    """The largest difference, and the largest share of the tolerance 1e-4 + 1e-4 |b| that one takes."""
+    """The largest difference, the largest share of the tolerance 1e-4 + 1e-4 |b| that one takes, and the root mean
+    square of differences by that of what is right."""
     largest = share = 0.0
+    errors = values = 0.0
     for a, b in zip(results, reference, strict=True):
         if a.shape != b.shape:
-            return float("inf"), float("inf")
+            return float("inf"), float("inf"), float("inf")
         a, b = a.astype(np.float64), b.astype(np.float64)
         with np.errstate(invalid="ignore"):
             d = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b))
             d = np.where(np.isnan(d), np.inf, d)
+            finite = np.where(np.isfinite(b), b, 0)
+            errors, values = errors + float((d * d).sum()), values + float((finite * finite).sum())
             largest = max(largest, float(d.max(initial=0)))
-            share = max(share, float((d / (1e-4 + 1e-4 * np.where(np.isfinite(b), np.abs(b), 0))).max(initial=0)))
-    return largest, share
+            share = max(share, float((d / (1e-4 + 1e-4 * np.abs(finite))).max(initial=0)))
+    rms = (errors / values) ** 0.5 if values else float("inf") if errors else 0.0
+    return largest, share, rms
 
 
 def measure(call, seconds, calls):
@@ -276,7 +307,7 @@ class Session:
         if self.task["reference"]:
             with np.load(self.task["reference"]) as file:
                 reference = [file[f"out{i}"] for i in range(len(file.files))]
-            reply["error"], reply["tolerance"] = difference(self.first, reference)
+            reply["error"], reply["tolerance"], reply["rms"] = difference(self.first, reference)
         return reply | {"version": self.engine.version}
 
     def compute(self):

@@ -41,7 +41,7 @@ class Model:
         moved = sum(x.nbytes for x in feeds.values()) + 4 * described.get("parameters", 0)
         self.bytes = moved + sum(4 * math.prod(o["shape"]) for o in described["outputs"] if o.get("shape"))
         self.key = hashlib.sha256(Path(path).read_bytes() + self.inputs.read_bytes()).hexdigest()
-        self.reference = None
+        self.reference = self.samples = self.quantized = None
 
     def _feeds(self, declared, inputs):
         """One sample of each input: the first of the file's, or seeded normal values (integers: 0)."""

@@ -8,6 +8,7 @@ import math
 
 PERCENTILES = {"p50": 50, "p95": 95, "p99": 99, "p99_9": 99.9}
 RESTRICTED = ("openvino",)  # peers that --level restricts
+INT8 = "-int8"  # ends the names of peers in 8 bits
 FLOOR = 1e-7  # of a call less its overhead: no call takes no time
 
 
@@ -42,7 +43,8 @@ def complete(result):
         if "p50" not in cell:
             continue
         threads, model = str(cell["threads"]), result["models"][cell["model"]]
-        overhead = result["overhead"].get(cell["engine"], {}).get(threads, cell.get("overhead", 0))
+        engine = cell["engine"].removesuffix(INT8)
+        overhead = result["overhead"].get(engine, {}).get(threads, cell.get("overhead", 0))
         cell["overhead"] = overhead
         cell["net"] = {name: less_overhead(cell[name], overhead) for name in PERCENTILES}
         for share, amount, peak in (("peak_share", "flops", fp32), ("memory_share", "bytes", "memory_gbs")):
@@ -131,6 +133,10 @@ def percent(value):
     return "-" if value is None else f"{100 * value:.0f} %"
 
 
+def share_text(value):
+    return "-" if value is None else f"{value:.1e}"
+
+
 def megabytes(value):
     return "-" if value is None else f"{value / 1e6:.0f}"
 
@@ -184,8 +190,8 @@ def worst_lines(result):
 
 
 def detail_table(result):
-    head = ["model", "threads", "engine", "p50", "p95", "p99", "p99.9", "calls", "error", "of tolerance", "build s",
-            "load s", "MB", "fp32 peak", "memory"]  # fmt: skip
+    head = ["model", "threads", "engine", "p50", "p95", "p99", "p99.9", "calls", "error", "of tolerance", "RMS",
+            "build s", "load s", "MB", "fp32 peak", "memory"]  # fmt: skip
     rows = []
     for cell in result["cells"]:
         start = [cell["model"], cell["threads"], cell["engine"]]
@@ -195,7 +201,8 @@ def detail_table(result):
         error = cell.get("error")
         rows.append([
             *start, *[milliseconds(cell["net"][p]) for p in PERCENTILES], cell["calls"],
-            "-" if error is None else f"{error:.1e}", percent(cell.get("tolerance")), number(cell.get("build_s"), 2),
+            "-" if error is None else f"{error:.1e}", percent(cell.get("tolerance")), share_text(cell.get("rms")),
+            number(cell.get("build_s"), 2),
             number(cell.get("load_s"), 2), megabytes(cell.get("resident")), percent(cell.get("peak_share")),
             percent(cell.get("memory_share")),
         ])  # fmt: skip
@@ -237,7 +244,7 @@ def notes(result):
         lines.append(f"Overhead of a call (a model of one operator), taken off all times: {'; '.join(overhead)}.")
     lines.append(
         "The error is the largest difference from `tendon`'s plain reference evaluation; the tolerance is 1e-4 + 1e-4 "
-        "|value|. Shares are of the operations of the model as written, and of its weights, inputs and outputs moved "
+        "|value|; RMS is that of the differences by that of the values. Shares are of the operations of the model as written, and of its weights, inputs and outputs moved "
         "once: an engine that does less work can exceed 100 %. MB are resident after the load of what was built, the "
         "interpreter taken off."
     )

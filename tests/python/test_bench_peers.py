@@ -50,7 +50,8 @@ def test_overhead_is_taken_off_but_no_call_takes_no_time():
 
 def test_difference_counts_as_validate_does():
     a, b = np.array([1.0, 2.0002, np.nan], np.float32), np.array([1.0, 2.0, np.nan], np.float32)
-    largest, share = peers_engines.difference([a], [b])
+    largest, share, rms = peers_engines.difference([a], [b])
+    assert rms == pytest.approx(2e-4 / 5**0.5, rel=1e-2)
     assert largest == pytest.approx(2e-4, rel=1e-2) and share == pytest.approx(2e-4 / 3e-4, rel=1e-2)
     assert peers_engines.difference([np.array([np.nan])], [np.array([1.0])])[0] == math.inf
     assert peers_engines.difference([np.array([np.inf])], [np.array([1.0])])[0] == math.inf
@@ -249,7 +250,8 @@ def test_a_worker_that_dies_says_why(monkeypatch, tmp_path):
     script.write_text("import os, sys\nsys.stdin.readline()\nif os.fork():\n    os.kill(os.getpid(), 11)\n"
                       "import time\ntime.sleep(60)\n")  # fmt: skip
     monkeypatch.setattr(peers, "__file__", str(tmp_path / "peers.py"))
-    model = argparse.Namespace(path="m", inputs="i", names=[], symbols={}, reference=None, folder=tmp_path, name="m")
+    model = argparse.Namespace(path="m", inputs="i", names=[], symbols={}, reference=None, folder=tmp_path, name="m",
+                               samples=None, quantized=None)  # fmt: skip
     with pytest.raises(peers.Failed, match="Segmentation fault"):
         peers.Worker("openvino", model, 1, peers.parse([]))
 
