@@ -31,7 +31,7 @@ MAY_INCLUDE = {
 # Libraries beyond the C library: who may use them.
 OUTSIDE = {"jansson.h": {"cli"}, "zip.h": {"cli"}}
 SYSTEM = re.compile(
-    r"^(assert|cpuid|ctype|dirent|dlfcn|errno|fcntl|fenv|float|getopt|immintrin|emmintrin|arm_neon|inttypes|limits|locale|"
+    r"^(assert|cpuid|ctype|dirent|dlfcn|errno|fcntl|fenv|float|fnmatch|getopt|immintrin|emmintrin|arm_neon|inttypes|limits|locale|"
     r"math|pthread|sched|setjmp|signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|string|strings|"
     r"termios|time|unistd|linux/futex|sys/(auxv|ioctl|mman|random|resource|stat|syscall|time|types|utsname|wait))\.h$"
 )

@@ -100,6 +100,22 @@ typedef enum tdn_precision {
     TDN_PRECISION_INT8 = 2
 } tdn_precision;
 
+/* The precision of one layer, or of several, beside that of the build. */
+typedef struct tdn_layer_precision {
+    const char *layer; /* a node's name in the model; or, with * ? and [], a pattern of names */
+    tdn_precision precision; /* TDN_PRECISION_FP32 or TDN_PRECISION_INT8 */
+} tdn_layer_precision;
+
+/* What a build in 8 bits makes of a convolution or product by constants. */
+typedef struct tdn_product_info {
+    uint32_t struct_size;
+    const char *name; /* of the model's nodes in it, joined by " + "; valid during the call */
+    double work;      /* its share of the work of all of them, 0..1 */
+    tdn_precision precision;
+    int32_t is_forced; /* not 0: by tdn_build_options.layer_precisions */
+} tdn_product_info;
+typedef void tdn_product_fn(void *user, const tdn_product_info *product);
+
 /* A state: after each run the output's value becomes the input's. Neither is bound by the caller;
  * it starts at 0. */
 typedef struct tdn_state_spec {
@@ -151,6 +167,17 @@ typedef struct tdn_build_options {
     /* Of this model, for TDN_PRECISION_INT8: the ranges by which values are kept in 8 bits
      * (calibrate.h). NULL: none, which a model with scales of its own needs not. */
     const tdn_calibration *calibration;
+    /* With a calibration: layers to keep in float32, and layers to keep in 8 bits though they are
+     * too small to gain by it. A row holds for a convolution or product by constants where its
+     * pattern matches one of the nodes in it (or their names as a tdn_product_info has them); of
+     * several rows the last. One that matches none is an error. */
+    const tdn_layer_precision *layer_precisions;
+    int32_t n_layer_precisions;
+    /* Called for each convolution and product by constants of each program. NULL: never. */
+    tdn_product_fn *product;
+    void *product_user;
+    /* Recorded as provenance: what 8 bits cost, as it was measured. NULL: unknown. */
+    const char *accuracy;
 } tdn_build_options;
 #define TDN_BUILD_OPTIONS_INIT                                                                     \
     {                                                                                              \

@@ -62,6 +62,24 @@ static void progress(const builder *b, int phase, const char *what, double fract
 
 /* ---- Options --------------------------------------------------------------------------------- */
 
+static tdn_status check_layers(const builder *b)
+{
+    const tdn_build_options *o = b->o;
+    if (o->n_layer_precisions > 0 && (o->precision != TDN_PRECISION_INT8 || !o->calibration))
+        return tdn_fail(b->error, TDN_E_ARG,
+                        "precisions of layers go with int8 and a calibration: this build has %s",
+                        o->precision == TDN_PRECISION_INT8 ? "none" : "another precision");
+    for (int i = 0; i < o->n_layer_precisions; i++) {
+        const tdn_layer_precision *l = &o->layer_precisions[i];
+        if (!l->layer)
+            return tdn_fail(b->error, TDN_E_ARG, "precision %d of a layer has no name", i);
+        if (l->precision != TDN_PRECISION_FP32 && l->precision != TDN_PRECISION_INT8)
+            return tdn_fail(b->error, TDN_E_UNSUPPORTED,
+                            "layer '%s': this version has fp32 and int8 for layers", l->layer);
+    }
+    return TDN_OK;
+}
+
 static tdn_status check_options(builder *b)
 {
     const tdn_build_options *o = b->o;
@@ -76,6 +94,7 @@ static tdn_status check_options(builder *b)
             b->error, TDN_E_ARG,
             "int8 needs sample data (--calib-data), a calibration cache (--calib), or a "
             "model that carries its own scales");
+    TDN_TRY(check_layers(b));
     if (o->optimization_level < 0 || o->optimization_level > 5)
         return tdn_fail(b->error, TDN_E_ARG, "optimization level %d is not in 0..5",
                         o->optimization_level);
@@ -351,6 +370,10 @@ static tdn_status annotate(void *user, tdn_graph *g, tdn_error *error)
     const builder *b = user;
     const tdn_annotate_options options = {.range = calibrated_range,
                                           .range_user = (void *)(uintptr_t)b->o->calibration,
+                                          .layers = b->o->layer_precisions,
+                                          .n_layers = b->o->n_layer_precisions,
+                                          .product = b->o->product,
+                                          .product_user = b->o->product_user,
                                           .log = b->o->log,
                                           .log_user = b->o->log_user};
     return tdn_quant_annotate(g, &options, error);

@@ -28,8 +28,8 @@
     }
 #define PRECISION                                                                                  \
     {                                                                                              \
-        "precision", 0, TDN_OPT_TEXT, AT(precision), "fp32|fp16|int8", "of the arithmetic (fp32)", \
-            0, 0                                                                                   \
+        "precision", 0, TDN_OPT_TEXT, AT(precision), "fp32|fp16|int8",                             \
+            "(fp32); by layer: --layerPrecisions=NAME:fp32,...", 0, 0                              \
     }
 #define LEVEL                                                                                      \
     {                                                                                              \
@@ -52,6 +52,10 @@
     {                                                                                              \
         "calib", 0, TDN_OPT_TEXT, AT(calib), NULL, NULL, 0, 0                                      \
     }
+#define LAYER_PRECISIONS                                                                           \
+    {                                                                                              \
+        "layerPrecisions", 0, TDN_OPT_LIST, AT(layer_precisions), NULL, NULL, 0, 0                 \
+    }
 #define CALIB_DATA(help)                                                                           \
     {                                                                                              \
         "calib-data", 0, TDN_OPT_TEXT, AT(calib_data), "FILE.npz", help, 0, 0                      \
@@ -61,6 +65,7 @@ const tdn_opt tdn_compile_opts[] = {
     PRECISION,
     CALIB_DATA("samples for int8; also --calib, --calib-method"),
     CALIBRATION,
+    LAYER_PRECISIONS,
     LEVEL,
     {"build-budget", 0, TDN_OPT_REAL, AT(build_budget), "SECONDS",
      "for timing kernels (3 at level 3)", 0, 1000000},
@@ -99,6 +104,7 @@ const tdn_opt tdn_compile_few_opts[] = {
     VERBOSE,
     CALIB_DATA(NULL),
     CALIBRATION,
+    LAYER_PRECISIONS,
     {"target", 0, TDN_OPT_LIST, AT(targets), NULL, NULL, 0, 0},
     {"optimization-level", 0, TDN_OPT_INT, AT(level), NULL, NULL, 0, 5},
     {"timingCacheFile", 0, TDN_OPT_TEXT, AT(timing_cache), NULL, NULL, 0, 0},
@@ -159,13 +165,19 @@ static size_t spec_length(const char *text)
     return i;
 }
 
+/* At most so many. */
+static size_t n_specs(const char *text)
+{
+    size_t n = 1;
+    for (; *text; text++)
+        n += *text == ',';
+    return n;
+}
+
 tdn_status tdn_shapes_parse(const char *text, tdn_arena *arena, tdn_shape_set *set,
                             tdn_error *error)
 {
-    int32_t n = 1;
-    for (const char *at = text; *at; at++)
-        n += *at == ',';
-    tdn_shape_spec *specs = tdn_arena_alloc(arena, (size_t)n, sizeof *specs);
+    tdn_shape_spec *specs = tdn_arena_alloc(arena, n_specs(text), sizeof *specs);
     if (!specs)
         return tdn_fail_nomem(error, "the shapes");
     *set = (tdn_shape_set){specs, 0};
@@ -293,9 +305,13 @@ static const char *flags_text(const tdn_compile_args *args, tdn_arena *arena)
     const struct {
         const char *name;
         const tdn_opt_list *list;
-    } lists[] = {{"target", &args->targets},        {"shapes", &args->shapes},
-                 {"min-shapes", &args->min_shapes}, {"opt-shapes", &args->opt_shapes},
-                 {"max-shapes", &args->max_shapes}, {"state", &args->states}};
+    } lists[] = {{"target", &args->targets},
+                 {"shapes", &args->shapes},
+                 {"min-shapes", &args->min_shapes},
+                 {"opt-shapes", &args->opt_shapes},
+                 {"max-shapes", &args->max_shapes},
+                 {"state", &args->states},
+                 {"layerPrecisions", &args->layer_precisions}};
     char *text = tdn_arena_printf(arena, "--precision=%s --optimization-level=%lld",
                                   args->precision, (long long)tdn_compile_level(args));
     if (args->workspace > 0 && text)
@@ -328,17 +344,65 @@ void tdn_log_line(void *user, tdn_log_level level, const char *line)
         fprintf(term->file, "%s\n", line);
 }
 
+/* ---- Precisions ------------------------------------------------------------------------------ */
+
 static const char *const precisions[] = {
     [TDN_PRECISION_FP32] = "fp32", [TDN_PRECISION_FP16] = "fp16", [TDN_PRECISION_INT8] = "int8"};
 
-static tdn_status prepare_precision(const char *name, tdn_build_options *o, tdn_error *error)
+static bool find_precision(const char *name, size_t length, tdn_precision *precision)
 {
     for (int i = 0; i < (int)(sizeof precisions / sizeof precisions[0]); i++)
-        if (strcmp(precisions[i], name) == 0) {
-            o->precision = (tdn_precision)i;
-            return TDN_OK;
+        if (strlen(precisions[i]) == length && memcmp(precisions[i], name, length) == 0) {
+            *precision = (tdn_precision)i;
+            return true;
         }
+    return false;
+}
+
+static tdn_status prepare_precision(const char *name, tdn_build_options *o, tdn_error *error)
+{
+    if (find_precision(name, strlen(name), &o->precision))
+        return TDN_OK;
     return tdn_fail(error, TDN_E_ARG, "--precision=%s: expected fp32, fp16 or int8", name);
+}
+
+/* text[0..length-1] is NAME:PRECISION, and the name may have colons. */
+static tdn_status parse_layer(const char *text, size_t length, tdn_arena *arena,
+                              tdn_layer_precision *row, tdn_error *error)
+{
+    const char *colon = memrchr(text, ':', length), *end = text + length;
+    if (!colon || colon == text ||
+        !find_precision(colon + 1, (size_t)(end - colon - 1), &row->precision))
+        return tdn_fail(error, TDN_E_ARG,
+                        "--layerPrecisions: '%.*s': expected NAME:fp32 or NAME:int8, several with "
+                        "commas between",
+                        (int)length, text);
+    if (row->precision == TDN_PRECISION_FP16)
+        return tdn_fail(error, TDN_E_UNSUPPORTED,
+                        "--layerPrecisions: '%.*s': layers are fp32 or int8 in this version",
+                        (int)length, text);
+    const size_t quotes = colon - text > 2 && text[0] == '\'' && colon[-1] == '\'';
+    row->layer = tdn_arena_strndup(arena, text + quotes, (size_t)(colon - text) - 2 * quotes);
+    return row->layer ? TDN_OK : tdn_fail_nomem(error, "the layers");
+}
+
+tdn_status tdn_layers_parse(const tdn_opt_list *list, tdn_arena *arena, tdn_build_options *o,
+                            tdn_error *error)
+{
+    size_t n = 0;
+    for (int i = 0; i < list->n; i++)
+        n += n_specs(list->items[i]);
+    tdn_layer_precision *rows = tdn_arena_alloc(arena, n + 1, sizeof *rows);
+    if (!rows)
+        return tdn_fail_nomem(error, "the layers");
+    o->layer_precisions = rows;
+    for (int i = 0; i < list->n; i++)
+        for (const char *at = list->items[i]; *at;) {
+            const size_t length = spec_length(at);
+            TDN_TRY(parse_layer(at, length, arena, &rows[o->n_layer_precisions++], error));
+            at += length + (at[length] == ',');
+        }
+    return TDN_OK;
 }
 
 tdn_status tdn_compile_prepare(const tdn_compile_args *args, const tdn_model *model,
@@ -347,6 +411,7 @@ tdn_status tdn_compile_prepare(const tdn_compile_args *args, const tdn_model *mo
 {
     *options = (tdn_build_options)TDN_BUILD_OPTIONS_INIT;
     TDN_TRY(prepare_precision(args->precision, options, error));
+    TDN_TRY(tdn_layers_parse(&args->layer_precisions, arena, options, error));
     TDN_TRY(prepare_shapes(args, arena, options, error));
     TDN_TRY(prepare_states(args, model, arena, options, error));
     tdn_cores cores;

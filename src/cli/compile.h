@@ -20,7 +20,7 @@ typedef struct tdn_compile_args {
     double workspace;                 /* GiB, 0: no limit */
     double max_weights, build_budget; /* 0: the compiler's default */
     const char *timing_cache;
-    tdn_opt_list targets, shapes, min_shapes, opt_shapes, max_shapes, states;
+    tdn_opt_list targets, shapes, min_shapes, opt_shapes, max_shapes, states, layer_precisions;
     const char *dump;
     const char *operators; /* a shared library of the user's own */
     const char *cores;     /* "0,1" */
@@ -49,6 +49,9 @@ tdn_status tdn_shapes_parse(const char *text, tdn_arena *arena, tdn_shape_set *s
 /* "in:out", where either name may have colons: the model knows which. */
 tdn_status tdn_state_parse(const char *text, const tdn_model *model, tdn_arena *arena,
                            tdn_state_spec *state, tdn_error *error);
+/* "conv1:fp32,'a:b':int8,block?_*:fp32", each item of the list: into the options. */
+tdn_status tdn_layers_parse(const tdn_opt_list *list, tdn_arena *arena, tdn_build_options *options,
+                            tdn_error *error);
 /* Fills the compiler's options, which live in `arena`. The log goes to `log`. With --cores the
  * thread is then kept to them. */
 tdn_status tdn_compile_prepare(const tdn_compile_args *args, const tdn_model *model,

@@ -94,7 +94,7 @@ static bool is_default(const tdn_compile_args *args)
     const tdn_compile_args plain = TDN_COMPILE_ARGS_INIT;
     return strcmp(args->precision, plain.precision) == 0 && args->level == plain.level &&
            args->targets.n == 0 && args->states.n == 0 && !args->dump && !args->calib &&
-           !args->calib_data && !args->calib_method;
+           !args->calib_data && !args->calib_method && args->layer_precisions.n == 0;
 }
 
 /* From the file, or from the plan in memory. */
@@ -181,7 +181,7 @@ static tdn_status load_plan(tdn_session *s, const char *path, const tdn_session_
     if (!is_default(options->compile))
         return tdn_fail(error, TDN_E_ARG,
                         "%s is compiled already: --precision, --optimization-level, --target, "
-                        "--state, --calib and --dump are for models",
+                        "--state, --calib, --layerPrecisions and --dump are for models",
                         path);
     if (options->arrays && options->compile->shapes.n)
         return tdn_fail(error, TDN_E_ARG,

@@ -115,6 +115,20 @@ static tdn_status check_files(const tdn_trtexec_args *a, tdn_error *error)
     return tdn_trtexec_check_inputs(a->load_inputs, error);
 }
 
+static tdn_status check_layers(const job *j, tdn_error *error)
+{
+    const tdn_trtexec_args *a = &j->args;
+    tdn_build_options parsed = TDN_BUILD_OPTIONS_INIT;
+    if (!a->layer_precisions || a->load_engine)
+        return TDN_OK;
+    if (!a->int8)
+        return tdn_fail(error, TDN_E_ARG,
+                        "--layerPrecisions=%s: it goes with --int8, which is not given",
+                        a->layer_precisions);
+    const char *item = a->layer_precisions;
+    return tdn_layers_parse(&(tdn_opt_list){&item, 1}, j->arena, &parsed, error);
+}
+
 /* ---- The engine ------------------------------------------------------------------------------ */
 
 static void set_list(tdn_opt_list *list, const char **item)
@@ -144,6 +158,7 @@ static void prepare_compile(job *j, double workspace_gib)
     set_list(&j->compile.min_shapes, &lists[1]);
     set_list(&j->compile.opt_shapes, &lists[2]);
     set_list(&j->compile.max_shapes, &lists[3]);
+    set_list(&j->compile.layer_precisions, &j->args.layer_precisions);
 }
 
 static tdn_status expand_shapes(job *j, const tdn_ports *ports, tdn_error *error)
@@ -207,8 +222,9 @@ static tdn_status load_engine(job *j, tdn_error *error)
     tdn_ports ports;
     if (a->onnx)
         tdn_trtexec_say('W', "--onnx=%s is not used: the engine is loaded", a->onnx);
-    if (a->fp16 || a->int8 || a->calib || a->min_shapes || a->opt_shapes || a->max_shapes ||
-        a->memory_pools || a->workspace_mib > 0 || a->timing_cache || a->level != 3)
+    if (a->fp16 || a->int8 || a->calib || a->layer_precisions || a->min_shapes || a->opt_shapes ||
+        a->max_shapes || a->memory_pools || a->workspace_mib > 0 || a->timing_cache ||
+        a->level != 3)
         tdn_trtexec_say('W', "flags for building change nothing: the engine is built already");
     j->compile = (tdn_compile_args)TDN_COMPILE_ARGS_INIT;
     j->compile.threads = a->n_threads;
@@ -356,6 +372,7 @@ static tdn_status run(job *j, tdn_error *error)
     TDN_TRY(tdn_trtexec_percents(&j->results, a->percentiles, error));
     TDN_TRY(read_pools(a, &workspace_gib, error));
     TDN_TRY(check_files(a, error));
+    TDN_TRY(check_layers(j, error));
     tdn_trtexec_print_options(a, workspace_gib);
     say_device(j);
     fflush(stdout);

@@ -16,6 +16,7 @@ typedef struct tdn_trtexec_args {
     const char *onnx, *save_engine, *load_engine;
     const char *shapes, *min_shapes, *opt_shapes, *max_shapes, *load_inputs;
     const char *memory_pools, *percentiles, *verbosity, *timing_cache, *cores, *calib;
+    const char *layer_precisions;
     const char *export_times, *export_output, *export_profile, *export_layers;
     int64_t level, iterations, average_runs, n_threads;
     double workspace_mib, warm_up_ms, duration_s, sleep_ms, idle_ms;

@@ -42,6 +42,7 @@ static const tdn_opt build_opts[] = {
     FLAG("fp16", fp16, "precision, as tendon build has it"),
     FLAG("int8", int8, NULL),
     TEXT("calib", calib, "FILE", "ranges of 8-bit values (else by random data)"),
+    TEXT("layerPrecisions", layer_precisions, "NAME:fp32,...", "fp32 or int8, by layer"),
     TEXT("profilingVerbosity", verbosity, "layer_names_only|detailed|none",
          "of the layer information"),
 };
@@ -144,7 +145,6 @@ static const other others[] = {
     {"optShapesCalib", true, "", no_calibration},
     {"maxShapesCalib", true, "", no_calibration},
     {"precisionConstraints", true, NULL, no_types},
-    {"layerPrecisions", true, "", fp32_only},
     {"layerOutputTypes", true, "", fp32_only},
     {"noBuilderCache", false, NULL, "there is no cache but that of --timingCacheFile"},
     {"noCompilationCache", false, NULL, "kernels are compiled already, and none is cached"},

@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "ops/op.h"
 #include "ops/signs.h"
+#include "quant/layers.h"
 
 enum {
     SMALL_PART = 256, /* of the work: products of less stay float32 */
@@ -140,14 +141,15 @@ static void note_missing(annotator *a, const char *name)
         snprintf(a->missing + used, sizeof a->missing - used, "%s'%s'", used ? ", " : "", name);
 }
 
-static tdn_status annotate_product(annotator *a, tdn_node *n, tdn_error *error)
+static tdn_status quantize_product(annotator *a, tdn_node *n, bool is_forced, bool *done,
+                                   tdn_error *error)
 {
     tdn_value *x = n->in[0], *v = source_of(x);
     float amax = 0;
-    bool done;
+    *done = false;
     if (a->binary[x->id] || !has_kernel(n) || v->kind == TDN_VALUE_CONST)
         return TDN_OK; /* spikes are added up, not multiplied */
-    if (work_of(n) < a->work / SMALL_PART) {
+    if (!is_forced && work_of(n) < a->work / SMALL_PART) {
         a->n_small++;
         return TDN_OK;
     }
@@ -156,29 +158,64 @@ static tdn_status annotate_product(annotator *a, tdn_node *n, tdn_error *error)
         note_missing(a, v->name);
         return TDN_OK;
     }
-    TDN_TRY(mark_weights(a, n, &done, error));
-    if (!done)
+    TDN_TRY(mark_weights(a, n, done, error));
+    if (!*done)
         return TDN_OK;
     a->n_quantized++;
     return v->quant || mark_value(a, v, amax) ? TDN_OK : tdn_fail_nomem(error, "a scale");
 }
 
+static void log_line(const annotator *a, tdn_log_level level, const char *line)
+{
+    if (a->o->log)
+        a->o->log(a->o->log_user, level, line);
+}
+
+static void report_product(const annotator *a, const tdn_node *n, const tdn_layer_precision *asked,
+                           bool is_int8)
+{
+    char line[512];
+    const tdn_product_info info = {.struct_size = sizeof info,
+                                   .name = tdn_layer_name(n),
+                                   .work = a->work > 0 ? work_of(n) / a->work : 0,
+                                   .precision = is_int8 ? TDN_PRECISION_INT8 : TDN_PRECISION_FP32,
+                                   .is_forced = asked && asked->precision == info.precision};
+    snprintf(line, sizeof line, "%s: %5.2f %% of the work, %.400s", is_int8 ? "int8" : "fp32",
+             100 * info.work, info.name);
+    log_line(a, TDN_LOG_INFO, line);
+    if (asked && asked->precision != info.precision) {
+        snprintf(line, sizeof line,
+                 "layer '%.400s' stays float32: its operand or shape is none of bytes", info.name);
+        log_line(a, TDN_LOG_WARNING, line);
+    }
+    if (a->o->product)
+        a->o->product(a->o->product_user, &info);
+}
+
+static tdn_status annotate_product(annotator *a, tdn_node *n, tdn_error *error)
+{
+    const tdn_layer_precision *asked = tdn_layer_find(a->o->layers, a->o->n_layers, n);
+    bool done = false;
+    if (!asked || asked->precision == TDN_PRECISION_INT8)
+        TDN_TRY(quantize_product(a, n, asked != NULL, &done, error));
+    report_product(a, n, asked, done);
+    return TDN_OK;
+}
+
 static void report(const annotator *a)
 {
     char line[512];
-    if (!a->o->log)
-        return;
     snprintf(
         line, sizeof line,
         "int8: %d of %d convolutions and products by constants; %d are too small to gain by it",
         a->n_quantized, a->n_products, a->n_small);
-    a->o->log(a->o->log_user, TDN_LOG_INFO, line);
+    log_line(a, TDN_LOG_INFO, line);
     if (!a->missing[0])
         return;
     snprintf(line, sizeof line,
              "no range is known of %s: what reads it stays float32; calibrate this model anew",
              a->missing);
-    a->o->log(a->o->log_user, TDN_LOG_WARNING, line);
+    log_line(a, TDN_LOG_WARNING, line);
 }
 
 tdn_status tdn_quant_annotate(tdn_graph *g, const tdn_annotate_options *options, tdn_error *error)
@@ -193,6 +230,7 @@ tdn_status tdn_quant_annotate(tdn_graph *g, const tdn_annotate_options *options,
             a.n_products++;
             a.work += work_of(n);
         }
+    TDN_TRY(tdn_layers_check(options->layers, options->n_layers, g, is_product, error));
     for (tdn_node *n = g->first; n; n = n->next)
         if (is_product(n))
             TDN_TRY(annotate_product(&a, n, error));

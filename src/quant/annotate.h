@@ -8,6 +8,7 @@
 #define TDN_QUANT_ANNOTATE_H
 
 #include "graph/graph.h"
+#include "tendon/build.h"
 
 /* The magnitude of a value, by its name, that becomes the largest integer; false where it is
  * unknown. */
@@ -16,10 +17,15 @@ typedef bool tdn_range_fn(void *user, const char *name, float *amax);
 typedef struct tdn_annotate_options {
     tdn_range_fn *range;
     void *range_user;
+    const tdn_layer_precision *layers; /* by name, before the annotator's own judgement */
+    int32_t n_layers;
+    tdn_product_fn *product; /* told of each product; NULL: nobody */
+    void *product_user;
     tdn_log_fn *log;
     void *log_user;
 } tdn_annotate_options;
 
+/* TDN_E_ARG where a row of `layers` matches no product. */
 tdn_status tdn_quant_annotate(tdn_graph *g, const tdn_annotate_options *options, tdn_error *error);
 
 #endif

@@ -503,7 +503,7 @@ ACCEPTED = """
 """.split()
 REFUSED = """
     --bf16 --fp8 --int4 --best --minShapesCalib=a:1 --optShapesCalib=a:1 --maxShapesCalib=a:1
-    --layerPrecisions=a:fp16 --layerOutputTypes=a:fp16 --errorOnTimingCacheMiss --refit --refitFromOnnx=m
+    --layerOutputTypes=a:fp16 --errorOnTimingCacheMiss --refit --refitFromOnnx=m
     --stripWeights --stripAllWeights --weightless --dumpRefit --timeRefit --versionCompatible --vc
     --hardwareCompatibilityLevel=ampere+ --runtimePlatform=WindowsAMD64 --profile=1 --useProfile=1 --restricted --safe
     --consistency --markDebug=t --maxBatch=2 --batch=2 --model=m --deploy=d --output=o --uff=u --uffInput=a --uffNHWC
@@ -515,7 +515,7 @@ REFUSED = """
 """.split()
 ACTED_ON = """
     --onnx --saveEngine --loadEngine --minShapes --optShapes --maxShapes --shapes --memPoolSize --workspace
-    --builderOptimizationLevel --timingCacheFile --fp16 --int8 --calib --profilingVerbosity --loadInputs --iterations --warmUp
+    --builderOptimizationLevel --timingCacheFile --fp16 --int8 --calib --layerPrecisions --profilingVerbosity --loadInputs --iterations --warmUp
     --duration --sleepTime --idleTime --useSpinWait --noSpinWait --skipInference --buildOnly --timeDeserialize
     --getPlanVersionOnly --cpuThreads --cores --avgRuns --percentile --dumpOutput --dumpProfile --dumpLayerInfo --exportTimes
     --exportOutput --exportProfile --exportLayerInfo --verbose

@@ -150,6 +150,52 @@ static void test_nothing_without_marks(void **state)
     assert_int_equal(count(f, "IntegerMatMul"), 0);
 }
 
+/* The product that reads x is two of the model's nodes. */
+static tdn_status annotate_layers(void *user, tdn_graph *g, tdn_error *error)
+{
+    const tdn_annotate_options o = {.range = range_of, .layers = user, .n_layers = 2};
+    for (tdn_node *n = g->first; n; n = n->next)
+        if (strcmp(n->op->name, "MatMul") == 0 && n->in[0]->kind == TDN_VALUE_INPUT)
+            n->origin = "net/one + net/[two]";
+    return tdn_quant_annotate(g, &o, error);
+}
+
+static tdn_status run_layers(fixture *f, tdn_layer_precision first, tdn_layer_precision second)
+{
+    const tdn_layer_precision rows[] = {first, second};
+    const tdn_pass_options o = {.before_quantizing = annotate_layers,
+                                .quantizing_user = (void *)(uintptr_t)rows};
+    two_layers(f);
+    return tdn_passes_run(f->g, &o, &f->error);
+}
+
+static void test_layers_by_name(void **state)
+{
+    static const struct {
+        const char *first, *second; /* float32, then int8 */
+        int n_int8;
+    } rows[] = {{"c", "c", 2},          {"c", "*", 2},       {"c", "net*", 1},
+                {"*", "c", 1},          {"net/two", "c", 0}, {"net/one", "c", 1},
+                {"net/[two]", "c", 1},  {"*/one", "c", 1},   {"net/\\[tw?\\]", "c", 1},
+                {"net/[abt]", "c", 0},  {"one", "c", 0},     {"net/one + net/[two]", "c", 1},
+                {"*", "net/one + *", 1}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        void *fresh;
+        assert_int_equal(setup(&fresh), 0);
+        fixture *f = fresh;
+        const tdn_status status =
+            run_layers(f, (tdn_layer_precision){rows[i].first, TDN_PRECISION_FP32},
+                       (tdn_layer_precision){rows[i].second, TDN_PRECISION_INT8});
+        assert_int_equal(status, rows[i].n_int8 ? TDN_OK : TDN_E_ARG);
+        if (rows[i].n_int8)
+            assert_int_equal(count(f, "IntegerMatMul"), rows[i].n_int8);
+        else
+            assert_non_null(strstr(f->error.text, "there are: net/one + net/[two], c"));
+        teardown(&fresh);
+    }
+    (void)state;
+}
+
 /* QuantizeLinear, DequantizeLinear, a transpose between two pairs of one scale, a product: bytes
  * all the way, and one map that quantises. */
 static void test_model_with_scales(void **state)
@@ -196,6 +242,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_two_layers_of_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_has_no_range_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nothing_without_marks, setup, teardown),
+        cmocka_unit_test(test_layers_by_name),
         cmocka_unit_test_setup_teardown(test_model_with_scales, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
