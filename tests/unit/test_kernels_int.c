@@ -210,7 +210,7 @@ static void fill_bytes(const tdn_view *v, int low, int high)
 /* Channels are filled up to whole words, and maybe further; none has weights for those. */
 static conv_case any_conv(bool depthwise)
 {
-    conv_case c = random_bits() % 40 ? random_conv() : far_apart_conv(BYTES_APART);
+    conv_case c = random_bits() % 100 ? random_conv() : far_apart_conv(BYTES_APART);
     if (depthwise) {
         c.desc.group = (int)RANDOM_OF(2, 3, 8, 15, 16, 31, 64, 100);
         c.x[4] = c.w[0] = c.out[4] = c.desc.group;

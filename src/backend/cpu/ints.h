@@ -137,19 +137,31 @@ TDN_INLINE vi vf_round_int(vf x)
 #endif
 }
 
+/* Numbers of 32 bits from bytes; and back, of numbers that a byte holds. */
 #if TDN_LANES == 16
 TDN_INLINE vi vi_from_bytes(vb x) { return (vi)_mm512_cvtepu8_epi32((__m128i)x); }
+TDN_INLINE vb vi_to_bytes(vi x) { return (vb)_mm512_cvtepi32_epi8((__m512i)x); }
 #elif TDN_LANES == 8
 TDN_INLINE vi vi_from_bytes(vb x)
 {
-    return (vi)_mm256_cvtepu8_epi32(
-        (__m128i)__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7));
+    return (vi)_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)x));
+}
+TDN_INLINE vb vi_to_bytes(vi x)
+{
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)x),
+                                           _mm256_extracti128_si256((__m256i)x, 1));
+    return (vb)_mm_cvtsi128_si64(_mm_packus_epi16(words, words));
 }
 #elif defined(__SSE2__)
 TDN_INLINE vi vi_from_bytes(vb x)
 {
-    const __m128i zero = _mm_setzero_si128(), bytes = _mm_cvtsi32_si128((int)(uint32_t)x);
+    const __m128i zero = _mm_setzero_si128(), bytes = _mm_cvtsi32_si128((int32_t)x);
     return (vi)_mm_unpacklo_epi16(_mm_unpacklo_epi8(bytes, zero), zero);
+}
+TDN_INLINE vb vi_to_bytes(vi x)
+{
+    const __m128i words = _mm_packs_epi32((__m128i)x, (__m128i)x);
+    return (vb)_mm_cvtsi128_si32(_mm_packus_epi16(words, words));
 }
 #else
 TDN_INLINE vi vi_from_bytes(vb x)
@@ -157,8 +169,13 @@ TDN_INLINE vi vi_from_bytes(vb x)
     const uint8x8_t bytes = vreinterpret_u8_u32(vdup_n_u32((uint32_t)x));
     return (vi)vmovl_u16(vget_low_u16(vmovl_u8(bytes)));
 }
+TDN_INLINE vb vi_to_bytes(vi x)
+{
+    const uint16x4_t words = vmovn_u32((uint32x4_t)x);
+    const uint8x8_t bytes = vmovn_u16(vcombine_u16(words, words));
+    return (vb)vget_lane_u32(vreinterpret_u32_u8(bytes), 0);
+}
 #endif
-TDN_INLINE vb vi_to_bytes(vi x) { return __builtin_convertvector(x, vb); }
 TDN_INLINE vb vb_load(const uint8_t *p) { return *(const vb_unaligned *)p; }
 TDN_INLINE void vb_store(uint8_t *p, vb x) { *(vb_unaligned *)p = x; }
 /* The first n lanes, the others 0. */
