@@ -62,6 +62,23 @@ TDN_INLINE vi dot_add(vi sum, dot_x x, dot_w w)
 {
     return (vi)vdotq_s32((int32x4_t)sum, (int8x16_t)w, (int8x16_t)x);
 }
+/* Four words of x, one of which is multiplied: a word in all lanes costs an instruction. */
+#define DOT_BY_LANE 1
+TDN_INLINE dot_x dot_set_four(const word *p)
+{
+    return (vi)veorq_u8(vld1q_u8((const uint8_t *)p), vdupq_n_u8(0x80));
+}
+TDN_INLINE vi dot_add_lane(vi sum, dot_x x, const int lane, dot_w w)
+{
+    const int32x4_t s = (int32x4_t)sum;
+    const int8x16_t a = (int8x16_t)w, b = (int8x16_t)x;
+    switch (lane) {
+    case 0: return (vi)vdotq_laneq_s32(s, a, b, 0);
+    case 1: return (vi)vdotq_laneq_s32(s, a, b, 1);
+    case 2: return (vi)vdotq_laneq_s32(s, a, b, 2);
+    default: return (vi)vdotq_laneq_s32(s, a, b, 3);
+    }
+}
 
 #elif defined(__ARM_NEON)
 

@@ -44,6 +44,36 @@ TDN_INLINE void add_words(vi sum[][2], const word *const *a, int64_t k, const in
     }
 }
 
+/* Words k.. of every row up to the end, which is 0, while a level takes them by four; returns where
+ * it stopped. */
+#ifdef DOT_BY_LANE
+TDN_INLINE int64_t add_fours(vi sum[][2], const word *const *a, int64_t k, const int32_t *b,
+                             const int rows, const int vectors)
+{
+    for (; k + 4 <= 0; k += 4) {
+        dot_x x[TDN_MR_MAX];
+        EACH_ROW
+            x[i] = dot_set_four(a[i] + k);
+        TDN_UNROLLED (int lane = 0; lane < 4; lane++, b += TDN_NR) {
+            dot_w w[2];
+            EACH_VECTOR
+                w[j] = dot_load(b + j * TDN_LANES, 0);
+            EACH_ROW
+                EACH_VECTOR
+                    sum[i][j] = dot_add_lane(sum[i][j], x[i], lane, w[j]);
+        }
+    }
+    return k;
+}
+#else
+TDN_INLINE int64_t add_fours(vi sum[][2], const word *const *a, int64_t k, const int32_t *b,
+                             const int rows, const int vectors)
+{
+    (void)sum, (void)a, (void)b, (void)rows, (void)vectors;
+    return k;
+}
+#endif
+
 /* rows <= TDN_MR, vectors 1 or 2, words `wide` side by side: constants. */
 TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, const int wide)
 {
@@ -65,6 +95,10 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
         for (; wide > 1 && k + wide <= 0; k += wide)
             TDN_UNROLLED (int w = 0; w < wide; w++, b += TDN_NR)
                 add_words(w ? more + rows * (w - 1) : acc, a, k + w, b, rows, vectors);
+        if (wide == 1) {
+            k = add_fours(acc, a, k, b, rows, vectors);
+            b += (k + m->k) * TDN_NR;
+        }
         for (; k != 0; k++, b += TDN_NR) {
             TDN_UNROLLED (int j = 0; j < vectors * TDN_LANES; j += LINE)
                 __builtin_prefetch(b + AHEAD * TDN_NR + j, 0, 2); /* into L2 */
