@@ -14,6 +14,7 @@
 
 enum {
     ISA_V3 = TDN_ISA_X86 | TDN_ISA_AVX2,
+    ISA_V3_VNNI = ISA_V3 | TDN_ISA_AVXVNNI,
     ISA_V4 = ISA_V3 | TDN_ISA_AVX512,
     ISA_V4_VNNI = ISA_V4 | TDN_ISA_VNNI,
     ISA_V4_FP16 = ISA_V4_VNNI | TDN_ISA_AVX512BF16 | TDN_ISA_AVX512FP16,
@@ -22,26 +23,34 @@ enum {
 };
 
 static const tdn_target targets[] = {
-    {"x86-64", "x86-64", TDN_ISA_X86},
-    {"x86-64-v3", "x86-64", ISA_V3},
-    {"x86-64-v4", "x86-64", ISA_V4},
-    {"avx512-vnni", "x86-64", ISA_V4_VNNI},
-    {"avx512-fp16", "x86-64", ISA_V4_FP16},
-    {"armv8-a", "aarch64", TDN_ISA_ARM},
-    {"armv8.2-dotprod", "aarch64", ISA_ARM_DOTPROD},
-    {"armv8.2-fp16", "aarch64", ISA_ARM_FP16},
-    {NULL, NULL, 0},
+    {"x86-64", "x86-64", TDN_ISA_X86},         {"x86-64-v3", "x86-64", ISA_V3},
+    {"avx2-vnni", "x86-64", ISA_V3_VNNI},      {"x86-64-v4", "x86-64", ISA_V4},
+    {"avx512-vnni", "x86-64", ISA_V4_VNNI},    {"avx512-fp16", "x86-64", ISA_V4_FP16},
+    {"armv8-a", "aarch64", TDN_ISA_ARM},       {"armv8.2-dotprod", "aarch64", ISA_ARM_DOTPROD},
+    {"armv8.2-fp16", "aarch64", ISA_ARM_FP16}, {NULL, NULL, 0},
 };
 
 #if defined(__x86_64__)
 
-/* AVX512-FP16 has no name in the compilers' __builtin_cpu_supports that this code must build with;
- * it needs the same saved registers as AVX-512F, which the caller has checked. */
-static bool has_avx512_fp16(void)
+/* Features that have no name in the compilers' __builtin_cpu_supports that this code must build
+ * with. They need the same saved registers as AVX2 and AVX-512F, which the caller has checked. */
+typedef struct features {
+    unsigned eax, ebx, ecx, edx;
+} features;
+
+static features features_of(unsigned page)
 {
-    unsigned eax = 7, ebx, ecx = 0, edx;
-    __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
-    return (edx >> 23 & 1) != 0;
+    features f = {.eax = 7, .ecx = page};
+    __asm__ volatile("cpuid" : "+a"(f.eax), "=b"(f.ebx), "+c"(f.ecx), "=d"(f.edx));
+    return f;
+}
+
+static bool has_avx512_fp16(void) { return (features_of(0).edx >> 23 & 1) != 0; }
+
+static bool has_avx_vnni(void)
+{
+    const unsigned last_page = features_of(0).eax;
+    return last_page >= 1 && (features_of(1).eax >> 4 & 1) != 0;
 }
 
 static uint64_t detect(void)
@@ -51,6 +60,8 @@ static uint64_t detect(void)
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
         return isa;
     isa |= TDN_ISA_AVX2; /* every CPU with AVX2 and FMA has F16C */
+    if (has_avx_vnni())
+        isa |= TDN_ISA_AVXVNNI;
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
         !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
         return isa;
