@@ -2,8 +2,8 @@
 /*
  * The matrix kernel over bytes, in the image of k_block.c: a register tile of rows x 2 vectors of
  * int32 sums, to which each word of four bytes adds a dot product. A sum begins with what its
- * column starts with. Where one block of the sum is all of it, registers go straight to what
- * follows; else they wait in spare memory, as the output may have no room for them.
+ * column starts with. Until it is complete it waits in spare memory, as the output may have no
+ * room for it; from there it goes on (sums.h).
  */
 #include "backend/cpu/instances.h"
 #include "backend/cpu/sums.h"
@@ -12,15 +12,17 @@
 enum { AHEAD = 64, LINE = 16 };
 
 typedef struct micro {
-    tdn_sums_to to;
     const void **a; /* [tap][row] */
     int64_t n_taps, k0, k;
     const int32_t *b;
     const int32_t *from; /* what the sums of a row start with; from_step to the next row's */
     int64_t from_step;
-    int32_t *partial; /* where they go, NULL: they are complete */
-    int64_t step;
+    int32_t *to; /* where they go */
+    int64_t to_step;
 } micro;
+
+#define EACH_ROW TDN_UNROLLED (int i = 0; i < rows; i++)
+#define EACH_VECTOR TDN_UNROLLED (int j = 0; j < vectors; j++)
 
 typedef void micro_fn(const micro *m);
 
@@ -108,13 +110,9 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
     TDN_UNROLLED (int i = 0; i < rows * (wide - 1); i++)
         EACH_VECTOR
             acc[i % rows][j] += more[i][j];
-    if (!m->partial) {
-        tdn_sums_finish(&m->to, acc, rows, vectors, TDN_LANES);
-        return;
-    }
     EACH_ROW
         EACH_VECTOR
-            vi_store(m->partial + i * m->step + j * TDN_LANES, acc[i][j]);
+            vi_store(m->to + i * m->to_step + j * TDN_LANES, acc[i][j]);
 }
 
 #define INSTANCE(rows, wide)                                                                       \
@@ -125,47 +123,31 @@ TDN_EACH_COUNT(INSTANCE)
 #define ROW(rows, wide) {multiply_##rows##x1, multiply_##rows##x2},
 static micro_fn *const instances[TDN_MR][2] = {TDN_EACH_COUNT(ROW)};
 
-/* Columns that do not fill their vectors: complete sums go through spare memory, so that nothing
- * beyond the last column is read or written. */
-static void multiply_narrow(const micro *m, int64_t rows, int n_cols)
-{
-    int32_t *spare = (int32_t *)(void *)m->to.block->spare;
-    micro own = *m;
-    own.partial = spare;
-    own.step = TDN_NR;
-    instances[rows - 1][n_cols > TDN_LANES](&own);
-    for (int64_t i = 0; i < rows; i++)
-        for (int j = 0; j < n_cols; j += TDN_LANES) {
-            vi sum[TDN_MR_MAX][2] = {{vi_load(spare + i * TDN_NR + j)}};
-            tdn_sums_to to = m->to;
-            to.c += i;
-            to.residual += to.residual ? i : 0;
-            to.col += j;
-            tdn_sums_finish(&to, sum, 1, 1, n_cols - j < TDN_LANES ? n_cols - j : TDN_LANES);
-        }
-}
-
 void TDN_KERNEL(tdn_block_u8)(const tdn_block *t, int64_t tap0, int64_t n_taps, int64_t k0,
                               int64_t k, bool first, bool last)
 {
     const tdn_sums *s = t->sums;
-    micro m = {.to.block = t, .n_taps = n_taps, .k0 = k0, .k = k, .step = s->step};
-    m.from_step = first ? 0 : s->step;
+    micro m = {.n_taps = n_taps, .k0 = k0, .k = k, .from_step = first ? 0 : s->step};
+    tdn_sums_to end = {.block = t, .from = (const int32_t *)(const void *)t->spare, .step = TDN_NR};
+    m.to_step = last ? TDN_NR : s->step;
     for (int64_t panel = 0, col = 0; col < t->cols; panel++, col += TDN_NR) {
         const int n_cols = (int)tdn_cpu_min(TDN_NR, t->cols - col);
         m.b = (const int32_t *)t->b + panel * t->b_panel;
-        m.to.col = col;
+        end.col = col;
+        end.n_cols = n_cols;
         for (int64_t block = 0, row0, row1; block < t->n_blocks; block++) {
             tdn_cpu_share(t->rows, block, t->n_blocks, &row0, &row1);
+            int32_t *partial = s->partial + row0 * s->step + col;
             m.a = t->a + row0 * t->a_taps + tap0 * (row1 - row0);
-            m.to.c = t->c + row0;
-            m.to.residual = t->residual ? t->residual + row0 : NULL;
-            m.from = first ? s->start + col : s->partial + row0 * s->step + col;
-            m.partial = last ? NULL : s->partial + row0 * s->step + col;
-            if (last && n_cols % TDN_LANES)
-                multiply_narrow(&m, row1 - row0, n_cols);
-            else
-                instances[row1 - row0 - 1][n_cols > TDN_LANES](&m);
+            m.from = first ? s->start + col : partial;
+            m.to = last ? (int32_t *)(void *)t->spare : partial;
+            instances[row1 - row0 - 1][n_cols > TDN_LANES](&m);
+            if (!last)
+                continue;
+            end.c = t->c + row0;
+            end.residual = t->residual ? t->residual + row0 : NULL;
+            end.n_rows = row1 - row0;
+            tdn_sums_finish(&end);
         }
     }
 }

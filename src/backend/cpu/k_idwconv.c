@@ -7,8 +7,11 @@
 #include "backend/cpu/dwlines.h"
 #include "backend/cpu/sums.h"
 
-TDN_INLINE void finish(const tdn_dwline *l, int64_t w, int64_t c, int n, const int vectors,
-                       vi sum[TDN_MR_MAX][2], const int pixels)
+enum { STEP = TDN_DW_VECTORS * TDN_LANES };
+
+/* n columns of `pixels` rows of sums, STEP apart. */
+static void finish(const tdn_dwline *l, int64_t w, int64_t c, int n, const int32_t *from,
+                   int pixels)
 {
     const tdn_call *call = l->call;
     const tdn_idwconv_args *args = call->args;
@@ -32,8 +35,14 @@ TDN_INLINE void finish(const tdn_dwline *l, int64_t w, int64_t c, int n, const i
         if (r)
             more[p] = tdn_matrix_at(r, at, 0);
     }
-    const tdn_sums_to sums_to = {&block, to, r ? more : NULL, c};
-    tdn_sums_finish(&sums_to, sum, pixels, vectors ? vectors : 1, vectors ? TDN_LANES : n);
+    tdn_sums_finish(&(tdn_sums_to){.block = &block,
+                                   .from = from,
+                                   .step = STEP,
+                                   .c = to,
+                                   .residual = r ? more : NULL,
+                                   .n_rows = pixels,
+                                   .col = c,
+                                   .n_cols = n});
 }
 
 TDN_INLINE void multiply(const tdn_dwline *l, int64_t w, int64_t c, int n, const int vectors,
@@ -45,7 +54,7 @@ TDN_INLINE void multiply(const tdn_dwline *l, int64_t w, int64_t c, int n, const
     const int64_t channels = x->dims[4], pixel_step = d->stride[2] * x->strides[3];
     const int64_t tap_step = d->dilation[2] * x->strides[3];
     const int n_acc = vectors ? vectors : 1;
-    vi acc[TDN_MR_MAX][2], of_zero[TDN_DW_VECTORS];
+    vi acc[TDN_DW_PIXELS][TDN_DW_VECTORS], of_zero[TDN_DW_VECTORS];
     TDN_UNROLLED (int v = 0; v < n_acc; v++) {
         of_zero[v] = (vi){0};
         TDN_UNROLLED (int p = 0; p < pixels; p++)
@@ -67,10 +76,11 @@ TDN_INLINE void multiply(const tdn_dwline *l, int64_t w, int64_t c, int n, const
                             vi_mul_bytes(vi_from_bytes(vectors ? vb_load(q) : vb_load_n(q, n)), wv);
                 }
         }
-    TDN_UNROLLED (int v = 0; v < n_acc; v++)
-        TDN_UNROLLED (int p = 0; p < pixels; p++)
-            acc[p][v] -= of_zero[v];
-    finish(l, w, c, n, vectors, acc, pixels);
+    int32_t sums[TDN_DW_PIXELS * STEP];
+    TDN_UNROLLED (int p = 0; p < pixels; p++)
+        TDN_UNROLLED (int v = 0; v < n_acc; v++)
+            vi_store(sums + p * STEP + v * TDN_LANES, acc[p][v] - of_zero[v]);
+    finish(l, w, c, vectors ? vectors * TDN_LANES : n, sums, pixels);
 }
 
 void TDN_KERNEL(tdn_idwconv_u8)(const tdn_call *call, size_t tile)

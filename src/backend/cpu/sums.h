@@ -1,129 +1,94 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What follows sums of integers, while they are in registers: rows x vectors of int32 become
- * floats, bytes, or stay as they are. Stage by stage over all registers, so that each question is
- * asked once.
+ * What follows sums of integers: rows of int32, from spare memory that is still in L1, become
+ * floats or bytes, or stay as they are. The usual cases have a loop each, so that nothing is asked
+ * within. One function serves all shapes of register tiles: inlined into each, it would be most of
+ * the library.
  */
 #ifndef TDN_BACKEND_CPU_SUMS_H
 #define TDN_BACKEND_CPU_SUMS_H
 
-#include <math.h>
-
 #include "backend/cpu/iconv.h"
 #include "backend/cpu/ints.h"
 
-/* Where sums go: rows c and residual, from column `col` on. */
+/* Where sums come from and go to: n_rows rows, columns `col` to `col + n_cols` of the tile. */
 typedef struct tdn_sums_to {
     const tdn_block *block;
+    const int32_t *from; /* at the first of those columns, in whole vectors; `step` apart */
+    int64_t step;
     void **c;
     const void **residual; /* NULL: none */
-    int64_t col;
+    int64_t n_rows, col;
+    int n_cols;
 } tdn_sums_to;
 
-#define EACH_ROW TDN_UNROLLED (int i = 0; i < rows; i++)
-#define EACH_VECTOR TDN_UNROLLED (int j = 0; j < vectors; j++)
-
-/* n lanes; a constant where it is all of them. */
 TDN_INLINE vf tdn_sums_load(const float *p, int n)
 {
     return n == TDN_LANES ? vf_load(p) : vf_load_n(p, n);
 }
-TDN_INLINE void tdn_sums_store(float *p, vf x, int n)
-{
-    if (n == TDN_LANES)
-        vf_store(p, x);
-    else
-        vf_store_n(p, x, n);
-}
-TDN_INLINE vf tdn_sums_load_bytes(const uint8_t *p, int n)
-{
-    return vf_from_int(vi_from_bytes(n == TDN_LANES ? vb_load(p) : vb_load_n(p, n)));
-}
-TDN_INLINE void tdn_sums_store_bytes(uint8_t *p, vi x, int n)
-{
-    if (n == TDN_LANES)
-        vb_store(p, vi_to_bytes(x));
-    else
-        vb_store_n(p, vi_to_bytes(x), n);
-}
 
-TDN_INLINE void tdn_sums_add_residual(const tdn_sums_to *m, vf y[TDN_MR_MAX][2], float times,
-                                      const int rows, const int vectors, int n)
+/* A vector of columns, from `at` of those of the rows: n lanes; dtypes are constants, of no
+ * residual NONE. All of y is `times` as much where it becomes bytes: one product less. */
+TDN_INLINE void tdn_sums_column(const tdn_sums_to *m, int at, const int n, const tdn_dtype out,
+                                const tdn_dtype residual)
 {
-    const tdn_sums *s = m->block->sums;
-    const vf scale = vf_set(s->requant->r_scale * times);
-    if (s->residual == TDN_U8)
-        EACH_ROW
-            EACH_VECTOR
-                y[i][j] += scale * tdn_sums_load_bytes(
-                                       (const uint8_t *)m->residual[i] + m->col + j * TDN_LANES, n);
-    else
-        EACH_ROW
-            EACH_VECTOR
-                y[i][j] += scale *
-                           tdn_sums_load((const float *)m->residual[i] + m->col + j * TDN_LANES, n);
-}
-
-/* Scale, bias and residual, all of it `times` as much. */
-TDN_INLINE void tdn_sums_to_floats(const tdn_sums_to *m, vf y[TDN_MR_MAX][2], vi sum[TDN_MR_MAX][2],
-                                   float times, const int rows, const int vectors, int n)
-{
-    const tdn_sums *s = m->block->sums;
-    const float *scale = s->scale, *bias = m->block->bias;
-    vf factor[2], add[2];
-    EACH_VECTOR {
-        const int64_t at = m->col + j * TDN_LANES;
-        factor[j] =
-            vf_set(times) * (scale ? tdn_sums_load(scale + at, n) : vf_set(s->requant->factor));
-        add[j] = vf_set(times * s->requant->r_offset) +
-                 (bias ? vf_set(times) * tdn_sums_load(bias + at, n) : (vf){0});
-    }
-    EACH_ROW
-        EACH_VECTOR
-            y[i][j] = vf_from_int(sum[i][j]) * factor[j] + add[j];
-    if (m->residual)
-        tdn_sums_add_residual(m, y, times, rows, vectors, n);
-}
-
-TDN_INLINE void tdn_sums_clamp(const tdn_sums_to *m, vf y[TDN_MR_MAX][2], const int rows,
-                               const int vectors)
-{
-    const vf lo = vf_set(m->block->lo), hi = vf_set(m->block->hi);
-    if (m->block->lo > -INFINITY)
-        EACH_ROW
-            EACH_VECTOR
-                y[i][j] = vf_max(lo, y[i][j]);
-    if (m->block->hi < INFINITY)
-        EACH_ROW
-            EACH_VECTOR
-                y[i][j] = vf_min(hi, y[i][j]);
-}
-
-TDN_INLINE void tdn_sums_finish(const tdn_sums_to *m, vi sum[TDN_MR_MAX][2], const int rows,
-                                const int vectors, int n)
-{
-    const tdn_sums *s = m->block->sums;
-    const int64_t col = m->col;
-    if (s->out == TDN_S32) {
-        EACH_ROW
-            EACH_VECTOR /* bits, not numbers */
-                tdn_sums_store((float *)m->c[i] + col + j * TDN_LANES, (vf)sum[i][j], n);
-        return;
-    }
-    vf y[TDN_MR_MAX][2];
-    tdn_sums_to_floats(m, y, sum, s->out == TDN_U8 ? s->requant->out_scale : 1, rows, vectors, n);
-    tdn_sums_clamp(m, y, rows, vectors);
-    if (s->out == TDN_F32) {
-        EACH_ROW
-            EACH_VECTOR
-                tdn_sums_store((float *)m->c[i] + col + j * TDN_LANES, y[i][j], n);
-        return;
-    }
+    const tdn_block *b = m->block;
+    const tdn_sums *s = b->sums;
+    const int64_t col = m->col + at;
+    const vf times = vf_set(out == TDN_U8 ? s->requant->out_scale : 1);
+    const vf factor =
+        times * (s->scale ? tdn_sums_load(s->scale + col, n) : vf_set(s->requant->factor));
+    const vf add = times * ((b->bias ? tdn_sums_load(b->bias + col, n) : (vf){0}) +
+                            vf_set(s->requant->r_offset));
+    const vf r_scale = times * vf_set(s->requant->r_scale), lo = vf_set(b->lo), hi = vf_set(b->hi);
     const vi zero = vi_set(s->requant->out_zero);
-    EACH_ROW
-        EACH_VECTOR
-            tdn_sums_store_bytes((uint8_t *)m->c[i] + col + j * TDN_LANES,
-                                 vf_round_int(y[i][j]) + zero, n);
+    for (int64_t i = 0; i < m->n_rows; i++) {
+        vf y = vf_from_int(vi_load(m->from + i * m->step + at)) * factor + add;
+        if (residual == TDN_F32)
+            y += r_scale * tdn_sums_load((const float *)m->residual[i] + col, n);
+        if (residual == TDN_U8)
+            y += r_scale *
+                 vf_from_int(vi_from_bytes(vb_load_n((const uint8_t *)m->residual[i] + col, n)));
+        y = vf_min(hi, vf_max(lo, y));
+        if (out == TDN_U8)
+            vb_store_n((uint8_t *)m->c[i] + col, vi_to_bytes(vf_round_int(y) + zero), n);
+        else if (n == TDN_LANES)
+            vf_store((float *)m->c[i] + col, y);
+        else
+            vf_store_n((float *)m->c[i] + col, y, n);
+    }
+}
+
+TDN_INLINE void tdn_sums_columns(const tdn_sums_to *m, const tdn_dtype out,
+                                 const tdn_dtype residual)
+{
+    int at = 0;
+    for (; at + TDN_LANES <= m->n_cols; at += TDN_LANES)
+        tdn_sums_column(m, at, TDN_LANES, out, residual);
+    if (at < m->n_cols)
+        tdn_sums_column(m, at, m->n_cols - at, out, residual);
+}
+
+static void tdn_sums_finish(const tdn_sums_to *m)
+{
+    const tdn_sums *s = m->block->sums;
+    const tdn_dtype residual = m->residual ? s->residual : TDN_DTYPE_NONE;
+    if (s->out == TDN_S32)
+        for (int64_t i = 0; i < m->n_rows; i++)
+            memcpy((int32_t *)m->c[i] + m->col, m->from + i * m->step,
+                   (size_t)m->n_cols * sizeof(int32_t));
+    else if (s->out == TDN_F32 && residual == TDN_DTYPE_NONE)
+        tdn_sums_columns(m, TDN_F32, TDN_DTYPE_NONE);
+    else if (s->out == TDN_F32 && residual == TDN_F32)
+        tdn_sums_columns(m, TDN_F32, TDN_F32);
+    else if (s->out == TDN_F32)
+        tdn_sums_columns(m, TDN_F32, TDN_U8);
+    else if (residual == TDN_DTYPE_NONE)
+        tdn_sums_columns(m, TDN_U8, TDN_DTYPE_NONE);
+    else if (residual == TDN_F32)
+        tdn_sums_columns(m, TDN_U8, TDN_F32);
+    else
+        tdn_sums_columns(m, TDN_U8, TDN_U8);
 }
 
 #endif
