@@ -11,8 +11,6 @@
 #include "backend/cpu/vec.h"
 #include "backend/cpu/window.h"
 
-enum { TDN_DW_PIXELS = 4, TDN_DW_VECTORS = 2 };
-
 typedef struct tdn_dwline {
     const tdn_call *call;
     const tdn_dwconv_args *args;
@@ -72,8 +70,11 @@ TDN_INLINE void tdn_dwline_channels(const tdn_dwline *l, tdn_dwline_fn *multiply
         multiply(l, w, c, (int)(channels - c), 0, t0, t1, pixels);
 }
 
-/* `multiply` is always inlined. */
-TDN_INLINE void tdn_dwline_run(const tdn_dwline *l, tdn_dwline_fn *multiply)
+/* What is done when all channels of some pixels are. */
+typedef void tdn_dwline_end_fn(const tdn_dwline *l, int64_t w, int pixels);
+
+/* `multiply` is always inlined; `end` may be NULL. */
+TDN_INLINE void tdn_dwline_run(const tdn_dwline *l, tdn_dwline_fn *multiply, tdn_dwline_end_fn *end)
 {
     const int64_t width = l->call->out[0].dims[3], extent = l->call->in[0].dims[3];
     const tdn_conv_desc *d = &l->args->desc;
@@ -89,6 +90,8 @@ TDN_INLINE void tdn_dwline_run(const tdn_dwline *l, tdn_dwline_fn *multiply)
             tdn_dwline_channels(l, multiply, w, t0, t1, TDN_DW_PIXELS);
         else
             tdn_dwline_channels(l, multiply, w, t0, t1, 1);
+        if (end)
+            end(l, w, four ? TDN_DW_PIXELS : 1);
         w += four ? TDN_DW_PIXELS : 1;
     }
 }

@@ -220,7 +220,7 @@ static tdn_status check_depthwise(const tdn_dwconv_args *args, const tdn_view *i
     TDN_TRY(check_terms(n_weights / out->dims[4], error));
     TDN_TRY(tdn_cpu_check_blob(&in[1], (size_t)n_weights * sizeof(int32_t), error));
     work->n_tiles = (size_t)args->n_row_tiles;
-    work->scratch_size = tdn_idwconv_sums(args, out) * sizeof(float);
+    work->scratch_size = (size_t)tdn_idwconv_sums(args, out) * sizeof(float);
     work->flops = args->n_rows ? 2 * args->n_rows * out->dims[3] * n_weights : 0;
     return TDN_OK;
 }

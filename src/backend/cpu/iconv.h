@@ -64,11 +64,15 @@ static inline int64_t tdn_iconv_sums(const tdn_conv_args *args)
     return whole && !args->epilogue.has_program ? 0 : (int64_t)t->max_rows * t->max_panels * t->nr;
 }
 
-/* Depthwise: a line of them, where a program takes them. */
-static inline size_t tdn_idwconv_sums(const tdn_dwconv_args *args, const tdn_view *out)
+/* Depthwise: those of some pixels, then of a line where a program takes them. */
+static inline int64_t tdn_idwconv_step(const tdn_view *out)
 {
-    const int64_t n = out->dims[3] * out->dims[4];
-    return args->epilogue.has_program ? (size_t)tdn_cpu_row_floats(n) : 0;
+    return tdn_cpu_row_floats(out->dims[4]);
+}
+static inline int64_t tdn_idwconv_sums(const tdn_dwconv_args *args, const tdn_view *out)
+{
+    const int64_t line = args->epilogue.has_program ? out->dims[3] : 0;
+    return (TDN_DW_PIXELS + line) * tdn_idwconv_step(out);
 }
 
 /* Where in packed weights the start values are, and the padding behind them. */

@@ -67,7 +67,7 @@ void TDN_KERNEL(tdn_dwconv_f32)(const tdn_call *call, size_t tile)
     tdn_cpu_share(args->n_rows, (int64_t)tile, args->n_row_tiles, &row, &end);
     for (; row < end; row++) {
         const tdn_dwline l = tdn_dwline_at(call, args, row);
-        tdn_dwline_run(&l, multiply);
+        tdn_dwline_run(&l, multiply, NULL);
         if (args->epilogue.has_program)
             tdn_epilogue_run(call, &args->epilogue, l.at, out->dims[3], 0, out->dims[4],
                              TDN_KERNEL(tdn_map_region), call->scratch);

@@ -131,7 +131,7 @@ void TDN_KERNEL(tdn_block_u8)(const tdn_block *t, int64_t tap0, int64_t n_taps, 
     tdn_sums_to end = {.block = t, .from = (const int32_t *)(const void *)t->spare, .step = TDN_NR};
     m.to_step = last ? TDN_NR : s->step;
     for (int64_t panel = 0, col = 0; col < t->cols; panel++, col += TDN_NR) {
-        const int n_cols = (int)tdn_cpu_min(TDN_NR, t->cols - col);
+        const int64_t n_cols = tdn_cpu_min(TDN_NR, t->cols - col);
         m.b = (const int32_t *)t->b + panel * t->b_panel;
         end.col = col;
         end.n_cols = n_cols;

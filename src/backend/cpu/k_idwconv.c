@@ -1,49 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Depthwise convolution of bytes: what a piece of a line (dwlines.h) is. The zero point is taken
- * off once for all of a piece's pixels, as the same taps are inside for them. The sums of a line
- * that a program takes are floats in scratch, densely.
+ * off once for all of a piece's pixels, as the same taps are inside for them. Sums wait in scratch
+ * until all channels of these pixels are there.
  */
 #include "backend/cpu/dwlines.h"
 #include "backend/cpu/sums.h"
-
-enum { STEP = TDN_DW_VECTORS * TDN_LANES };
-
-/* n columns of `pixels` rows of sums, STEP apart. */
-static void finish(const tdn_dwline *l, int64_t w, int64_t c, int n, const int32_t *from,
-                   int pixels)
-{
-    const tdn_call *call = l->call;
-    const tdn_idwconv_args *args = call->args;
-    const tdn_epilogue *ep = &args->conv.epilogue;
-    const tdn_view *out = &call->out[0], *r = ep->residual >= 0 ? &call->in[ep->residual] : NULL;
-    const tdn_requant *q = &args->requant;
-    const tdn_sums sums = {.requant = q,
-                           .scale = q->scale >= 0 ? call->in[q->scale].data : NULL,
-                           .out = ep->has_program ? TDN_F32 : out->dtype,
-                           .residual = r ? r->dtype : TDN_DTYPE_NONE};
-    const tdn_block block = {.bias = ep->bias >= 0 ? call->in[ep->bias].data : NULL,
-                             .lo = ep->lo,
-                             .hi = ep->hi,
-                             .sums = &sums};
-    void *to[TDN_DW_PIXELS];
-    const void *more[TDN_DW_PIXELS];
-    for (int p = 0; p < pixels; p++) {
-        const int64_t at[4] = {l->at[0], l->at[1], l->at[2], w + p};
-        to[p] = ep->has_program ? (float *)call->scratch + (w + p) * out->dims[4]
-                                : tdn_matrix_at(out, at, 0);
-        if (r)
-            more[p] = tdn_matrix_at(r, at, 0);
-    }
-    tdn_sums_finish(&(tdn_sums_to){.block = &block,
-                                   .from = from,
-                                   .step = STEP,
-                                   .c = to,
-                                   .residual = r ? more : NULL,
-                                   .n_rows = pixels,
-                                   .col = c,
-                                   .n_cols = n});
-}
 
 TDN_INLINE void multiply(const tdn_dwline *l, int64_t w, int64_t c, int n, const int vectors,
                          int64_t t0, int64_t t1, const int pixels)
@@ -76,11 +38,48 @@ TDN_INLINE void multiply(const tdn_dwline *l, int64_t w, int64_t c, int n, const
                             vi_mul_bytes(vi_from_bytes(vectors ? vb_load(q) : vb_load_n(q, n)), wv);
                 }
         }
-    int32_t sums[TDN_DW_PIXELS * STEP];
+    int32_t *to = (int32_t *)l->call->scratch + c;
+    const int64_t step = tdn_idwconv_step(&l->call->out[0]);
     TDN_UNROLLED (int p = 0; p < pixels; p++)
         TDN_UNROLLED (int v = 0; v < n_acc; v++)
-            vi_store(sums + p * STEP + v * TDN_LANES, acc[p][v] - of_zero[v]);
-    finish(l, w, c, vectors ? vectors * TDN_LANES : n, sums, pixels);
+            vi_store(to + p * step + v * TDN_LANES, acc[p][v] - of_zero[v]);
+}
+
+/* A program takes a line's sums as floats. */
+static float *line_of(const tdn_dwline *l)
+{
+    return (float *)l->call->scratch + TDN_DW_PIXELS * tdn_idwconv_step(&l->call->out[0]);
+}
+
+static void finish(const tdn_dwline *l, int64_t w, int pixels)
+{
+    const tdn_call *call = l->call;
+    const tdn_requant *q = &((const tdn_idwconv_args *)call->args)->requant;
+    const tdn_epilogue *ep = &l->args->epilogue;
+    const tdn_view *out = &call->out[0], *r = ep->residual >= 0 ? &call->in[ep->residual] : NULL;
+    const int64_t step = tdn_idwconv_step(out);
+    const tdn_sums sums = {.requant = q,
+                           .scale = q->scale >= 0 ? call->in[q->scale].data : NULL,
+                           .out = ep->has_program ? TDN_F32 : out->dtype,
+                           .residual = r ? r->dtype : TDN_DTYPE_NONE};
+    const tdn_block block = {.bias = ep->bias >= 0 ? call->in[ep->bias].data : NULL,
+                             .lo = ep->lo,
+                             .hi = ep->hi,
+                             .sums = &sums};
+    void *to[TDN_DW_PIXELS];
+    const void *more[TDN_DW_PIXELS];
+    for (int p = 0; p < pixels; p++) {
+        const int64_t at[4] = {l->at[0], l->at[1], l->at[2], w + p};
+        to[p] = ep->has_program ? line_of(l) + (w + p) * step : tdn_matrix_at(out, at, 0);
+        more[p] = r ? tdn_matrix_at(r, at, 0) : NULL;
+    }
+    tdn_sums_finish(&(tdn_sums_to){.block = &block,
+                                   .from = call->scratch,
+                                   .step = step,
+                                   .c = to,
+                                   .residual = r ? more : NULL,
+                                   .n_rows = pixels,
+                                   .n_cols = out->dims[4]});
 }
 
 void TDN_KERNEL(tdn_idwconv_u8)(const tdn_call *call, size_t tile)
@@ -91,10 +90,10 @@ void TDN_KERNEL(tdn_idwconv_u8)(const tdn_call *call, size_t tile)
     tdn_cpu_share(args->n_rows, (int64_t)tile, args->n_row_tiles, &row, &end);
     for (; row < end; row++) {
         const tdn_dwline l = tdn_dwline_at(call, args, row);
-        tdn_dwline_run(&l, multiply);
+        tdn_dwline_run(&l, multiply, finish);
         if (args->epilogue.has_program)
             tdn_epilogue_run_from(call, &args->epilogue, l.at, out->dims[3], 0, out->dims[4],
-                                  call->scratch, out->dims[4], TDN_KERNEL(tdn_map_region),
+                                  line_of(&l), tdn_idwconv_step(out), TDN_KERNEL(tdn_map_region),
                                   (float *)call->scratch + tdn_idwconv_sums(args, out));
     }
 }

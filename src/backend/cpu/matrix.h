@@ -21,6 +21,9 @@ typedef struct tdn_conv_args {
     tdn_epilogue epilogue;
 } tdn_conv_args;
 
+/* Neighbouring pixels, and vectors of channels, that a depthwise kernel has at a time. */
+enum { TDN_DW_PIXELS = 4, TDN_DW_VECTORS = 2 };
+
 typedef struct tdn_dwconv_args {
     tdn_conv_desc desc;
     int32_t kernel[3];

@@ -18,8 +18,7 @@ typedef struct tdn_sums_to {
     int64_t step;
     void **c;
     const void **residual; /* NULL: none */
-    int64_t n_rows, col;
-    int n_cols;
+    int64_t n_rows, col, n_cols;
 } tdn_sums_to;
 
 TDN_INLINE vf tdn_sums_load(const float *p, int n)
@@ -29,7 +28,7 @@ TDN_INLINE vf tdn_sums_load(const float *p, int n)
 
 /* A vector of columns, from `at` of those of the rows: n lanes; dtypes are constants, of no
  * residual NONE. All of y is `times` as much where it becomes bytes: one product less. */
-TDN_INLINE void tdn_sums_column(const tdn_sums_to *m, int at, const int n, const tdn_dtype out,
+TDN_INLINE void tdn_sums_column(const tdn_sums_to *m, int64_t at, const int n, const tdn_dtype out,
                                 const tdn_dtype residual)
 {
     const tdn_block *b = m->block;
@@ -62,11 +61,11 @@ TDN_INLINE void tdn_sums_column(const tdn_sums_to *m, int at, const int n, const
 TDN_INLINE void tdn_sums_columns(const tdn_sums_to *m, const tdn_dtype out,
                                  const tdn_dtype residual)
 {
-    int at = 0;
+    int64_t at = 0;
     for (; at + TDN_LANES <= m->n_cols; at += TDN_LANES)
         tdn_sums_column(m, at, TDN_LANES, out, residual);
     if (at < m->n_cols)
-        tdn_sums_column(m, at, m->n_cols - at, out, residual);
+        tdn_sums_column(m, at, (int)(m->n_cols - at), out, residual);
 }
 
 static void tdn_sums_finish(const tdn_sums_to *m)
