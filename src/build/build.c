@@ -17,6 +17,7 @@
 #include "base/pool.h"
 #include "base/status.h"
 #include "build/model.h"
+#include "build/slower.h"
 #include "lower/lower.h"
 #include "lower/tune.h"
 #include "passes/passes.h"
@@ -52,6 +53,11 @@ typedef struct builder {
     int32_t range_axis; /* of a min/opt/max range, or -1 */
     const char **input_names, **output_names;
     uint32_t n_inputs, n_outputs;
+    bool quantizes;
+    tdn_products products; /* that are int8 */
+    const tdn_layer_precision
+        *layers; /* the options', behind those of layers that int8 slows down */
+    int32_t n_layers;
 } builder;
 
 static void progress(const builder *b, int phase, const char *what, double fraction)
@@ -364,16 +370,22 @@ static bool calibrated_range(void *user, const char *name, float *amax)
     return true;
 }
 
+static void note_product(void *user, const tdn_product_info *product)
+{
+    builder *b = user;
+    tdn_products_add(&b->products, product);
+}
+
 /* Between the passes: what the calibration knows of becomes int8. */
 static tdn_status annotate(void *user, tdn_graph *g, tdn_error *error)
 {
     const builder *b = user;
     const tdn_annotate_options options = {.range = calibrated_range,
                                           .range_user = (void *)(uintptr_t)b->o->calibration,
-                                          .layers = b->o->layer_precisions,
-                                          .n_layers = b->o->n_layer_precisions,
-                                          .product = b->o->product,
-                                          .product_user = b->o->product_user,
+                                          .layers = b->layers,
+                                          .n_layers = b->n_layers,
+                                          .product = note_product,
+                                          .product_user = user,
                                           .log = b->o->log,
                                           .log_user = b->o->log_user};
     return tdn_quant_annotate(g, &options, error);
@@ -392,13 +404,12 @@ static tdn_status optimize_set(builder *b, int set)
     if (set == 0)
         TDN_TRY(name_io(b, g));
     proof p = {b, NULL};
-    const bool quantizes = b->o->precision == TDN_PRECISION_INT8 && b->o->calibration;
     const tdn_pass_options po = {.dump = b->o->dump,
                                  .line = dump_line,
                                  .user = (void *)b->o,
                                  .before_batching = prove_batch,
                                  .batching_user = &p,
-                                 .before_quantizing = quantizes ? annotate : NULL,
+                                 .before_quantizing = b->quantizes ? annotate : NULL,
                                  .quantizing_user = b};
     TDN_TRY(tdn_passes_run(g, &po, b->error));
     u->graph = g;
@@ -561,6 +572,51 @@ static tdn_status choose(builder *b)
 
 /* ---- All of it ------------------------------------------------------------------------------- */
 
+/* All graphs, and which kernels make their steps. */
+static tdn_status prepare(builder *b)
+{
+    b->units = tdn_arena_alloc(b->arena, (size_t)b->n_sets, sizeof *b->units);
+    if (!b->units)
+        return tdn_fail_nomem(b->error, "programs");
+    b->choices = (tdn_choices){.arena = b->arena};
+    b->products = (tdn_products){.arena = b->arena};
+    memset(b->sizes, 0, sizeof b->sizes);
+    for (int i = 0; i < b->n_sets; i++)
+        TDN_TRY(optimize_set(b, i));
+    for (int i = 0; i < b->n_sets; i++)
+        TDN_TRY(collect_set(b, i));
+    progress(b, 3, "Compiling", 0);
+    TDN_TRY(choose(b));
+    return b->products.failed ? tdn_fail_nomem(b->error, "names of layers") : TDN_OK;
+}
+
+/* Layers that are slower in 8 bits than in float32, where fewer multiplications may do, go back.
+ * The options' rows come last, and so count. */
+static tdn_status undo_slower(builder *b)
+{
+    builder floats = *b;
+    char line[160];
+    const int32_t n_given = b->o->n_layer_precisions;
+    tdn_layer_precision *rows =
+        tdn_arena_alloc(b->arena, (size_t)(b->products.n + n_given) + 1, sizeof *rows);
+    if (!rows)
+        return tdn_fail_nomem(b->error, "precisions of layers");
+    floats.quantizes = false;
+    TDN_TRY(prepare(&floats));
+    const int32_t n = tdn_products_slower(&b->products, &b->choices, &floats.choices, rows);
+    if (n == 0)
+        return TDN_OK;
+    snprintf(line, sizeof line, "%d of %d layers are faster in float32 here, and stay so", n,
+             b->products.n);
+    if (b->o->log)
+        b->o->log(b->o->log_user, TDN_LOG_INFO, line);
+    if (n_given)
+        memcpy(rows + n, b->o->layer_precisions, (size_t)n_given * sizeof *rows);
+    b->layers = rows;
+    b->n_layers = n + n_given;
+    return prepare(b);
+}
+
 static tdn_status compile(builder *b, void **bytes, size_t *size)
 {
     TDN_TRY(check_options(b));
@@ -568,15 +624,16 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
     TDN_TRY(find_sets(b));
     b->programs =
         tdn_arena_alloc(b->arena, (size_t)(b->n_sets * b->n_targets), sizeof *b->programs);
-    b->units = tdn_arena_alloc(b->arena, (size_t)b->n_sets, sizeof *b->units);
-    if (!b->programs || !b->units)
+    if (!b->programs)
         return tdn_fail_nomem(b->error, "programs");
-    for (int i = 0; i < b->n_sets; i++)
-        TDN_TRY(optimize_set(b, i));
-    for (int i = 0; i < b->n_sets; i++)
-        TDN_TRY(collect_set(b, i));
-    progress(b, 3, "Compiling", 0);
-    TDN_TRY(choose(b));
+    b->quantizes = b->o->precision == TDN_PRECISION_INT8 && b->o->calibration;
+    b->layers = b->o->layer_precisions;
+    b->n_layers = b->o->n_layer_precisions;
+    TDN_TRY(prepare(b));
+    if (b->quantizes)
+        TDN_TRY(undo_slower(b));
+    for (int32_t i = 0; b->o->product && i < b->products.n; i++)
+        b->o->product(b->o->product_user, &b->products.items[i]);
     for (int i = 0; i < b->n_sets; i++)
         TDN_TRY(compile_set(b, i));
     progress(b, 4, "Writing the plan", 0);

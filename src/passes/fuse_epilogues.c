@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A map that is the only reader of a convolution's or matmul's result becomes its epilogue: the
+/*
+ * A map that is the only reader of a convolution's or matmul's result becomes its epilogue: the
  * result never goes to memory without it. The joined node stands where the map stood, since the
- * map's other inputs are made before that. */
+ * map's other inputs are made before that. The scales of sums of integers go first: joined with
+ * another product's, they could be no one's epilogue.
+ */
 #include "base/status.h"
 #include "passes/passes.h"
 
@@ -18,9 +21,9 @@ bool tdn_core_takes_epilogue(const tdn_node *n)
 
 static bool takes_epilogue(const tdn_node *n)
 {
-    return tdn_core_takes_epilogue(n) && !n->expr && n->n_out == 1 &&
-           n->out[0]->dtype == (of_integers(n) ? TDN_S32 : TDN_F32) && n->out[0]->output < 0 &&
-           n->out[0]->n_uses == 1 && !n->out[0]->shape.bounded;
+    return tdn_core_takes_epilogue(n) && n->n_out == 1 &&
+           n->out[0]->dtype == (of_integers(n) && !n->expr ? TDN_S32 : TDN_F32) &&
+           n->out[0]->output < 0 && n->out[0]->n_uses == 1 && !n->out[0]->shape.bounded;
 }
 
 static tdn_node *reader(const tdn_node *n)
@@ -49,32 +52,50 @@ static bool fits(const tdn_node *n, const tdn_node *map)
     return tdn_shape_equal(&map->out[0]->shape, &n->out[0]->shape);
 }
 
-/* Turns `map` into the operator of n with the map as its epilogue. False: out of memory, or too
- * long. */
-static bool fuse(tdn_graph *g, tdn_node *n, tdn_node *map)
+/* The expression of n, or its result as it is, then the map's; extra[] gets its operands. */
+static tdn_expr *joined(tdn_graph *g, const tdn_node *n, const tdn_node *map, tdn_value **extra,
+                        int *n_extra)
 {
     tdn_expr *e = tdn_arena_alloc(g->arena, 1, sizeof *e);
-    tdn_value *extra[TDN_EXPR_MAX_IN];
-    int order[TDN_EXPR_MAX_IN], result, n_extra = 0;
-    if (!e || map->n_in > TDN_EXPR_MAX_IN)
-        return false;
-    tdn_expr_input(e, 0);
+    int order[TDN_EXPR_MAX_IN], result, made;
+    *n_extra = n->n_in - n->n_own_in;
+    if (!e || map->n_in + *n_extra >= TDN_EXPR_MAX_IN)
+        return NULL;
+    made = order[0] = tdn_expr_input(e, 0);
+    for (int i = 0; i < *n_extra; i++) {
+        extra[i] = n->in[n->n_own_in + i];
+        order[1 + i] = tdn_expr_input(e, 1 + i);
+    }
+    if (n->expr && !tdn_expr_inline(e, n->expr, order, &made))
+        return NULL;
     for (int i = 0; i < map->n_in; i++) {
         if (map->in[i] == n->out[0]) {
-            order[i] = tdn_expr_input(e, 0);
+            order[i] = made;
             continue;
         }
-        extra[n_extra++] = map->in[i];
-        order[i] = tdn_expr_input(e, n_extra);
+        extra[(*n_extra)++] = map->in[i];
+        order[i] = tdn_expr_input(e, *n_extra);
     }
     if (!tdn_expr_inline(e, map->expr, order, &result) || !tdn_expr_store(e, result, 0))
+        return NULL;
+    e->n_in = (uint16_t)(1 + *n_extra);
+    return e;
+}
+
+/* Turns `map` into the operator of n with the map as its epilogue, behind the one that it may have.
+ * False: out of memory, or too long. */
+static bool fuse(tdn_graph *g, tdn_node *n, tdn_node *map)
+{
+    tdn_value *extra[TDN_EXPR_MAX_IN];
+    int n_extra;
+    tdn_expr *e = joined(g, n, map, extra, &n_extra);
+    if (!e)
         return false;
-    e->n_in = (uint16_t)(1 + n_extra);
     for (int i = 0; i < map->n_in; i++)
         tdn_node_set_input(map, i, NULL);
     map->n_in = 0;
     bool ok = true;
-    for (int i = 0; i < n->n_in && ok; i++)
+    for (int i = 0; i < n->n_own_in && ok; i++)
         ok = tdn_node_append_input(g, map, n->in[i]);
     map->n_own_in = map->n_in;
     for (int i = 0; i < n_extra && ok; i++)
@@ -87,15 +108,41 @@ static bool fuse(tdn_graph *g, tdn_node *n, tdn_node *map)
     return ok;
 }
 
-tdn_status tdn_pass_fuse_epilogues(tdn_graph *g, tdn_error *error)
+static bool is_any(const tdn_node *n, const tdn_node *map)
+{
+    (void)n, (void)map;
+    return true;
+}
+
+/* Only of constants beside the sums of integers. */
+static bool is_scale(const tdn_node *n, const tdn_node *map)
+{
+    for (int i = 0; i < map->n_in; i++)
+        if (map->in[i] != n->out[0] && map->in[i]->kind != TDN_VALUE_CONST)
+            return false;
+    return of_integers(n) && !n->expr;
+}
+
+static tdn_status fuse_all(tdn_graph *g, bool (*wanted)(const tdn_node *, const tdn_node *),
+                           tdn_error *error)
 {
     for (tdn_node *n = g->first, *next; n; n = next) {
         next = n->next;
         if (!takes_epilogue(n))
             continue;
         tdn_node *map = reader(n);
-        if (fits(n, map) && !fuse(g, n, map) && tdn_arena_failed(g->arena))
+        if (fits(n, map) && wanted(n, map) && !fuse(g, n, map) && tdn_arena_failed(g->arena))
             return tdn_fail_nomem(error, "an epilogue");
     }
     return TDN_OK;
+}
+
+tdn_status tdn_pass_fuse_epilogues(tdn_graph *g, tdn_error *error)
+{
+    return fuse_all(g, is_any, error);
+}
+
+tdn_status tdn_pass_fuse_scales(tdn_graph *g, tdn_error *error)
+{
+    return fuse_all(g, is_scale, error);
 }

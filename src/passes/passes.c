@@ -42,6 +42,7 @@ const tdn_pass tdn_passes[] = {
     {"merge-equal", tdn_pass_merge_equal, false, false},
     {"drop-dead", tdn_pass_drop_dead, false, false},
     {"map-early", tdn_pass_map_early, false, false},         /* to what made it, before reshapes */
+    {"fuse-scales", tdn_pass_fuse_scales, false, false},     /* of a product's integers, into it */
     {"fuse-maps", tdn_pass_fuse_maps, false, false},         /* joined expressions */
     {"compare-early", tdn_pass_compare_early, false, false}, /* sigmoid(x) > 0.5 is x > 0 */
     {"fold-scale", tdn_pass_fold_scale, false,
@@ -50,6 +51,7 @@ const tdn_pass tdn_passes[] = {
     {"dequantize-late", tdn_pass_dequantize_late, false, true},
     {"integer-products", tdn_pass_integer_products, false, true},
     {"drop-dead", tdn_pass_drop_dead, false, true},
+    {"fuse-scales", tdn_pass_fuse_scales, false, true},
     {"fuse-maps", tdn_pass_fuse_maps, false, true},
     {"fuse-epilogues", tdn_pass_fuse_epilogues, false,
      false}, /* maps into the operator that feeds them */

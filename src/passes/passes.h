@@ -55,6 +55,7 @@ tdn_status tdn_pass_bias(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_map_early(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fuse_maps(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_compare_early(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_fuse_scales(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fuse_epilogues(tdn_graph *g, tdn_error *error);
 
 tdn_status tdn_pass_dequantize_late(tdn_graph *g, tdn_error *error);

@@ -3,8 +3,9 @@
  * See annotate.h. Weights are symmetric, -127..127, one scale an output: of what that output's
  * weights reach. Values are unsigned where they cannot be negative, else on the zero 128.
  *
- * A product that is a small part of all work stays float32: it has nothing to gain, and the first
- * and the last layers of a network, which are such ones as a rule, lose most by bytes.
+ * A product that is a small part of all work stays float32, unless bytes of what it reads are there
+ * already: it has nothing to gain, and the first and the last layers of a network, which are such
+ * ones as a rule, lose most by bytes.
  */
 #include "quant/annotate.h"
 
@@ -52,12 +53,25 @@ static double work_of(const tdn_node *n)
     return (double)tdn_node_flops(n) + WEIGHT_FLOPS * (double)tdn_shape_count(&n->in[1]->shape);
 }
 
-/* What v's elements were moved from. */
+/* What v's elements were moved from; of an input of the network v itself, which is quantised as it
+ * is moved. */
 static tdn_value *source_of(tdn_value *v)
 {
-    while (v->producer && tdn_node_moves_elements(v->producer))
-        v = v->producer->in[0];
-    return v;
+    tdn_value *from = v;
+    while (from->producer && tdn_node_moves_elements(from->producer))
+        from = from->producer->in[0];
+    return from->kind == TDN_VALUE_INPUT ? v : from;
+}
+
+/* By the name of the value, or of what its elements were moved from. */
+static bool range_of(const annotator *a, const tdn_value *v, float *amax)
+{
+    for (;; v = v->producer->in[0]) {
+        if (a->o->range(a->o->range_user, v->name, amax))
+            return true;
+        if (!v->producer || !tdn_node_moves_elements(v->producer))
+            return false;
+    }
 }
 
 static tdn_quant *new_quant(tdn_graph *g, int64_t n, int axis, float **scale, int32_t **zero)
@@ -141,6 +155,11 @@ static void note_missing(annotator *a, const char *name)
         snprintf(a->missing + used, sizeof a->missing - used, "%s'%s'", used ? ", " : "", name);
 }
 
+static bool is_small(const annotator *a, const tdn_node *n)
+{
+    return work_of(n) < a->work / SMALL_PART;
+}
+
 static tdn_status quantize_product(annotator *a, tdn_node *n, bool is_forced, bool *done,
                                    tdn_error *error)
 {
@@ -149,12 +168,11 @@ static tdn_status quantize_product(annotator *a, tdn_node *n, bool is_forced, bo
     *done = false;
     if (a->binary[x->id] || !has_kernel(n) || v->kind == TDN_VALUE_CONST)
         return TDN_OK; /* spikes are added up, not multiplied */
-    if (!is_forced && work_of(n) < a->work / SMALL_PART) {
+    if (!is_forced && !v->quant && is_small(a, n)) {
         a->n_small++;
         return TDN_OK;
     }
-    if (!v->quant && !a->o->range(a->o->range_user, v->name, &amax) &&
-        !a->o->range(a->o->range_user, x->name, &amax)) {
+    if (!v->quant && !range_of(a, v, &amax) && !range_of(a, x, &amax)) {
         note_missing(a, v->name);
         return TDN_OK;
     }
@@ -175,11 +193,12 @@ static void report_product(const annotator *a, const tdn_node *n, const tdn_laye
                            bool is_int8)
 {
     char line[512];
+    const tdn_precision precision = is_int8 ? TDN_PRECISION_INT8 : TDN_PRECISION_FP32;
     const tdn_product_info info = {.struct_size = sizeof info,
                                    .name = tdn_layer_name(n),
                                    .work = a->work > 0 ? work_of(n) / a->work : 0,
-                                   .precision = is_int8 ? TDN_PRECISION_INT8 : TDN_PRECISION_FP32,
-                                   .is_forced = asked && asked->precision == info.precision};
+                                   .precision = precision,
+                                   .is_forced = asked && asked->precision == precision};
     snprintf(line, sizeof line, "%s: %5.2f %% of the work, %.400s", is_int8 ? "int8" : "fp32",
              100 * info.work, info.name);
     log_line(a, TDN_LOG_INFO, line);
@@ -231,9 +250,10 @@ tdn_status tdn_quant_annotate(tdn_graph *g, const tdn_annotate_options *options,
             a.work += work_of(n);
         }
     TDN_TRY(tdn_layers_check(options->layers, options->n_layers, g, is_product, error));
-    for (tdn_node *n = g->first; n; n = n->next)
-        if (is_product(n))
-            TDN_TRY(annotate_product(&a, n, error));
+    for (int small = 0; small < 2; small++) /* these follow what others made of their operands */
+        for (tdn_node *n = g->first; n; n = n->next)
+            if (is_product(n) && is_small(&a, n) == (small != 0))
+                TDN_TRY(annotate_product(&a, n, error));
     report(&a);
     return TDN_OK;
 }
