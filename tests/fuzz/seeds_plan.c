@@ -94,9 +94,10 @@ static void save_family(seeds *s, const char *name, const char *family, const td
             const uint32_t blob = mk_blob(m, v->data, size);
             operands[n++] = operand(mk_buffer(m, TDN_BUFFER_WEIGHT, blob, size, "w"), v);
         } else
-            operands[n++] = mk_io(m, true, names[m->n_inputs], TDN_F32, v->rank, v->dims, -1);
+            operands[n++] = mk_io(m, true, names[m->n_inputs], v->dtype, v->rank, v->dims, -1);
     }
-    operands[n++] = mk_io(m, false, "out", TDN_F32, group->out->rank, group->out->dims, -1);
+    operands[n++] =
+        mk_io(m, false, "out", group->out->dtype, group->out->rank, group->out->dims, -1);
     tdn_plan_step *step =
         mk_step(m, TDN_STEP_KERNEL, made.kernel->name, name, (uint32_t)n - 1, 1, operands);
     step->args = made.args;
@@ -160,6 +161,45 @@ static void save_matrix_families(seeds *s)
                              .expr = &clamp,
                              .extra = &row,
                              .n_extra = 1});
+}
+
+static void save_integer_families(seeds *s)
+{
+    /* bytes again, which is compiled in, and the sigmoid of the sum, which is not */
+    tdn_expr bytes = {0}, program = {0};
+    int y = tdn_expr_add(&bytes, TDN_X_MUL, tdn_expr_input(&bytes, 0),
+                         tdn_expr_const(&bytes, 1e-3f), 0);
+    y = tdn_expr_add(&bytes, TDN_X_ADD, y, tdn_expr_input(&bytes, 1), 0);
+    y = tdn_expr_add(&bytes, TDN_X_ROUND, y, 0, 0);
+    tdn_expr_store(&bytes, tdn_expr_add(&bytes, TDN_X_ADD, y, tdn_expr_const(&bytes, 3), 0), 0);
+    y = tdn_expr_add(&program, TDN_X_SIGMOID, tdn_expr_input(&program, 0), 0, 0);
+    tdn_expr_store(&program, y, 0);
+
+    const tdn_iconv_desc conv = {{{1, 2, 1}, {1, 1, 2}, {0, 1, 2}, 1}, 128},
+                         depthwise = {{{1, 1, 1}, {1, 1, 1}, {0, 1, 1}, 6}, 7};
+    const tdn_view out = view(NULL, 5, (int64_t[]){1, 1, 3, 5, 6}), bias = along(6, 5, out.dims);
+    tdn_view w[2] = {view(NULL, 5, (int64_t[]){1, 1, 6, 5, 4}),
+                     view(ramp, 5, (int64_t[]){6, 3, 1, 3, 3})};
+    tdn_view dw[2] = {view(NULL, 5, (int64_t[]){1, 1, 4, 5, 6}),
+                      view(ramp, 5, (int64_t[]){6, 1, 1, 3, 3})};
+    tdn_view of_bytes = out, each = dw[0];
+    of_bytes.dtype = w[0].dtype = dw[0].dtype = TDN_U8;
+    w[1].dtype = dw[1].dtype = TDN_S8;
+    save_family(s, "iconv", "iconv",
+                &(tdn_group){.desc = &conv,
+                             .in = w,
+                             .n_in = 2,
+                             .out = &of_bytes,
+                             .n_out = 1,
+                             .expr = &bytes,
+                             .extra = &bias,
+                             .n_extra = 1});
+    save_family(
+        s, "iconv-sigmoid", "iconv",
+        &(tdn_group){.desc = &conv, .in = w, .n_in = 2, .out = &out, .n_out = 1, .expr = &program});
+    each.dtype = TDN_S32;
+    save_family(s, "idwconv", "iconv",
+                &(tdn_group){.desc = &depthwise, .in = dw, .n_in = 2, .out = &each, .n_out = 1});
 }
 
 static void save_other_families(seeds *s)
@@ -268,8 +308,11 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof targets / sizeof targets[0]; i++) {
         s.target = tdn_target_find(targets[i]);
         save_matrix_families(&s);
+        save_integer_families(&s);
         save_other_families(&s);
     }
+    s.target = tdn_target_find("avx512-vnni");
+    save_integer_families(&s);
     tdn_arena_free(s.arena);
     return s.n_failed == 0 ? 0 : 1;
 }
