@@ -22,4 +22,14 @@
     X(5, 1) X(6, 1) X(7, 1) X(8, 1) X(9, 1) X(10, 1) X(11, 1) X(12, 1)
 #endif
 
+/* Of `multiply(m, rows, vectors, wide)`, which is inlined: functions of a `micro`, and their table
+ * by rows - 1 and vectors - 1. */
+#define TDN_INSTANCE(rows, wide)                                                                   \
+    static void multiply_##rows##x1(const micro *m) { multiply(m, rows, 1, wide); }                \
+    static void multiply_##rows##x2(const micro *m) { multiply(m, rows, 2, wide); }
+#define TDN_INSTANCE_ROW(rows, wide) {multiply_##rows##x1, multiply_##rows##x2},
+#define TDN_INSTANCES(table)                                                                       \
+    TDN_EACH_COUNT(TDN_INSTANCE)                                                                   \
+    static void (*const table[TDN_MR][2])(const micro *m) = {TDN_EACH_COUNT(TDN_INSTANCE_ROW)}
+
 #endif

@@ -31,8 +31,6 @@ typedef struct micro {
     bool first, last;
 } micro;
 
-typedef void micro_fn(const micro *m);
-
 #define EACH_ROW TDN_UNROLLED (int i = 0; i < rows; i++)
 #define EACH_VECTOR TDN_UNROLLED (int j = 0; j < vectors; j++)
 
@@ -130,14 +128,7 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
     finish(m, acc, rows, vectors);
 }
 
-#define INSTANCE(rows, wide)                                                                       \
-    static void multiply_##rows##x1(const micro *m) { multiply(m, rows, 1, wide); }                \
-    static void multiply_##rows##x2(const micro *m) { multiply(m, rows, 2, wide); }
-
-TDN_EACH_COUNT(INSTANCE)
-
-#define ROW(rows, wide) {multiply_##rows##x1, multiply_##rows##x2},
-static micro_fn *const instances[TDN_MR][2] = {TDN_EACH_COUNT(ROW)};
+TDN_INSTANCES(instances);
 
 /* Columns that do not fill their vectors: the sums go through spare memory, so that nothing beyond
  * the last column is read or written. */

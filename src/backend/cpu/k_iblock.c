@@ -24,8 +24,6 @@ typedef struct micro {
 #define EACH_ROW TDN_UNROLLED (int i = 0; i < rows; i++)
 #define EACH_VECTOR TDN_UNROLLED (int j = 0; j < vectors; j++)
 
-typedef void micro_fn(const micro *m);
-
 /* ---- The sum --------------------------------------------------------------------------------- */
 
 /* One word of every row. */
@@ -115,13 +113,7 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
             vi_store(m->to + i * m->to_step + j * TDN_LANES, acc[i][j]);
 }
 
-#define INSTANCE(rows, wide)                                                                       \
-    static void multiply_##rows##x1(const micro *m) { multiply(m, rows, 1, wide); }                \
-    static void multiply_##rows##x2(const micro *m) { multiply(m, rows, 2, wide); }
-TDN_EACH_COUNT(INSTANCE)
-
-#define ROW(rows, wide) {multiply_##rows##x1, multiply_##rows##x2},
-static micro_fn *const instances[TDN_MR][2] = {TDN_EACH_COUNT(ROW)};
+TDN_INSTANCES(instances);
 
 void TDN_KERNEL(tdn_block_u8)(const tdn_block *t, int64_t tap0, int64_t n_taps, int64_t k0,
                               int64_t k, bool first, bool last)
