@@ -90,7 +90,6 @@ typedef void tdn_kernel_fn(const tdn_call *call, size_t tile);
 #define TDN_DOT_TILE_ROWS(text, stem)                                                              \
     TDN_TILE_ROW(text, stem, neon, TDN_ON_ARM), TDN_TILE_ROW(text, stem, dotprod, TDN_ON_ARM),     \
         TDN_TILE_ROW(text, stem, base, TDN_ON_X86), TDN_TILE_ROW(text, stem, avx2, TDN_ON_X86),    \
-        TDN_TILE_ROW(text, stem, avx512, TDN_ON_X86),                                              \
         TDN_TILE_ROW(text, stem, avxvnni, TDN_ON_X86),                                             \
         TDN_TILE_ROW(text, stem, avx512vnni, TDN_ON_X86)
 #define TDN_LANE_ROWS(text, stem)                                                                  \
