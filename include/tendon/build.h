@@ -152,7 +152,7 @@ typedef struct tdn_build_options {
     void *progress_user;
     /* Faster kernels may need larger weights: those of a plan may have this many times the bytes
      * that they would have with the plain ones, and are spent where they save most time. 1: none
-     * more; 0: 2. */
+     * more; 0: 2, and 1.25 of plans in 8 bits. */
     double max_weights;
     /* Kernels are chosen by their times on this machine, taken during the build: for so many
      * seconds at most, the costliest steps first; 0: as optimization_level says. Level 0 takes no

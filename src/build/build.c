@@ -25,7 +25,10 @@
 #include "quant/annotate.h"
 #include "tendon/calibrate.h"
 
-#define MAX_WEIGHTS 2.0 /* times the weights with each step made the plain way */
+/* Times the weights with each step made the plain way; of plans in 8 bits, which are to be small.
+ */
+#define MAX_WEIGHTS 2.0
+#define MAX_WEIGHTS_INT8 1.25
 
 enum { N_PHASES = 5, MAX_PROGRAMS = 64, MAX_TARGETS = 16, MAX_SPECS = 64 };
 
@@ -541,6 +544,13 @@ static tdn_status tune(builder *b, const tdn_tune_options *to)
     return b->tuning ? TDN_OK : tdn_fail_nomem(b->error, "tuning");
 }
 
+static double most_weights(const tdn_build_options *o)
+{
+    if (o->max_weights > 0)
+        return o->max_weights;
+    return o->precision == TDN_PRECISION_INT8 ? MAX_WEIGHTS_INT8 : MAX_WEIGHTS;
+}
+
 static tdn_status choose(builder *b)
 {
     bool is_present[MAX_TARGETS];
@@ -564,8 +574,7 @@ static tdn_status choose(builder *b)
             TDN_TRY(read_cache(b, &cache));
         TDN_TRY(tune(b, &to));
     }
-    TDN_TRY(tdn_choices_decide(&b->choices, b->o->max_weights > 0 ? b->o->max_weights : MAX_WEIGHTS,
-                               b->error));
+    TDN_TRY(tdn_choices_decide(&b->choices, most_weights(b->o), b->error));
     tdn_tune_log(&b->choices, &to);
     return TDN_OK;
 }

@@ -3,9 +3,9 @@
  * See annotate.h. Weights are symmetric, -127..127, one scale an output: of what that output's
  * weights reach. Values are unsigned where they cannot be negative, else on the zero 128.
  *
- * A product that is a small part of all work stays float32, unless bytes of what it reads are there
- * already: it has nothing to gain, and the first and the last layers of a network, which are such
- * ones as a rule, lose most by bytes.
+ * A product that is a small part of all work and of all weights stays float32, unless bytes of what
+ * it reads are there already: it has nothing to gain, and the first and the last layers of a
+ * network, which are such ones as a rule, lose most by bytes.
  */
 #include "quant/annotate.h"
 
@@ -18,15 +18,16 @@
 #include "quant/layers.h"
 
 enum {
-    SMALL_PART = 256, /* of the work: products of less stay float32 */
-    WEIGHT_FLOPS = 4  /* what reading a weight counts as */
+    SMALL_PART = 256,   /* of the work: products of less stay float32 */
+    SMALL_WEIGHTS = 32, /* of the weights: unless they have more of these */
+    WEIGHT_FLOPS = 4    /* what reading a weight counts as */
 };
 
 typedef struct annotator {
     tdn_graph *g;
     const tdn_annotate_options *o;
     const bool *binary, *not_negative; /* by value id */
-    double work;                       /* of all products */
+    double work, weights;              /* of all products */
     int n_products, n_quantized, n_small;
     char missing[256]; /* names of values without a range */
 } annotator;
@@ -157,7 +158,8 @@ static void note_missing(annotator *a, const char *name)
 
 static bool is_small(const annotator *a, const tdn_node *n)
 {
-    return work_of(n) < a->work / SMALL_PART;
+    return work_of(n) < a->work / SMALL_PART &&
+           (double)tdn_shape_count(&n->in[1]->shape) < a->weights / SMALL_WEIGHTS;
 }
 
 static tdn_status quantize_product(annotator *a, tdn_node *n, bool is_forced, bool *done,
@@ -248,6 +250,7 @@ tdn_status tdn_quant_annotate(tdn_graph *g, const tdn_annotate_options *options,
         if (is_product(n)) {
             a.n_products++;
             a.work += work_of(n);
+            a.weights += (double)tdn_shape_count(&n->in[1]->shape);
         }
     TDN_TRY(tdn_layers_check(options->layers, options->n_layers, g, is_product, error));
     for (int small = 0; small < 2; small++) /* these follow what others made of their operands */
