@@ -226,6 +226,11 @@ class BuildOptions(Sized):
         ("cores", POINTER(c_int32)),
         ("n_cores", c_int32),
         ("calibration", c_void_p),
+        ("layer_precisions", c_void_p),
+        ("n_layer_precisions", c_int32),
+        ("product", c_void_p),
+        ("product_user", c_void_p),
+        ("accuracy", c_char_p),
     ]
 
 
