@@ -509,8 +509,12 @@ static void run_case(size_t c, const tdn_family *family, const tdn_kernel *k, in
 {
     tdn_error error;
     bench b = {.arena = tdn_arena_create(NULL)};
-    b.group =
-        (tdn_group){.in = b.in, .out = b.out, .extra = b.extra, .n_out = 1, .variant = variant};
+    b.group = (tdn_group){.in = b.in,
+                          .out = b.out,
+                          .extra = b.extra,
+                          .n_out = 1,
+                          .variant = variant,
+                          .takes_halves = true};
     cases[c].set(&b);
     tdn_made made;
     if (!family->make(&made, &b.group, k->isa, b.arena, &error) && made.kernel == k) {

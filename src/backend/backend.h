@@ -54,7 +54,9 @@ typedef struct tdn_group {
     int32_t variant; /* which of the family's ways to do it; 0: the plain one, which takes all that
                         the family takes */
     bool is_sparse;  /* in[0] is the result of comparisons, 0 or 1, and may be mostly zeros */
-    bool dry;        /* sizes and cost only: nothing is packed */
+    bool takes_halves; /* packed weights may be kept in half precision: otherwise the variants that
+                          do so are refused */
+    bool dry;          /* sizes and cost only: nothing is packed */
 } tdn_group;
 
 /* A candidate step. Its inputs are the group's `in` then `extra`; where packed_input >= 0, that

@@ -164,6 +164,14 @@ static double patch_bound(const tdn_group *g, const conv_case *c, int64_t m)
     return 100 * EPS * most * sum;
 }
 
+static bool is_half(const tdn_kernel *k) { return strstr(k->name, "_f32h_") != NULL; }
+
+/* What rounding weights to halves makes of a sum of that many products with factors up to 1. */
+static double half_bound(const tdn_kernel *k, double terms, double absolute)
+{
+    return is_half(k) ? 0x1p-11 * absolute + 0x1p-25 * terms : 0;
+}
+
 static void compare_conv(const conv_case *c, const tdn_kernel *k, const tdn_group *g,
                          const epilogue_set *set)
 {
@@ -172,7 +180,7 @@ static void compare_conv(const conv_case *c, const tdn_kernel *k, const tdn_grou
     for (tdn_walk w = tdn_walk_begin(5, c->out); w.more; tdn_walk_next(&w), number++) {
         double absolute;
         const double sum = conv_at(c, &g->in[0], &g->in[1], &w, &absolute);
-        double bound = (terms + 8) * EPS * absolute;
+        double bound = (terms + 8) * EPS * absolute + half_bound(k, terms, absolute);
         if (g->variant >= 1 && g->variant <= TDN_WINO_VARIANTS)
             bound += patch_bound(g, c, w.index[4]);
         const double wanted = finish(set, sum, &w, &bound);
@@ -191,14 +199,17 @@ static void thin_out(const tdn_view *v)
             ((float *)v->data)[tdn_walk_offset(&w, v)] = 0;
 }
 
-/* Other tiles, where there are any, than those of variant 0. */
+/* Other tiles, where there are any, than those of variant 0. The second half of the variants has
+ * weights in half precision. */
 static bool make_any_tiles(step *st, const tdn_family *family, const tdn_kernel *k, tdn_group *g,
                            int first_variant, scene *s)
 {
-    g->variant = first_variant + (int)random_between(0, TDN_TILING_SHAPES - 1);
+    const int plain = is_half(k) ? family->n_variants / 2 : 0;
+    g->takes_halves = is_half(k);
+    g->variant = plain + first_variant + (int)random_between(0, TDN_TILING_SHAPES - 1);
     if (random_bits() % 2 && make_step(st, family, k, g, s->arena))
         return true;
-    g->variant = 0;
+    g->variant = plain;
     return make_step(st, family, k, g, s->arena);
 }
 
@@ -297,7 +308,8 @@ static void compare_gemm(const gemm_case *c, const tdn_kernel *kernel, const tdn
             sum += product;
             absolute += fabs(product);
         }
-        double bound = ((double)c->a[3] + 8) * EPS * absolute;
+        double bound =
+            ((double)c->a[3] + 8) * EPS * absolute + half_bound(kernel, (double)c->a[3], absolute);
         const double wanted = finish(set, sum, &w, &bound);
         expect_near(kernel, ((float *)out->data)[tdn_walk_offset(&w, out)], wanted, bound, number);
     }
@@ -517,11 +529,56 @@ static void test_sparse_and_infinite_weights(void **state)
     tdn_arena_free(arena);
 }
 
+/* Weights that halves do not hold well, and groups that do not allow them, are refused. */
+static void test_weights_in_halves(void **state)
+{
+    (void)state;
+    static const struct {
+        float w[2]; /* of a column that follows one of ones */
+        bool fits;
+    } cases[] = {{{65504, -1e-7f}, true}, {{65505, 1}, false}, {{-INFINITY, 1}, false},
+                 {{NAN, 1}, false},       {{0, 0}, true},      {{0x1p-14f, 0x1p-26f}, true},
+                 {{0, 0x1p-15f}, false},  {{-6e-5f, 0}, false}};
+    float x[2] = {1, 1}, w[4] = {1, 1, 0, 0}, y[2];
+    const int64_t left[] = {1, 1, 1, 2}, right[] = {1, 1, 2, 2}, pixel[] = {1, 1, 1, 1, 2};
+    const tdn_view out[2] = {tdn_view_make(y, TDN_F32, 4, left),
+                             tdn_view_make(y, TDN_F32, 5, pixel)};
+    tdn_view in[2][2] = {{tdn_view_make(x, TDN_F32, 4, left), tdn_view_make(w, TDN_F32, 4, right)},
+                         {tdn_view_make(x, TDN_F32, 5, pixel),
+                          tdn_view_make(w, TDN_F32, 5, (const int64_t[]){2, 2, 1, 1, 1})}};
+    in[0][1].strides[2] = 1;
+    in[0][1].strides[3] = 2; /* columns are contiguous, as a convolution's filters */
+    const tdn_conv_desc desc = {.stride = {1, 1, 1}, .dilation = {1, 1, 1}, .group = 1};
+    tdn_arena *arena = tdn_arena_create(NULL);
+    for (int f = 0; f < 2; f++) {
+        const tdn_family *family = tdn_family_find(f ? "conv" : "gemm");
+        tdn_group g = {.desc = f ? &desc : NULL,
+                       .in = in[f],
+                       .n_in = 2,
+                       .out = &out[f],
+                       .n_out = 1,
+                       .variant = family->n_variants / 2};
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+            for (int takes = 0; takes < 2; takes++) {
+                tdn_made made;
+                memcpy(w + 2, cases[i].w, sizeof cases[i].w);
+                g.takes_halves = takes;
+                const tdn_status status =
+                    family->make(&made, &g, tdn_target_detect()->isa, arena, NULL);
+                assert_int_equal(status, takes && cases[i].fits ? TDN_OK : TDN_E_UNSUPPORTED);
+            }
+    }
+    tdn_arena_free(arena);
+}
+
 int main(int argc, char **argv)
 {
     set_seed(argc, argv);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conv), cmocka_unit_test(test_gemm),
-                                       cmocka_unit_test(test_mix), cmocka_unit_test(test_graphconv),
-                                       cmocka_unit_test(test_sparse_and_infinite_weights)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conv),
+                                       cmocka_unit_test(test_gemm),
+                                       cmocka_unit_test(test_mix),
+                                       cmocka_unit_test(test_graphconv),
+                                       cmocka_unit_test(test_sparse_and_infinite_weights),
+                                       cmocka_unit_test(test_weights_in_halves)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -102,6 +102,7 @@ tdn_status tdn_conv_plan(tdn_conv_args *a, const tdn_kernel *kernel, const tdn_v
         a->merged = n * a->tiling.n_taps * a->tiling.k <= MAX_BORDER_TERMS;
         a->n_border = a->merged ? (int32_t)n : 0;
     }
+    a->is_half = tdn_cpu_kernel_is(kernel, "conv_f32h");
     if (!try_tiling(a, kernel, x, out, n_in_term))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution that is too large");
     tdn_tiling_set_stride(&a->tiling, row_stride(a, x, n_in_term));

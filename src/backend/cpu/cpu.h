@@ -10,6 +10,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/levels.h"
+#include "base/half.h"
 
 extern const tdn_backend tdn_backend_cpu;
 extern const tdn_family tdn_family_conv, tdn_family_gemm, tdn_family_map, tdn_family_pool,
@@ -211,8 +212,10 @@ static inline tdn_tile tdn_tiling_tile(const tdn_tiling *t, size_t tile)
     return r;
 }
 
-/* A term of the sum takes 4 bytes: a float, or 4 bytes whose products are added at once. */
+/* A term of the sum takes 4 bytes: a float, or 4 bytes whose products are added at once. Weights
+ * may be kept as halves beside floats. */
 enum { TDN_TERM_SIZE = 4 };
+static inline int64_t tdn_weight_size(bool is_half) { return is_half ? 2 : TDN_TERM_SIZE; }
 
 /* A tile's operands. Rows come as pointers, so the rows of a convolution need not be copied
  * together. */
@@ -226,7 +229,8 @@ typedef struct tdn_block {
     int64_t rows, cols;
     int64_t n_blocks, a_taps;
     float lo, hi;
-    float *spare;                /* mr * nr floats, aligned */
+    float *spare; /* mr * nr floats, aligned */
+    float *wide;  /* b holds halves: a panel's block of the sum as floats; NULL: b holds floats */
     const struct tdn_sums *sums; /* of integers: what they have beside (iconv.h) */
 } tdn_block;
 /* One block of the sum for all of the tile: taps tap0.. of n_taps, elements k0.. of k. `first`
@@ -238,7 +242,23 @@ TDN_DECLARE_LEVELS(tdn_block_fn, tdn_block_f32);
 /* ---- Packing: portable, at build ------------------------------------------------------------- */
 
 /* Packs cols columns over dims[0..3] of the sum as [panel][...][nr]; strides in elements. */
-void tdn_pack_panels(float *to, const float *from, int64_t cols, int64_t col_stride,
+void tdn_pack_panels(void *to, bool is_half, const float *from, int64_t cols, int64_t col_stride,
                      const int64_t dims[4], const int64_t strides[4], int nr);
+
+/*
+ * May a product's weights be kept in half precision? `col_stride` and `stride` are of its columns
+ * and of the terms of a column's sum. Each is in range, and the largest of a column, unless all are
+ * 0, is a normal half: so no weight changes by more than 2^-11 of its column's largest. What is
+ * stored are sums of weights times factors: `least` and `most` are how large those come to be.
+ */
+tdn_status tdn_halves_check(const float *weights, int64_t cols, int64_t col_stride, int64_t n,
+                            int64_t stride, double least, double most, tdn_error *error);
+static inline void tdn_weight_put(void *to, int64_t at, float weight, bool is_half)
+{
+    if (is_half)
+        ((uint16_t *)to)[at] = tdn_f32_to_f16(weight);
+    else
+        ((float *)to)[at] = weight;
+}
 
 #endif

@@ -37,11 +37,31 @@ static void right_dims(tdn_gemm_args *args, const tdn_view *b)
         args->b_dims[i] = b->strides[i] == 0 ? 1 : b->dims[i];
 }
 
+/* Variants: shapes of tiles, then all with weights in half precision. */
+enum { WAYS = 1 + TDN_TILING_SHAPES };
+
+static tdn_status check_halves(const tdn_group *g, const tdn_gemm_args *args, tdn_error *error)
+{
+    const tdn_view *b = &g->in[1];
+    if (!g->takes_halves || !args->packed)
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "a right operand to be kept in single precision");
+    for (int64_t i = 0; i < args->b_dims[0]; i++)
+        for (int64_t j = 0; j < args->b_dims[1]; j++)
+            TDN_TRY(tdn_halves_check((const float *)b->data + i * b->strides[0] + j * b->strides[1],
+                                     b->dims[3], b->strides[3], b->dims[2], b->strides[2], 1, 1,
+                                     error));
+    return TDN_OK;
+}
+
 /* Derives all that follows from packed, b_dims and operands. */
 static tdn_status plan(tdn_gemm_args *args, const tdn_kernel *kernel, const tdn_view *a,
                        const tdn_view *out, tdn_error *error)
 {
+    const bool is_half = tdn_cpu_kernel_is(kernel, "gemm_f32h");
     int64_t n_batches, rows;
+    if (is_half && !args->packed)
+        return tdn_fail(error, TDN_E_FORMAT, "a product whose halves are not packed");
+    args->packed = args->packed ? 1 + is_half : 0;
     for (int i = 0; i < 2; i++)
         if (args->b_dims[i] != 1 && args->b_dims[i] != out->dims[i])
             return tdn_fail(error, TDN_E_FORMAT, "a product whose right operand has other batches");
@@ -60,7 +80,7 @@ static tdn_status plan(tdn_gemm_args *args, const tdn_kernel *kernel, const tdn_
 static bool packed_size(const tdn_gemm_args *args, size_t *size)
 {
     const int64_t dims[] = {args->b_dims[0], args->b_dims[1], tdn_tiling_packed(&args->tiling),
-                            sizeof(float)};
+                            tdn_weight_size(args->packed == 2)};
     int64_t n;
     if (!tdn_dims_count(dims, 4, &n) || n > TDN_CPU_MAX_COUNT * 8)
         return false;
@@ -80,10 +100,13 @@ static tdn_status pack(tdn_made *made, const tdn_gemm_args *args, const tdn_view
     if (!made->packed)
         return tdn_fail_nomem(error, "packed weights");
     const int64_t dims[4] = {1, 1, 1, b->dims[2]}, strides[4] = {0, 0, 0, b->strides[2]};
-    float *to = made->packed;
+    const bool is_half = args->packed == 2;
+    const int64_t step = tdn_tiling_packed(&args->tiling) * tdn_weight_size(is_half);
+    char *to = made->packed;
     for (int64_t i = 0; i < args->b_dims[0]; i++)
-        for (int64_t j = 0; j < args->b_dims[1]; j++, to += tdn_tiling_packed(&args->tiling))
-            tdn_pack_panels(to, (const float *)b->data + i * b->strides[0] + j * b->strides[1],
+        for (int64_t j = 0; j < args->b_dims[1]; j++, to += step)
+            tdn_pack_panels(to, is_half,
+                            (const float *)b->data + i * b->strides[0] + j * b->strides[1],
                             b->dims[3], b->strides[3], dims, strides, args->tiling.nr);
     return TDN_OK;
 }
@@ -93,9 +116,14 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
 {
     memset(made, 0, sizeof *made);
     made->packed_input = -1;
+    const bool is_half = g->variant >= WAYS;
     const bool sparse =
         g->is_sparse && g->n_in == 2 && g->in[1].data && tdn_sparse_suits(&g->in[1]);
-    made->kernel = tdn_cpu_kernel(tdn_family_gemm.kernels, sparse ? "spgemm_f32" : "gemm_f32", isa);
+    made->kernel = tdn_cpu_kernel(tdn_family_gemm.kernels,
+                                  sparse    ? "spgemm_f32"
+                                  : is_half ? "gemm_f32h"
+                                            : "gemm_f32",
+                                  isa);
     if (g->n_in != 2 || g->n_out != 1 || !made->kernel)
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a product of %d operands, or for no such CPU",
                         g->n_in);
@@ -104,18 +132,22 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     TDN_TRY(check_right(b, a, out, error));
     if (sparse && g->variant > 0)
         return tdn_fail(error, TDN_E_UNSUPPORTED, "zeros are left out in the plain way only");
-    tdn_gemm_args args = {.packed = b->data != NULL, .tiling = {.shape = g->variant}};
+    tdn_gemm_args args = {.packed = b->data != NULL, .tiling = {.shape = g->variant % WAYS}};
     if (!args.packed && b->strides[2] != 1 && b->strides[3] != 1)
         return tdn_fail(error, TDN_E_UNSUPPORTED,
                         "a product whose right operand has no contiguous axis");
     right_dims(&args, b);
+    if (is_half)
+        TDN_TRY(check_halves(g, &args, error));
     TDN_TRY(plan(&args, made->kernel, a, out, error));
     const tdn_tiling *t = &args.tiling;
     made->cost = 2 * t->outer * t->rows * t->cols * t->k; /* of any shape: it is for times to say */
     tdn_map_program *program;
     TDN_TRY(tdn_epilogue_make(&args.epilogue, &program, g, 2, arena, error));
-    if (args.packed)
+    if (args.packed) {
         TDN_TRY(pack(made, &args, b, g->dry, arena, error));
+        made->cost += tdn_weights_cost(made->kernel, made->packed_size, is_half);
+    }
     return tdn_epilogue_store(made, &args, sizeof args, program, arena, error);
 }
 
@@ -157,7 +189,7 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
         return tdn_fail(error, TDN_E_FORMAT,
                         "a product that leaves zeros out of what is not packed");
     const int64_t own = sparse      ? tdn_sparse_floats(t)
-                        : a->packed ? 0
+                        : a->packed ? tdn_wide_floats(t, a->packed == 2)
                                     : (int64_t)t->max_panels * t->k_block * t->nr;
     work->n_tiles = (size_t)tdn_tiling_n_tiles(t);
     work->scratch_size = tdn_matrix_scratch_set(NULL, NULL, t, own);
@@ -170,11 +202,9 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
 static const tdn_kernel kernels[] = {
     TDN_TILE_ROWS("spgemm_f32", tdn_spgemm_f32),
     TDN_TILE_ROWS("gemm_f32", tdn_gemm_f32),
+    TDN_TILE_ROWS("gemm_f32h", tdn_gemm_f32h),
     {NULL, 0, 0, 0, NULL},
 };
 
-const tdn_family tdn_family_gemm = {.name = "gemm",
-                                    .n_variants = 1 + TDN_TILING_SHAPES,
-                                    .kernels = kernels,
-                                    .make = make,
-                                    .check = check};
+const tdn_family tdn_family_gemm = {
+    .name = "gemm", .n_variants = 2 * WAYS, .kernels = kernels, .make = make, .check = check};

@@ -66,7 +66,8 @@ static tdn_status pack(tdn_made *made, const tdn_graphconv_args *a, const tdn_gr
     memset(made->packed, 0, made->packed_size);
     const tdn_tiling *t = &a->tiling;
     const int64_t dims[4] = {1, 1, t->n_taps, t->k}, strides[4] = {0, 0, t->k, 1};
-    tdn_pack_panels(made->packed, g->in[1].data, t->cols, t->n_taps * t->k, dims, strides, t->nr);
+    tdn_pack_panels(made->packed, false, g->in[1].data, t->cols, t->n_taps * t->k, dims, strides,
+                    t->nr);
     tdn_columns_pack((float *)made->packed + tdn_tiling_packed(t), edges);
     return TDN_OK;
 }

@@ -113,7 +113,7 @@ static int64_t cost_of(const tdn_made *made, const tdn_tiling *t)
     const bool whole =
         (made->kernel->isa & (TDN_ISA_VNNI | TDN_ISA_AVXVNNI | TDN_ISA_DOTPROD)) != 0;
     return (whole ? 2 : 4) * t->outer * t->rows * t->cols * t->n_taps * t->k +
-           TDN_CONV_WEIGHT_BYTE_COST * (int64_t)made->packed_size * t->n_row_tiles;
+           tdn_weights_cost(made->kernel, made->packed_size, false) * t->n_row_tiles;
 }
 
 static tdn_status pack_depthwise(tdn_made *made, const tdn_view *weights, tdn_arena *arena,

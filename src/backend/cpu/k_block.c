@@ -5,6 +5,10 @@
  * that a remainder wastes nothing; one vector of columns has too. Few rows sum several terms of k
  * side by side: one chain of additions would wait for itself.
  *
+ * A panel of halves becomes floats as it is loaded. The first block of rows that passes keeps
+ * those, for the blocks that follow: its stores cost nothing beside the products, as a pass of its
+ * own would.
+ *
  * The inner loop counts up to zero with the row pointers moved to the end of the block: that saves
  * the register which 12 row pointers, the index and the panel leave none of.
  */
@@ -17,12 +21,18 @@
 /* Terms of the sum that the panel is asked for before they are needed, some 300 ns: weights that
  * come from memory arrive in time, others are not held up. Not where terms are multiplied by lanes:
  * the loop here is that of the last few. */
-enum { AHEAD = 64, LINE = 16 /* floats of a cache line */ };
+enum { AHEAD = 64, LINE = 64 /* bytes of cache */ };
+
+/* Rows that sum several terms side by side, in instances.h. The first of several blocks has more.
+ */
+enum { FEW = 2 };
+_Static_assert(TDN_MR / 2 >= FEW, "a first block of several keeps what it widens");
 
 typedef struct micro {
     const void **a; /* [tap][row] */
     int64_t n_taps, k0, k;
-    const float *b;
+    const void *b;
+    float *kept; /* b holds halves: where more than FEW rows leave them as floats */
     void **c;
     int64_t col;
     const float *bias;
@@ -70,17 +80,36 @@ TDN_INLINE void finish(const micro *m, vf acc[TDN_MR_MAX][2], const int rows, co
             vf_store((float *)m->c[i] + m->col + j * TDN_LANES, acc[i][j]);
 }
 
-/* rows <= TDN_MR, vectors 1 or 2, terms of k `wide` side by side: constants. Where a lane is as
- * good a factor as a vector, a row's next terms are loaded together: a third of the loads. */
-TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, const int wide)
+TDN_INLINE vf load_b(const char *b, const int vector, const bool half)
 {
+    const int at = vector * TDN_LANES;
+    return half ? vf_load_half((const uint16_t *)(const void *)b + at)
+                : vf_load((const float *)(const void *)b + at);
+}
+
+/* The next row of a panel that was halves. */
+TDN_INLINE float *keep(float *kept, const vf bv[2], const int vectors)
+{
+    EACH_VECTOR
+        vf_store(kept + j * TDN_LANES, bv[j]);
+    return kept + TDN_NR;
+}
+
+/* rows <= TDN_MR, vectors 1 or 2, terms of k `wide` side by side, b of halves or not: constants.
+ * Where a lane is as good a factor as a vector, a row's next terms are loaded together: a third of
+ * the loads. */
+TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, const int wide,
+                         const bool half)
+{
+    const int b_size = (int)tdn_weight_size(half), step = TDN_NR * b_size; /* bytes */
     vf acc[TDN_MR_MAX][2],
         more[TDN_MR_MAX][2]; /* `more`: the chains beside the first of few rows */
     TDN_UNROLLED (int i = 0; i < TDN_MR_MAX; i++)
         EACH_VECTOR
             acc[i][j] = more[i][j] = (vf){0};
     const void **list = m->a;
-    const float *b = m->b;
+    const char *b = m->b;
+    float *kept = m->kept;
     const int64_t end = m->k0 + m->k;
     for (int64_t tap = 0; tap < m->n_taps; tap++, list += rows) {
         const float *a[TDN_MR_MAX];
@@ -88,32 +117,36 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
             a[i] = (const float *)list[i] + end;
         int64_t k = -m->k;
         for (; wide > 1 && k + wide <= 0; k += wide) {
-            TDN_UNROLLED (int w = 0; w < wide; w++, b += TDN_NR)
+            TDN_UNROLLED (int w = 0; w < wide; w++, b += step)
                 EACH_ROW
                     EACH_VECTOR {
                         vf *sum = w ? &more[i * (wide - 1) + w - 1][j] : &acc[i][j];
-                        *sum += vf_set(a[i][k + w]) * vf_load(b + j * TDN_LANES);
+                        *sum += vf_set(a[i][k + w]) * load_b(b, j, half);
                     }
         }
         for (; TDN_BY_LANE && wide == 1 && k + TDN_LANES <= 0; k += TDN_LANES) {
             vf av[TDN_MR_MAX];
             EACH_ROW
                 av[i] = vf_load(a[i] + k);
-            TDN_UNROLLED (int w = 0; w < TDN_LANES; w++, b += TDN_NR) {
+            TDN_UNROLLED (int w = 0; w < TDN_LANES; w++, b += step) {
                 vf bv[2];
                 EACH_VECTOR
-                    bv[j] = vf_load(b + j * TDN_LANES);
+                    bv[j] = load_b(b, j, half);
+                if (half)
+                    kept = keep(kept, bv, vectors);
                 EACH_ROW
                     EACH_VECTOR
                         acc[i][j] += vf_set(av[i][w]) * bv[j];
             }
         }
-        for (; k != 0; k++, b += TDN_NR) {
-            TDN_UNROLLED (int j = 0; !TDN_BY_LANE && j < vectors * TDN_LANES; j += LINE)
-                __builtin_prefetch(b + AHEAD * TDN_NR + j, 0, 2); /* into L2 */
+        for (; k != 0; k++, b += step) {
+            TDN_UNROLLED (int j = 0; !TDN_BY_LANE && j < vectors * TDN_LANES * b_size; j += LINE)
+                __builtin_prefetch(b + AHEAD * step + j, 0, 2); /* into L2 */
             vf bv[2];
             EACH_VECTOR
-                bv[j] = vf_load(b + j * TDN_LANES);
+                bv[j] = load_b(b, j, half);
+            if (half && wide == 1)
+                kept = keep(kept, bv, vectors);
             EACH_ROW {
                 const vf av = vf_set(a[i][k]);
                 EACH_VECTOR
@@ -128,13 +161,23 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
     finish(m, acc, rows, vectors);
 }
 
-TDN_INSTANCES(instances);
+#define INSTANCE(rows, wide)                                                                       \
+    static void multiply_##rows##x1(const micro *m) { multiply(m, rows, 1, wide, false); }         \
+    static void multiply_##rows##x2(const micro *m) { multiply(m, rows, 2, wide, false); }         \
+    static void widen_##rows##x1(const micro *m) { multiply(m, rows, 1, wide, true); }             \
+    static void widen_##rows##x2(const micro *m) { multiply(m, rows, 2, wide, true); }
+
+TDN_EACH_COUNT(INSTANCE)
+
+#define ROW(rows, wide) {multiply_##rows##x1, multiply_##rows##x2},
+static micro_fn *const of_floats[TDN_MR][2] = {TDN_EACH_COUNT(ROW)};
+#define HALF_ROW(rows, wide) {widen_##rows##x1, widen_##rows##x2},
+static micro_fn *const of_halves[TDN_MR][2] = {TDN_EACH_COUNT(HALF_ROW)};
 
 /* Columns that do not fill their vectors: the sums go through spare memory, so that nothing beyond
  * the last column is read or written. */
-static void multiply_narrow(const micro *m, int64_t rows, int n_cols, float *spare)
+static void multiply_narrow(const micro *m, micro_fn *fn, int64_t rows, int n_cols, float *spare)
 {
-    const int vectors = n_cols > TDN_LANES ? 2 : 1;
     void *to[TDN_MR];
     for (int64_t i = 0; i < rows; i++)
         to[i] = spare + i * TDN_NR;
@@ -143,7 +186,7 @@ static void multiply_narrow(const micro *m, int64_t rows, int n_cols, float *spa
     own.col = 0;
     own.first = true;
     own.last = false;
-    instances[rows - 1][vectors - 1](&own);
+    fn(&own);
     for (int64_t i = 0; i < rows; i++)
         for (int j = 0; j < n_cols; j += TDN_LANES) {
             const int n = n_cols - j < TDN_LANES ? n_cols - j : TDN_LANES;
@@ -165,24 +208,34 @@ static void multiply_narrow(const micro *m, int64_t rows, int n_cols, float *spa
 void TDN_KERNEL(tdn_block_f32)(const tdn_block *t, int64_t tap0, int64_t n_taps, int64_t k0,
                                int64_t k, bool first, bool last)
 {
-    micro m = {
-        .n_taps = n_taps, .k0 = k0, .k = k, .lo = t->lo, .hi = t->hi, .first = first, .last = last};
-    const int64_t each = t->rows / t->n_blocks,
-                  rest = t->rows % t->n_blocks; /* the share of tdn_cpu_share */
+    micro m = {.n_taps = n_taps,
+               .k0 = k0,
+               .k = k,
+               .lo = t->lo,
+               .hi = t->hi,
+               .first = first,
+               .last = last,
+               .kept = t->wide};
+    const uint64_t n_blocks = (uint64_t)t->n_blocks, n_rows = (uint64_t)t->rows;
+    const uint64_t each = n_rows / n_blocks, rest = n_rows % n_blocks; /* as in tdn_cpu_share */
     for (int64_t panel = 0, col = 0; col < t->cols; panel++, col += TDN_NR) {
         const int n_cols = (int)tdn_cpu_min(TDN_NR, t->cols - col);
-        m.b = (const float *)t->b + panel * t->b_panel;
+        const void *b = (const char *)t->b + panel * t->b_panel * tdn_weight_size(t->wide);
         m.col = col;
         m.bias = t->bias ? t->bias + col : NULL;
-        for (int64_t block = 0, row0 = 0; block < t->n_blocks; block++) {
-            const int64_t rows = each + (block < rest);
-            m.a = t->a + row0 * t->a_taps + tap0 * rows;
+        for (uint64_t block = 0, row0 = 0; block < n_blocks; block++) {
+            const uint64_t rows = each + (block < rest);
+            const bool is_wide = t->wide && block > 0; /* the first block kept it */
+            micro_fn *const(*of)[2] = t->wide && !is_wide ? of_halves : of_floats;
+            micro_fn *fn = of[rows - 1][n_cols > TDN_LANES];
+            m.b = is_wide ? t->wide : b;
+            m.a = t->a + row0 * (uint64_t)t->a_taps + (uint64_t)tap0 * rows;
             m.c = t->c + row0;
             m.residual = t->residual ? t->residual + row0 : NULL;
-            if (n_cols == TDN_NR || n_cols == TDN_LANES)
-                instances[rows - 1][n_cols / TDN_LANES - 1](&m);
+            if (n_cols % TDN_LANES == 0)
+                fn(&m);
             else
-                multiply_narrow(&m, rows, n_cols, t->spare);
+                multiply_narrow(&m, fn, (int64_t)rows, n_cols, t->spare);
             row0 += rows;
         }
     }

@@ -12,11 +12,14 @@ TDN_INLINE void run(const tdn_call *call, size_t number, const bool sparse)
     const tdn_tiling *t = &args->tiling;
     const tdn_epilogue *ep = &args->epilogue;
     const tdn_tile tile = tdn_tiling_tile(t, number);
-    const float *packed = call->in[1].data;
+    const char *packed = call->in[1].data;
+    const int64_t w_size = tdn_weight_size(args->is_half);
     tdn_matrix_scratch s;
     tdn_matrix_scratch_set(&s, call->scratch, t, tdn_conv_extra(args, sparse));
-    float *terms = s.extra, *own = s.extra + (sparse ? tdn_sparse_floats(t) : 0);
-    tdn_rows_set(call, args, &tile, &s, packed + args->desc.group * tdn_tiling_packed(t), own);
+    float *terms = s.extra, *wide = terms + (sparse ? tdn_sparse_floats(t) : 0);
+    float *own = wide + tdn_wide_floats(t, args->is_half);
+    tdn_rows_set(call, args, &tile, &s, packed + args->desc.group * tdn_tiling_packed(t) * w_size,
+                 own);
     const int64_t col = tile.outer * t->cols + tile.col0;
     tdn_block block = {.a = s.a,
                        .c = s.c,
@@ -29,8 +32,10 @@ TDN_INLINE void run(const tdn_call *call, size_t number, const bool sparse)
                        .a_taps = t->n_taps,
                        .lo = ep->lo,
                        .hi = ep->hi,
-                       .spare = s.spare};
-    const float *panels = packed + tile.outer * tdn_tiling_packed(t) + tile.panel0 * block.b_panel;
+                       .spare = s.spare,
+                       .wide = args->is_half ? wide : NULL};
+    const void *panels =
+        packed + (tile.outer * tdn_tiling_packed(t) + tile.panel0 * block.b_panel) * w_size;
     if (!sparse || !TDN_KERNEL(tdn_sparse_f32)(&block, t, panels, terms))
         tdn_run_blocks(t, &block, &s, TDN_KERNEL(tdn_block_f32), panels);
     if (ep->has_program)
@@ -38,4 +43,5 @@ TDN_INLINE void run(const tdn_call *call, size_t number, const bool sparse)
 }
 
 void TDN_KERNEL(tdn_conv_f32)(const tdn_call *call, size_t number) { run(call, number, false); }
+void TDN_KERNEL(tdn_conv_f32h)(const tdn_call *call, size_t number) { run(call, number, false); }
 void TDN_KERNEL(tdn_spconv_f32)(const tdn_call *call, size_t number) { run(call, number, true); }

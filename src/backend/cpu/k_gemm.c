@@ -123,8 +123,9 @@ TDN_INLINE void run(const tdn_call *call, size_t number, const bool sparse)
     const tdn_epilogue *ep = &args->epilogue;
     const tdn_tile tile = tdn_tiling_tile(t, number);
     tdn_matrix_scratch s;
+    const bool is_half = args->packed == 2;
     const int64_t own = sparse         ? tdn_sparse_floats(t)
-                        : args->packed ? 0
+                        : args->packed ? tdn_wide_floats(t, is_half)
                                        : (int64_t)t->max_panels * t->k_block * TDN_NR;
     tdn_matrix_scratch_set(&s, call->scratch, t, own);
     set_rows(call, &tile, &s);
@@ -139,19 +140,22 @@ TDN_INLINE void run(const tdn_call *call, size_t number, const bool sparse)
                        .a_taps = 1,
                        .lo = ep->lo,
                        .hi = ep->hi,
-                       .spare = s.spare};
+                       .spare = s.spare,
+                       .wide = is_half ? s.extra : NULL};
+    const int64_t w_size = tdn_weight_size(is_half);
     int64_t at[3];
     locate(args, &call->out[0], tile.outer, args->shared ? 0 : tile.row0, at);
     const int64_t batch =
         (args->b_dims[0] > 1 ? at[0] * args->b_dims[1] : 0) + (args->b_dims[1] > 1 ? at[1] : 0);
-    const float *panels = (const float *)call->in[1].data + batch * tdn_tiling_packed(t) +
-                          tile.panel0 * t->k * TDN_NR;
+    const char *panels = (const char *)call->in[1].data +
+                         (batch * tdn_tiling_packed(t) + tile.panel0 * t->k * TDN_NR) * w_size;
     block.b_panel = t->k * TDN_NR;
-    const bool is_done = sparse && TDN_KERNEL(tdn_sparse_f32)(&block, t, panels, s.extra);
+    const bool is_done =
+        sparse && TDN_KERNEL(tdn_sparse_f32)(&block, t, (const void *)panels, s.extra);
     for (int64_t k0 = 0; k0 < t->k && !is_done; k0 += t->k_block) {
         const int64_t k = tdn_cpu_min(t->k_block, t->k - k0);
         if (args->packed) {
-            block.b = panels + k0 * TDN_NR;
+            block.b = panels + k0 * TDN_NR * w_size;
         } else {
             pack(s.extra, call, &tile, at, k0, k);
             block.b = s.extra;
@@ -164,4 +168,5 @@ TDN_INLINE void run(const tdn_call *call, size_t number, const bool sparse)
 }
 
 void TDN_KERNEL(tdn_gemm_f32)(const tdn_call *call, size_t number) { run(call, number, false); }
+void TDN_KERNEL(tdn_gemm_f32h)(const tdn_call *call, size_t number) { run(call, number, false); }
 void TDN_KERNEL(tdn_spgemm_f32)(const tdn_call *call, size_t number) { run(call, number, true); }

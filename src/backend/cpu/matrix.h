@@ -16,7 +16,7 @@ typedef struct tdn_conv_args {
     int32_t kernel[3];
     int32_t merged;   /* taps along w are one tap of kw * c: they are contiguous, and c is small */
     int32_t n_border; /* merged: rows that may need padding in one tile, each copied */
-    int32_t zero;
+    int32_t is_half;  /* the packed weights are */
     tdn_tiling tiling;
     tdn_epilogue epilogue;
 } tdn_conv_args;
@@ -33,7 +33,7 @@ typedef struct tdn_dwconv_args {
 } tdn_dwconv_args;
 
 typedef struct tdn_gemm_args {
-    int32_t packed;    /* in[1] is packed: [batch][panel][k][nr] */
+    int32_t packed;    /* in[1] is: [batch][panel][k][nr], 1: of floats, 2: of halves */
     int32_t shared;    /* one right operand for all batches: rows are (b0, b1, m) */
     int64_t b_dims[2]; /* batch axes of the right operand: 1, or as out's */
     tdn_tiling tiling;
@@ -42,8 +42,16 @@ typedef struct tdn_gemm_args {
 
 /* ---- What convolutions of floats and of integers share (conv_plan.c) ------------------------- */
 
-/* Operations in the time that a byte of weights costs, mostly hidden. */
-enum { TDN_CONV_WEIGHT_BYTE_COST = 2 };
+/* Operations in the time that a byte of weights costs a tile of rows, mostly hidden; and that one
+ * of halves does, which become floats: measured, with an instruction for that and without. */
+enum { TDN_WEIGHT_BYTE_COST = 2, TDN_HALF_BYTE_COST = 3, TDN_HALF_BYTE_COST_BASE = 7 };
+static inline int64_t tdn_weights_cost(const tdn_kernel *kernel, size_t packed_size, bool is_half)
+{
+    const bool widens = (kernel->isa & (TDN_ISA_AVX2 | TDN_ISA_ARM)) != 0;
+    return (int64_t)packed_size * (!is_half ? TDN_WEIGHT_BYTE_COST
+                                   : widens ? TDN_HALF_BYTE_COST
+                                            : TDN_HALF_BYTE_COST_BASE);
+}
 
 /* Ranks, dtypes (of `out` any, where its dtype is TDN_DTYPE_NONE), dims and parameters. */
 tdn_status tdn_conv_check_desc(const tdn_conv_desc *desc, const int32_t kernel[3],
@@ -73,8 +81,10 @@ _Static_assert(sizeof(tdn_gemm_args) == 24 + sizeof(tdn_tiling) + sizeof(tdn_epi
                "no padding: compared as bytes");
 
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_conv_f32);
+TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_conv_f32h);
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_dwconv_f32);
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_gemm_f32);
+TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_gemm_f32h);
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_spconv_f32);
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_spgemm_f32);
 
@@ -119,11 +129,19 @@ TDN_DECLARE_LEVELS(tdn_sparse_fn, tdn_sparse_f32);
 /* Are all weights finite, so that 0 times one is 0? */
 bool tdn_sparse_suits(const tdn_view *weights);
 
-/* Floats of scratch that are the family's own: padded rows, offsets of taps, terms of a row. */
+/* Floats of scratch for a panel of halves: a block of the sum. */
+static inline int64_t tdn_wide_floats(const tdn_tiling *t, bool is_half)
+{
+    return is_half ? (int64_t)t->tap_block * t->k_block * t->nr : 0;
+}
+
+/* Floats of scratch that are the family's own: a panel of halves, padded rows, offsets of taps,
+ * terms of a row. */
 static inline int64_t tdn_conv_extra(const tdn_conv_args *args, bool sparse)
 {
     const tdn_tiling *t = &args->tiling;
-    return args->n_border * t->n_taps * t->k + t->n_taps * 2 + (sparse ? tdn_sparse_floats(t) : 0);
+    return tdn_wide_floats(t, args->is_half) + args->n_border * t->n_taps * t->k + t->n_taps * 2 +
+           (sparse ? tdn_sparse_floats(t) : 0);
 }
 
 static inline const tdn_map_program *tdn_epilogue_program(const tdn_epilogue *epilogue)
@@ -218,7 +236,8 @@ static inline void tdn_run_blocks(const tdn_tiling *t, tdn_block *block,
     for (int64_t tap = 0; tap < t->n_taps; tap += t->tap_block) {
         const int64_t taps = tdn_cpu_min(t->tap_block, t->n_taps - tap);
         for (int64_t k0 = 0; k0 < t->k; k0 += t->k_block) {
-            block->b = (const char *)panels + (tap * t->k + k0) * t->nr * TDN_TERM_SIZE;
+            block->b =
+                (const char *)panels + (tap * t->k + k0) * t->nr * tdn_weight_size(block->wide);
             tdn_run_block(t, block, s, block_fn, tap, taps, k0, tdn_cpu_min(t->k_block, t->k - k0));
         }
     }

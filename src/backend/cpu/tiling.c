@@ -25,6 +25,9 @@ enum {
     TILE_FLOPS = 1 << 19         /* a tile of less is not worth a worker's attention: some 5 us */
 };
 
+#define MAX_HALF 65504.0
+#define MIN_NORMAL_HALF 0x1p-14
+
 /* By shape. The first is enough to balance 8 threads; fewer tiles have less to set up and pack,
  * which pays on few threads. */
 static const int64_t tiles_wanted[1 + TDN_TILING_SHAPES] = {32, 8, 2};
@@ -138,17 +141,38 @@ bool tdn_sparse_suits(const tdn_view *weights)
 }
 
 /* [panel][d0][d1][d2][d3][nr]; columns beyond the last are 0. */
-void tdn_pack_panels(float *to, const float *from, int64_t cols, int64_t col_stride,
+void tdn_pack_panels(void *to, bool is_half, const float *from, int64_t cols, int64_t col_stride,
                      const int64_t dims[4], const int64_t strides[4], int nr)
 {
+    int64_t at = 0;
     for (int64_t col = 0; col < cols; col += nr)
         for (int64_t i0 = 0; i0 < dims[0]; i0++)
             for (int64_t i1 = 0; i1 < dims[1]; i1++)
                 for (int64_t i2 = 0; i2 < dims[2]; i2++)
-                    for (int64_t i3 = 0; i3 < dims[3]; i3++, to += nr) {
+                    for (int64_t i3 = 0; i3 < dims[3]; i3++) {
                         const float *p = from + i0 * strides[0] + i1 * strides[1] +
                                          i2 * strides[2] + i3 * strides[3];
-                        for (int j = 0; j < nr; j++)
-                            to[j] = col + j < cols ? p[(col + j) * col_stride] : 0;
+                        for (int j = 0; j < nr; j++, at++)
+                            tdn_weight_put(to, at, col + j < cols ? p[(col + j) * col_stride] : 0,
+                                           is_half);
                     }
+}
+
+tdn_status tdn_halves_check(const float *weights, int64_t cols, int64_t col_stride, int64_t n,
+                            int64_t stride, double least, double most, tdn_error *error)
+{
+    for (int64_t col = 0; col < cols; col++) {
+        double largest = 0;
+        bool fits = true; /* NaN does not */
+        for (int64_t i = 0; i < n; i++) {
+            const double w = fabs((double)weights[col * col_stride + i * stride]);
+            fits = fits && w * most <= MAX_HALF;
+            largest = w > largest ? w : largest;
+        }
+        if (!fits || (largest > 0 && largest * least < MIN_NORMAL_HALF))
+            return tdn_fail(error, TDN_E_UNSUPPORTED,
+                            "weights of up to %g in column %lld, which halves do not hold well",
+                            largest, (long long)col);
+    }
+    return TDN_OK;
 }

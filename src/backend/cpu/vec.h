@@ -51,6 +51,7 @@
 typedef float vf __attribute__((vector_size(TDN_LANES * 4)));
 typedef float vf_unaligned __attribute__((vector_size(TDN_LANES * 4), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(TDN_LANES * 4)));
+typedef uint16_t vh_unaligned __attribute__((vector_size(TDN_LANES * 2), aligned(2), may_alias));
 typedef int32_t vi_unaligned __attribute__((vector_size(TDN_LANES * 4), aligned(4), may_alias));
 
 TDN_INLINE vf vf_load(const float *p) { return *(const vf_unaligned *)p; }
@@ -205,6 +206,32 @@ TDN_INLINE void vf_store_n(float *p, vf x, int n)
 
 #endif
 #endif
+#endif
+
+/* Halves, which are finite, as floats. */
+#if TDN_LANES == 16
+TDN_INLINE vf vf_load_half(const uint16_t *p)
+{
+    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+#elif TDN_LANES == 8
+TDN_INLINE vf vf_load_half(const uint16_t *p)
+{
+    return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+#elif defined(__ARM_NEON)
+TDN_INLINE vf vf_load_half(const uint16_t *p)
+{
+    return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+#else
+/* Exponents differ by 112; a multiplication adds that to subnormal ones too. */
+TDN_INLINE vf vf_load_half(const uint16_t *p)
+{
+    const vi bits = __builtin_convertvector(*(const vh_unaligned *)p, vi);
+    const vf magnitude = (vf)((bits & 0x7fff) << 13) * 0x1p112f;
+    return (vf)((vi)magnitude | (bits & 0x8000) << 16);
+}
 #endif
 
 TDN_INLINE vf vf_abs(vf x) { return (vf)((vi)x & vi_set(0x7fffffff)); }
