@@ -95,9 +95,9 @@ static tdn_status check_options(builder *b)
     if (o->struct_size < sizeof *o)
         return tdn_fail(b->error, TDN_E_ARG, "options of size %u: use TDN_BUILD_OPTIONS_INIT",
                         o->struct_size);
-    if (o->precision == TDN_PRECISION_FP16)
-        return tdn_fail(b->error, TDN_E_UNSUPPORTED,
-                        "this version builds float32 and int8 engines only: use --precision fp32");
+    if (o->precision > TDN_PRECISION_INT8)
+        return tdn_fail(b->error, TDN_E_ARG, "precision %u is none of tdn_precision",
+                        (unsigned)o->precision);
     if (o->precision == TDN_PRECISION_INT8 && !o->calibration && !tdn_model_has_scales(b->model))
         return tdn_fail(
             b->error, TDN_E_ARG,
@@ -416,7 +416,9 @@ static tdn_status optimize_set(builder *b, int set)
                                  .quantizing_user = b};
     TDN_TRY(tdn_passes_run(g, &po, b->error));
     u->graph = g;
-    u->lower = (tdn_lower_options){.log = b->o->log, .log_user = b->o->log_user};
+    u->lower = (tdn_lower_options){.takes_halves = b->o->precision == TDN_PRECISION_FP16,
+                                   .log = b->o->log,
+                                   .log_user = b->o->log_user};
     return set_batch(&p, g, &u->lower);
 }
 
@@ -650,11 +652,14 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
     const bool is_calibrated = b->o->precision == TDN_PRECISION_INT8 && b->o->calibration;
     if (is_calibrated)
         TDN_TRY(tdn_calibration_get_info(b->o->calibration, &calibration));
+    static const char *const precisions[] = {[TDN_PRECISION_FP32] = "fp32",
+                                             [TDN_PRECISION_FP16] = "fp16",
+                                             [TDN_PRECISION_INT8] = "int8"};
     const tdn_plan_note notes[] = {
         {"model", tdn_model_name(b->model)},
         {"model_sha256", tdn_model_digest(b->model)},
         {"version", tdn_version()},
-        {"precision", b->o->precision == TDN_PRECISION_INT8 ? "int8" : "fp32"},
+        {"precision", precisions[b->o->precision]},
         {"kernels", b->tuning},
         {"flags", b->o->flags ? b->o->flags : ""},
         {"calibration", calibration.origin}, /* the last: not in all plans */

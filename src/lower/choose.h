@@ -74,9 +74,10 @@ bool tdn_choices_add_blob(tdn_choices *choices, int32_t target, uint64_t id, siz
 uint64_t tdn_blob_name(const tdn_view *weights, const tdn_kernel *kernel, size_t packed_size);
 
 /*
- * Chooses for all steps: by times where a step is timed, by costs elsewhere. A target's weights may
- * grow to `max_ratio` times their bytes with variant 0 everywhere, and are spent where a byte saves
- * most time. The same candidates, times and ratio give the same choices.
+ * Chooses for all steps: by times where a step is timed, by costs elsewhere. It begins with variant
+ * 0, or with fewer bytes where that is no slower. From there a target's weights may grow to
+ * `max_ratio` times their bytes, which are spent where a byte saves most time. The same candidates,
+ * times and ratio give the same choices.
  */
 tdn_status tdn_choices_decide(tdn_choices *choices, double max_ratio, tdn_error *error);
 /* Bytes of a target's weights with variant 0 everywhere. */

@@ -32,7 +32,8 @@ typedef struct tdn_lower_options {
      * NULL: variant 0 everywhere. */
     const tdn_choice *choices;
     uint32_t n_choices;
-    tdn_log_fn *log; /* for warnings: what falls back to a reference */
+    bool takes_halves; /* weights may be kept in half precision */
+    tdn_log_fn *log;   /* for warnings: what falls back to a reference */
     void *log_user;
 } tdn_lower_options;
 

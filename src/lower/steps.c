@@ -163,7 +163,8 @@ tdn_status tdn_step_make(tdn_lowering *l, const char *name, const void *desc, co
                        .n_out = n_out,
                        .expr = expr,
                        .extra = views + n_in,
-                       .n_extra = n_extra};
+                       .n_extra = n_extra,
+                       .takes_halves = l->options->takes_halves};
     const tdn_node *n = l->node; /* its first input is the group's, whatever was copied */
     if (n && n->n_in > 0 && n->in[0])
         group.is_sparse = l->binary[n->in[0]->id];

@@ -51,6 +51,18 @@ static void fill_spikes(float *to, size_t n)
     }
 }
 
+/* Of any form: the halves of these floats are ordinary halves. */
+static void fill_weights(float *to, size_t n)
+{
+    fill_normal(to, n);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &to[i], sizeof bits);
+        bits = (bits & 0xffff0000u) | bits >> 16;
+        memcpy(&to[i], &bits, sizeof bits);
+    }
+}
+
 static void fill_zeros(float *to, size_t n) { memset(to, 0, n * sizeof *to); }
 
 typedef void fill_fn(float *to, size_t n);
@@ -162,7 +174,8 @@ static bool make_room(tdn_bench *b, const tdn_choice *s, const tdn_candidate *k,
     if (!tdn_size_add(b->span, k->packed_size, &weights) ||
         !grow(b, &b->normals, o.normals, fill_normal) ||
         !grow(b, &b->spikes, o.spikes, fill_spikes) || !grow(b, &b->zeros, o.zeros, fill_zeros) ||
-        !grow(b, &b->written, o.written, fill_zeros) || !grow(b, &b->weights, weights, fill_normal))
+        !grow(b, &b->written, o.written, fill_zeros) ||
+        !grow(b, &b->weights, weights, fill_weights))
         return false;
     place(b, s, k, &o);
     *can_run = check(s, k, &o, &work, &own) == TDN_OK;

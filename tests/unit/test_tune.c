@@ -169,16 +169,43 @@ static void test_bytes_go_where_they_save_most(void **state)
     assert_int_equal(chosen(c, 0), 2);
 }
 
-static void test_bytes_that_are_freed_are_spent_again(void **state)
+/* The bytes that may be added are counted from there. */
+static void test_it_begins_with_fewer_bytes(void **state)
 {
     tdn_choices *c = *state;
     const spec smaller = {{1, 1, 0, 0}, {1000, 900, 0, 0}, {300, 100, 0, 0}, -1};
     const spec larger = {{1, 1, 0, 0}, {1000, 100, 0, 0}, {100, 300, 0, 0}, -1};
     add_ok(c, &larger, 0);
     add_ok(c, &smaller, 1);
-    decide(c, 1);
+    decide(c, 1.99);
+    assert_int_equal(chosen(c, 0), 0);
+    assert_int_equal(chosen(c, 1), 1);
+    decide(c, 2);
     assert_int_equal(chosen(c, 0), 1);
     assert_int_equal(chosen(c, 1), 1);
+}
+
+static void test_fewer_bytes_where_no_slower(void **state)
+{
+    tdn_choices *c = *state;
+    const spec equal = {{1, 1, 1, 1}, {1000, 1010, 1015, 970}, {100, 50, 100, 100}, -1};
+    const spec slower = {{1, 1, 0, 0}, {1000, 1030, 0, 0}, {100, 50, 0, 0}, -1};
+    const spec faster = {{1, 1, 1, 1}, {1000, 1010, 900, 890}, {100, 50, 90, 180}, -1};
+    add_ok(c, &equal, 0);
+    add_ok(c, &slower, 1);
+    add_ok(c, &faster, 2);
+    decide(c, 3);
+    assert_int_equal(chosen(c, 0), 3); /* faster than 1 by more than 2 % */
+    assert_int_equal(chosen(c, 1), 0);
+    assert_int_equal(chosen(c, 2), 2); /* 3 is hardly faster */
+    c->items[0].candidates[3].cost = 1000;
+    c->items[2].candidates[2].refused = c->items[2].candidates[3].refused = true;
+    decide(c, 3);
+    assert_int_equal(chosen(c, 0), 1);
+    assert_int_equal(chosen(c, 2), 1);
+    c->items[2].candidates[1].refused = true;
+    decide(c, 3);
+    assert_int_equal(chosen(c, 2), 0);
 }
 
 /* Two steps with the same weights: the larger blob is paid for once, and the plain one is gone. */
@@ -606,7 +633,8 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_bytes_go_where_they_save_most),
-        TEST(test_bytes_that_are_freed_are_spent_again),
+        TEST(test_it_begins_with_fewer_bytes),
+        TEST(test_fewer_bytes_where_no_slower),
         TEST(test_shared_weights_count_once),
         TEST(test_shared_weights_in_two_forms),
         TEST(test_equals_and_the_refused_are_not_chosen),
