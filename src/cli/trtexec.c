@@ -198,9 +198,7 @@ static tdn_status build_engine(job *j, double workspace_gib, tdn_error *error)
     tdn_session_options options = session_options(j);
     tdn_status status =
         tdn_session_open_model(&j->session, j->model, a->onnx, NULL, &options, error);
-    if (status == TDN_E_UNSUPPORTED && (a->fp16 || a->int8))
-        tdn_cmd_hint(error, "drop --fp16 and --int8");
-    else if (status == TDN_E_UNSUPPORTED)
+    if (status == TDN_E_UNSUPPORTED)
         tdn_cmd_hint(error, "tendon inspect MODEL.onnx lists all that is not supported");
     else if (status != TDN_OK && strstr(error->text, "--workspace"))
         tdn_cmd_hint(error, "here that is --memPoolSize=workspace:N, in MiB, or with K, M or G");

@@ -185,11 +185,6 @@ def test_usage_that_needs_the_model(models, tmp_path):
         assert not out.exists()
 
 
-def test_a_precision_not_there_is_refused_in_words(models, tmp_path):
-    run = tendon("build", models / "fixed.onnx", "-o", tmp_path / "p", "--precision", "fp16", code=INPUT)
-    assert "float32" in run.stderr and not (tmp_path / "p").exists()
-
-
 def test_a_full_disk_behind_stdout_is_no_success(plan):
     with open("/dev/full", "w") as full:
         run = subprocess.run([TENDON, "inspect", plan], stdout=full, stderr=subprocess.PIPE, timeout=60)
