@@ -149,11 +149,20 @@ static double conv_at(const conv_case *c, const tdn_view *x, const tdn_view *w, 
     return sum;
 }
 
+static bool is_half(const tdn_kernel *k) { return strstr(k->name, "_f32h_") != NULL; }
+
+/* What rounding weights to halves makes of a sum of that many products with factors up to 1. */
+static double half_bound(const tdn_kernel *k, double terms, double absolute)
+{
+    return is_half(k) ? 0x1p-11 * absolute + 0x1p-25 * terms : 0;
+}
+
 /*
  * Minimal filtering rounds by the size of a patch's inputs, not only of those under the taps, times
- * the gain of its transforms: of F(6x6, 3x3) some hundred roundings, of smaller ones less.
+ * the gain of its transforms: of F(6x6, 3x3) some hundred roundings, of smaller ones less. Where
+ * transformed weights are halves, which they are of few points only, some eight roundings to them.
  */
-static double patch_bound(const tdn_group *g, const conv_case *c, int64_t m)
+static double patch_bound(const tdn_kernel *k, const tdn_group *g, const conv_case *c, int64_t m)
 {
     const int64_t n = c->w[1] * c->w[2] * c->w[3] * c->w[4];
     double most = 0, sum = 0;
@@ -161,15 +170,7 @@ static double patch_bound(const tdn_group *g, const conv_case *c, int64_t m)
         most = fmax(most, fabsf(((float *)g->in[0].data)[tdn_walk_offset(&w, &g->in[0])]));
     for (int64_t i = 0; i < n; i++)
         sum += fabsf(((float *)g->in[1].data)[m * n + i]);
-    return 100 * EPS * most * sum;
-}
-
-static bool is_half(const tdn_kernel *k) { return strstr(k->name, "_f32h_") != NULL; }
-
-/* What rounding weights to halves makes of a sum of that many products with factors up to 1. */
-static double half_bound(const tdn_kernel *k, double terms, double absolute)
-{
-    return is_half(k) ? 0x1p-11 * absolute + 0x1p-25 * terms : 0;
+    return (100 * EPS + (is_half(k) ? 8 * 0x1p-11 : 0)) * most * sum;
 }
 
 static void compare_conv(const conv_case *c, const tdn_kernel *k, const tdn_group *g,
@@ -181,8 +182,8 @@ static void compare_conv(const conv_case *c, const tdn_kernel *k, const tdn_grou
         double absolute;
         const double sum = conv_at(c, &g->in[0], &g->in[1], &w, &absolute);
         double bound = (terms + 8) * EPS * absolute + half_bound(k, terms, absolute);
-        if (g->variant >= 1 && g->variant <= TDN_WINO_VARIANTS)
-            bound += patch_bound(g, c, w.index[4]);
+        if (!strncmp(k->name, "wino", 4))
+            bound += patch_bound(k, g, c, w.index[4]);
         const double wanted = finish(set, sum, &w, &bound);
         expect_near(k, ((float *)g->out[0].data)[tdn_walk_offset(&w, &g->out[0])], wanted, bound,
                     number);
@@ -230,6 +231,10 @@ static int conv_once(const tdn_family *family, const tdn_kernel *k)
         thin_out(&operands[0]);
     if (is_wino)
         g.variant = (int)random_between(1, TDN_WINO_VARIANTS);
+    if (is_wino && is_half(k)) {
+        g.variant += family->n_variants / 2;
+        g.takes_halves = true;
+    }
     epilogue_set set;
     choose_epilogue(&set, s, &g);
     step st;

@@ -100,7 +100,12 @@ static tdn_status make_wino(tdn_made *made, const tdn_group *g, tdn_arena *arena
     tdn_map_program *program;
     TDN_TRY(tdn_epilogue_make(&a.epilogue, &program, g, 2, arena, error));
     made->packed_size = tdn_wino_packed_size(&a);
-    made->cost = tdn_wino_cost(&a);
+    made->cost = tdn_wino_cost(&a, made->kernel);
+    if (is_half(g)) {
+        double least, most;
+        tdn_wino_gains(&a, &least, &most);
+        TDN_TRY(check_halves(g, least, most, error));
+    }
     if (!g->dry) {
         made->packed = tdn_arena_alloc_data(arena, made->packed_size);
         if (!made->packed)
@@ -166,11 +171,12 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     const bool sparse = g->is_sparse && !depthwise && tdn_sparse_suits(&g->in[1]);
     const int32_t way = way_of(g);
     const bool wino = way > 0 && way <= TDN_WINO_VARIANTS;
-    const char *stem = depthwise    ? "dwconv_f32"
-                       : sparse     ? "spconv_f32"
-                       : wino       ? "wino_f32"
-                       : is_half(g) ? "conv_f32h"
-                                    : "conv_f32";
+    const char *stem = depthwise            ? "dwconv_f32"
+                       : sparse             ? "spconv_f32"
+                       : wino && is_half(g) ? "wino_f32h"
+                       : wino               ? "wino_f32"
+                       : is_half(g)         ? "conv_f32h"
+                                            : "conv_f32";
     memset(made, 0, sizeof *made);
     made->packed_input = 1;
     made->kernel = tdn_cpu_kernel(tdn_family_conv.kernels, stem, isa);
@@ -178,8 +184,6 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution for no such CPU");
     if (g->variant > 0 && sparse)
         return tdn_fail(error, TDN_E_UNSUPPORTED, "zeros are left out in the plain way only");
-    if (wino && is_half(g))
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution of no such weights");
     return depthwise ? make_depthwise(made, g, arena, error)
            : wino    ? make_wino(made, g, arena, error)
                      : make_dense(made, g, arena, error);
@@ -229,7 +233,8 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
                         tdn_work *work, tdn_error *error)
 {
     const bool depthwise = tdn_cpu_kernel_is(kernel, "dwconv_f32");
-    const bool wino = tdn_cpu_kernel_is(kernel, "wino_f32");
+    const bool wino =
+        tdn_cpu_kernel_is(kernel, "wino_f32") || tdn_cpu_kernel_is(kernel, "wino_f32h");
     const size_t fixed = depthwise ? sizeof(tdn_dwconv_args)
                          : wino    ? sizeof(tdn_wino_args)
                                    : sizeof(tdn_conv_args);
@@ -253,9 +258,13 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
 }
 
 static const tdn_kernel kernels[] = {
-    TDN_LANE_ROWS("dwconv_f32", tdn_dwconv_f32), TDN_TILE_ROWS("spconv_f32", tdn_spconv_f32),
-    TDN_TILE_ROWS("conv_f32", tdn_conv_f32),     TDN_TILE_ROWS("conv_f32h", tdn_conv_f32h),
-    TDN_TILE_ROWS("wino_f32", tdn_wino_f32),     {NULL, 0, 0, 0, NULL},
+    TDN_LANE_ROWS("dwconv_f32", tdn_dwconv_f32),
+    TDN_TILE_ROWS("spconv_f32", tdn_spconv_f32),
+    TDN_TILE_ROWS("conv_f32", tdn_conv_f32),
+    TDN_TILE_ROWS("conv_f32h", tdn_conv_f32h),
+    TDN_TILE_ROWS("wino_f32", tdn_wino_f32),
+    TDN_TILE_ROWS("wino_f32h", tdn_wino_f32h),
+    {NULL, 0, 0, 0, NULL},
 };
 
 const tdn_family tdn_family_conv = {

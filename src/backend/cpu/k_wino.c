@@ -296,7 +296,8 @@ static void multiply(const work *w, tdn_matrix_scratch *s, tdn_block *block, int
 {
     const tdn_tiling *t = &w->args->tiling;
     const int64_t n_rows = w->tile->row1 - w->tile->row0;
-    const float *weights = w->call->in[1].data;
+    const char *weights = w->call->in[1].data;
+    const int64_t w_size = tdn_weight_size(w->args->is_half);
     for (int point = 0; point < tdn_wino_points(w->args); point++) {
         const void **to = s->a;
         for (int64_t i = 0; i < w->tile->n_blocks; i++) {
@@ -310,7 +311,7 @@ static void multiply(const work *w, tdn_matrix_scratch *s, tdn_block *block, int
         for (int64_t row = 0; row < n_rows; row++)
             s->c[row] = w->m + point * w->s.m_stride + row * w->s.m_row_stride;
         tdn_run_blocks(t, block, s, TDN_KERNEL(tdn_block_f32),
-                       weights + point * tdn_tiling_packed(t) + panel0 * block->b_panel);
+                       weights + (point * tdn_tiling_packed(t) + panel0 * block->b_panel) * w_size);
     }
 }
 
@@ -406,7 +407,7 @@ static void run_program(const work *w, int64_t col0, int64_t n, void *scratch)
     }
 }
 
-void TDN_KERNEL(tdn_wino_f32)(const tdn_call *call, size_t number)
+static void run(const tdn_call *call, size_t number)
 {
     const tdn_wino_args *args = call->args;
     const tdn_tiling *t = &args->tiling;
@@ -414,11 +415,14 @@ void TDN_KERNEL(tdn_wino_f32)(const tdn_call *call, size_t number)
     work w = {.args = args, .call = call, .tile = &tile};
     tdn_wino_scratch_set(&w.s, args);
     tdn_matrix_scratch s;
-    tdn_matrix_scratch_set(&s, call->scratch, t, w.s.v_size + w.s.m_size + w.s.patch_size);
+    const int64_t own = w.s.v_size + w.s.m_size + w.s.patch_size;
+    tdn_matrix_scratch_set(&s, call->scratch, t, own + tdn_wide_floats(t, args->is_half));
     w.v = s.extra;
     w.m = w.v + w.s.v_size;
     w.patch = w.m + w.s.m_size;
-    w.zeros = (const float *)call->in[1].data + tdn_wino_points(args) * tdn_tiling_packed(t);
+    w.zeros = (const void *)((const char *)call->in[1].data + tdn_wino_points(args) *
+                                                                  tdn_tiling_packed(t) *
+                                                                  tdn_weight_size(args->is_half));
     set_lists(&w);
     transform_inputs(&w);
     tdn_block block = {.a = s.a,
@@ -429,7 +433,8 @@ void TDN_KERNEL(tdn_wino_f32)(const tdn_call *call, size_t number)
                        .a_taps = t->n_taps,
                        .lo = -INFINITY,
                        .hi = INFINITY,
-                       .spare = s.spare};
+                       .spare = s.spare,
+                       .wide = args->is_half ? s.extra + own : NULL};
     for (int64_t panel = tile.panel0; panel < tile.panel1; panel += args->panel_block) {
         const int64_t col = panel * TDN_NR;
         block.cols = tdn_cpu_min(args->panel_block * TDN_NR, tile.col1 - col);
@@ -439,3 +444,6 @@ void TDN_KERNEL(tdn_wino_f32)(const tdn_call *call, size_t number)
             run_program(&w, col, block.cols, s.program);
     }
 }
+
+void TDN_KERNEL(tdn_wino_f32)(const tdn_call *call, size_t number) { run(call, number); }
+void TDN_KERNEL(tdn_wino_f32h)(const tdn_call *call, size_t number) { run(call, number); }

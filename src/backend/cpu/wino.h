@@ -10,7 +10,7 @@
  * over every s-th input, and since the transform back is linear, the phases are summed before it,
  * as longer products. A dilation makes as many residues, each with patches of its own.
  *
- * Packed weights: [point][panel][phase][c][nr], then c zeros.
+ * Packed weights: [point][panel][phase][c][nr], floats or halves, then c zeros, floats.
  */
 #ifndef TDN_BACKEND_CPU_WINO_H
 #define TDN_BACKEND_CPU_WINO_H
@@ -41,8 +41,8 @@ typedef struct tdn_wino_args {
     tdn_conv_desc desc;
     int32_t kernel[3];
     int32_t variant;
-    int32_t panel_block; /* panels between the transform there and back */
-    int32_t zero;
+    int32_t panel_block;   /* panels between the transform there and back */
+    int32_t is_half;       /* the packed weights are */
     tdn_wino_axis axis[2]; /* h, w */
     tdn_tiling tiling;     /* of one point's product: rows are patches, taps are phases */
     tdn_epilogue epilogue;
@@ -51,6 +51,7 @@ _Static_assert(sizeof(tdn_wino_args) == 64 + 80 + sizeof(tdn_tiling) + sizeof(td
                "no padding: compared as bytes");
 
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_wino_f32);
+TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_wino_f32h);
 
 /* A scratch of floats, in this order; strides keep points out of each other's cache sets. */
 typedef struct tdn_wino_scratch {
@@ -86,8 +87,10 @@ enum { TDN_WINO_VARIANTS = 3 };
 tdn_status tdn_wino_plan(tdn_wino_args *a, const tdn_kernel *kernel, const tdn_view *x,
                          const tdn_view *out, tdn_error *error);
 size_t tdn_wino_packed_size(const tdn_wino_args *a);
-void tdn_wino_pack(float *to, const tdn_wino_args *a, const float *weights);
-int64_t tdn_wino_cost(const tdn_wino_args *a);
+/* How much larger than a filter's largest weight transformed ones come to be, by point. */
+void tdn_wino_gains(const tdn_wino_args *a, double *least, double *most);
+void tdn_wino_pack(void *to, const tdn_wino_args *a, const float *weights);
+int64_t tdn_wino_cost(const tdn_wino_args *a, const tdn_kernel *kernel);
 void tdn_wino_work(tdn_work *work, const tdn_wino_args *a);
 
 #endif
