@@ -161,6 +161,8 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
     finish(m, acc, rows, vectors);
 }
 
+typedef void micro_fn(const micro *m);
+
 #define INSTANCE(rows, wide)                                                                       \
     static void multiply_##rows##x1(const micro *m) { multiply(m, rows, 1, wide, false); }         \
     static void multiply_##rows##x2(const micro *m) { multiply(m, rows, 2, wide, false); }         \
