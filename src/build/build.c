@@ -57,7 +57,8 @@ typedef struct builder {
     const char **input_names, **output_names;
     uint32_t n_inputs, n_outputs;
     bool quantizes;
-    tdn_products products; /* that are int8 */
+    tdn_timing_cache *times; /* of kernels, of all attempts; NULL: they are not kept */
+    tdn_products products;   /* that are int8 */
     const tdn_layer_precision
         *layers; /* the options', behind those of layers that int8 slows down */
     int32_t n_layers;
@@ -492,12 +493,17 @@ static tdn_status make_sections(builder *b, tdn_plan *plan)
 
 /* ---- The choice of kernels ------------------------------------------------------------------- */
 
-static int64_t budget_ms(const tdn_build_options *o)
+/* Where layers in 8 bits are held against float32, each has half of it. */
+static int64_t budget_ms(const builder *b)
 {
     static const int64_t by_level[] = {0, 500, 1000, 3000, 15000, TDN_TUNE_NO_LIMIT};
-    if (o->optimization_level == 0 || o->build_budget == 0)
-        return by_level[o->optimization_level];
-    return o->build_budget < 1e6 ? (int64_t)(o->build_budget * 1e3) + 1 : TDN_TUNE_NO_LIMIT;
+    const tdn_build_options *o = b->o;
+    int64_t budget = by_level[o->optimization_level];
+    if (o->optimization_level > 0 && o->build_budget > 0)
+        budget = o->build_budget < 1e6 ? (int64_t)(o->build_budget * 1e3) + 1 : TDN_TUNE_NO_LIMIT;
+    return budget != TDN_TUNE_NO_LIMIT && o->precision == TDN_PRECISION_INT8 && o->calibration
+               ? budget / 2
+               : budget;
 }
 
 static void tune_progress(void *user, const char *what, double fraction)
@@ -538,7 +544,7 @@ static tdn_status tune(builder *b, const tdn_tune_options *to)
 {
     tdn_tune_result r;
     TDN_TRY(tdn_tune(&b->choices, to, &r, b->error));
-    if (to->cache && to->cache->changed)
+    if (b->o->timing_cache && to->cache->changed)
         TDN_TRY(tdn_timing_cache_write(to->cache, b->o->timing_cache, b->error));
     if (r.n_timed)
         b->tuning = tdn_arena_printf(b->arena, "%u of %u steps by time, %d threads on %s",
@@ -556,14 +562,13 @@ static double most_weights(const tdn_build_options *o)
 static tdn_status choose(builder *b)
 {
     bool is_present[MAX_TARGETS];
-    tdn_timing_cache cache = {.arena = b->arena};
-    const tdn_tune_options to = {.budget_ms = budget_ms(b->o),
+    const tdn_tune_options to = {.budget_ms = budget_ms(b),
                                  .n_threads = b->o->n_threads,
                                  .cores = b->o->cores,
                                  .n_cores = b->o->n_cores,
                                  .n_targets = b->n_targets,
                                  .is_present = is_present,
-                                 .cache = b->o->timing_cache ? &cache : NULL,
+                                 .cache = b->times,
                                  .allocator = b->model->allocator,
                                  .log = b->o->log,
                                  .log_user = b->o->log_user,
@@ -572,8 +577,6 @@ static tdn_status choose(builder *b)
     b->tuning = "by estimate";
     if (to.budget_ms > 0) {
         find_present(b, is_present);
-        if (to.cache)
-            TDN_TRY(read_cache(b, &cache));
         TDN_TRY(tune(b, &to));
     }
     TDN_TRY(tdn_choices_decide(&b->choices, most_weights(b->o), b->error));
@@ -637,7 +640,11 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
         tdn_arena_alloc(b->arena, (size_t)(b->n_sets * b->n_targets), sizeof *b->programs);
     if (!b->programs)
         return tdn_fail_nomem(b->error, "programs");
+    tdn_timing_cache times = {.arena = b->arena};
     b->quantizes = b->o->precision == TDN_PRECISION_INT8 && b->o->calibration;
+    b->times = b->o->timing_cache || b->quantizes ? &times : NULL;
+    if (b->o->timing_cache && b->o->optimization_level > 0)
+        TDN_TRY(read_cache(b, &times));
     b->layers = b->o->layer_precisions;
     b->n_layers = b->o->n_layer_precisions;
     TDN_TRY(prepare(b));
