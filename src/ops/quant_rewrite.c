@@ -239,24 +239,64 @@ static tdn_value *per_output(tdn_infer *io, const product *p, const float *x, in
     return tdn_graph_const(io->graph, NULL, TDN_F32, &shape, x);
 }
 
-/* Where the zero point of x is known at run time only: sum - zero * (sum of the weights). */
-static tdn_value *less_dynamic_zero(tdn_infer *io, const product *p, const tdn_value *w,
-                                    tdn_value *sum, tdn_value *zero)
+/* Ones, as many as s says. */
+static tdn_value *ones(tdn_infer *io, const tdn_shape *s, tdn_dtype dtype)
 {
-    const int64_t n = w->shape.dims[outputs_axis(p)], count = tdn_shape_count(&w->shape);
-    float *of_weights = tdn_arena_alloc(io->graph->arena, (size_t)n + 1, sizeof *of_weights);
-    if (!of_weights || !sum)
+    const size_t n = (size_t)tdn_shape_count(s);
+    uint8_t *data = tdn_arena_alloc_data(io->graph->arena, n + 1);
+    if (!data)
         return NULL;
-    for (int64_t i = 0; i < count; i++)
-        of_weights[output_of(p, i)] += ((const int8_t *)w->data)[i];
-    const tdn_shape scalar = tdn_shape_make(0, NULL);
-    zero = zero->shape.rank ? tdn_emit_reshape(io, zero, &scalar) : zero;
-    tdn_value *sums = per_output(io, p, of_weights, n);
+    memset(data, 1, n);
+    return tdn_graph_const(io->graph, NULL, dtype, s, data);
+}
+
+/* sum - factor * weights, all of them numbers. */
+static tdn_value *less_product(tdn_infer *io, tdn_value *sum, tdn_value *factor, tdn_value *weights)
+{
     tdn_expr e = {.n_in = 3};
     int r = tdn_expr_add(&e, TDN_X_MUL, tdn_expr_input(&e, 1), tdn_expr_input(&e, 2), 0);
     r = tdn_expr_add(&e, TDN_X_SUB, tdn_expr_input(&e, 0), r, 0);
     tdn_expr_store(&e, r, 0);
-    return zero && sums ? tdn_emit_map(io, (tdn_value *[]){sum, zero, sums}, 3, &e, TDN_S32) : NULL;
+    return sum && factor && weights
+               ? tdn_emit_map(io, (tdn_value *[]){sum, factor, weights}, 3, &e, TDN_S32)
+               : NULL;
+}
+
+/* Where the zero point of x is known at run time only: sum - zero * (sum of the weights), which is
+ * the product of ones; of those weights that lie over the input, since padding adds nothing. */
+static tdn_value *less_dynamic_zero(tdn_infer *io, const product *p, tdn_value *w, tdn_value *sum,
+                                    tdn_value *zero)
+{
+    const tdn_shape scalar = tdn_shape_make(0, NULL);
+    tdn_shape s = p->x->shape;
+    s.dims[0] = p->is_conv ? 1 : s.dims[0];
+    if (!p->is_conv)
+        s = tdn_shape_make(1, &s.dims[s.rank - 1]);
+    product of_ones = {.is_conv = p->is_conv, .x = ones(io, &s, TDN_U8)};
+    tdn_value *sums = of_ones.x ? emit_product(io, &of_ones, w) : NULL;
+    zero = zero->shape.rank ? tdn_emit_reshape(io, zero, &scalar) : zero;
+    return less_product(io, sum, zero, sums);
+}
+
+/* Weights that are bytes but for a zero point of their own: each output's less a common `by`, and
+ * (zero - by) times the sum of what the weights lie over is taken off the sums. x_zero: of x, where
+ * it is known at run time only. */
+static tdn_value *less_weights_zero(tdn_infer *io, const product *p, tdn_value *sum,
+                                    tdn_value *x_zero, int64_t by)
+{
+    tdn_shape s = p->w->shape;
+    const int64_t n = s.dims[outputs_axis(p)];
+    float *rest = tdn_arena_alloc(io->graph->arena, (size_t)n + 1, sizeof *rest);
+    if (!rest || tdn_attr_int(&io->node->attrs, "group", 1) != 1)
+        return NULL;
+    for (int64_t i = 0; i < n; i++)
+        rest[i] = (float)(int_at(p->w_zero, i) - by);
+    s.dims[outputs_axis(p)] = 1;
+    tdn_value *w = ones(io, &s, TDN_S8);
+    tdn_value *over = w ? emit_product(io, p, w) : NULL;
+    if (over && x_zero)
+        over = less_dynamic_zero(io, p, w, over, x_zero);
+    return less_product(io, sum, over, per_output(io, p, rest, n));
 }
 
 static bool is_number(const tdn_value *v)
@@ -298,13 +338,29 @@ static bool has_constant_weights(const product *p)
            tdn_shape_count(&p->w->shape) > 0;
 }
 
+/* Weights that fit S8: less their zero points, else less `*by`, and *rest says that zero points are
+ * left. NULL: neither, or no memory. */
+static tdn_value *s8_weights(tdn_infer *io, const product *p, int64_t *by, bool *rest)
+{
+    tdn_value *w = weights_less(io, p, p->w_zero, 0);
+    *by = 0;
+    *rest = !w && p->w_zero && tdn_attr_int(&io->node->attrs, "group", 1) == 1;
+    if (!*rest)
+        return w;
+    w = weights_less(io, p, NULL, 0);
+    *by = w ? 0 : 128;
+    return w ? w : weights_less(io, p, NULL, 128);
+}
+
 /* The sums as S32; NULL with TDN_OK where the product does not come to the core form. */
 static tdn_status sum_of(tdn_infer *io, product *p, tdn_value **sum)
 {
+    int64_t by;
+    bool rest;
     *sum = NULL;
     if (!has_constant_weights(p))
         return TDN_OK;
-    tdn_value *w = weights_less(io, p, p->w_zero, 0);
+    tdn_value *w = s8_weights(io, p, &by, &rest);
     if (!w)
         return tdn_arena_failed(io->graph->arena) ? TDN_E_NOMEM : TDN_OK;
     if (!make_unsigned(io, p))
@@ -315,6 +371,8 @@ static tdn_status sum_of(tdn_infer *io, product *p, tdn_value **sum)
     *sum = emit_product(io, p, w);
     if (zero)
         *sum = less_dynamic_zero(io, p, w, *sum, zero);
+    if (rest)
+        *sum = less_weights_zero(io, p, *sum, zero, by);
     return *sum ? TDN_OK : TDN_E_NOMEM;
 }
 

@@ -71,18 +71,33 @@ bool tdn_value_is_dequantized(const tdn_value *v, tdn_dequantized *d)
 
 static float scale_at(const tdn_quant *q, int64_t i) { return q->scale[q->n == 1 ? 0 : i]; }
 
-/* The integers behind weights, less their zero points; NULL: no memory. They are along the outputs.
+/* The integers behind weights; NULL: no memory. Their scales and zero points are along the outputs.
  */
 static tdn_value *integers_of(tdn_graph *g, const tdn_value *w, int axis)
 {
     const int64_t n = tdn_shape_count(&w->shape), outputs = w->shape.dims[axis];
+    const tdn_quant *grid = w->quant;
     int16_t *data = tdn_arena_alloc_data(g->arena, ((size_t)n + 1) * sizeof *data);
     for (int64_t i = 0; data && i < n; i++) {
         const int64_t at = axis == 0 ? i / (n / outputs) : i % outputs;
-        const double q = rint((double)((const float *)w->data)[i] / (double)scale_at(w->quant, at));
+        const double q = rint((double)((const float *)w->data)[i] / (double)scale_at(grid, at)) +
+                         grid->zero_point[grid->n == 1 ? 0 : at];
         data[i] = (int16_t)fmax(-1000, fmin(1000, q)); /* beyond a byte, it is refused */
     }
     return data ? tdn_graph_const(g, NULL, TDN_S16, &w->shape, data) : NULL;
+}
+
+/* Their zero points, or NULL where they are all 0. *failed: no memory. */
+static tdn_value *zeros_of(tdn_graph *g, const tdn_quant *grid, bool *failed)
+{
+    const int64_t n = grid->n;
+    const tdn_shape shape = tdn_shape_make(grid->n == 1 ? 0 : 1, &n);
+    bool any = false;
+    for (int64_t i = 0; i < n; i++)
+        any |= grid->zero_point[i] != 0;
+    tdn_value *v = any ? tdn_graph_const(g, NULL, TDN_S32, &shape, grid->zero_point) : NULL;
+    *failed = any && !v;
+    return v;
 }
 
 static tdn_value *scaled(tdn_infer *io, tdn_value *sum, float x_scale, const tdn_quant *q,
@@ -116,15 +131,17 @@ static tdn_status rewrite(tdn_graph *g, tdn_node *n, const tdn_dequantized *x, t
     const tdn_quant *grid = n->in[1]->quant;
     const int64_t outputs = n->in[1]->shape.dims[axis];
     tdn_infer io = tdn_infer_at(g, n, error);
+    bool failed;
+    tdn_value *w_zero = zeros_of(g, grid, &failed);
     tdn_value *w = integers_of(g, n->in[1], axis), *zero = NULL, *sum;
     int8_t *z = tdn_arena_alloc(g->arena, 1, 1);
-    if (!w || !z)
+    if (!w || !z || failed)
         return tdn_fail_nomem(error, "weights");
     *z = (int8_t)x->zero;
     const tdn_shape scalar = tdn_shape_make(0, NULL);
     if (x->zero != 0)
         zero = tdn_graph_const(g, NULL, x->q->dtype, &scalar, z);
-    TDN_TRY(tdn_emit_integer_sum(&io, is_conv, x->q, zero, w, NULL, &sum));
+    TDN_TRY(tdn_emit_integer_sum(&io, is_conv, x->q, zero, w, w_zero, &sum));
     if (!sum)
         return TDN_OK;
     return tdn_emit_end(&io, scaled(&io, sum, x->scale, grid, outputs, is_conv));

@@ -171,6 +171,27 @@ def test_scales_found_at_run_time(tmp_path):
     check(tmp_path, n, [6, 24], y, 0.2)
 
 
+@pytest.mark.parametrize("w_zero", [np.uint8(128), np.uint8(77)])
+def test_scales_found_at_run_time_for_a_padded_convolution(tmp_path, w_zero):
+    n = Net()
+    q, scale, zero = n.op("DynamicQuantizeLinear", "x", n_out=3)
+    w = RANDOM.integers(0, 256, (6, 4, 3, 3)).astype(np.uint8)
+    sums = n.op("ConvInteger", q, w, zero, w_zero, pads=[1, 2, 1, 0])
+    y = n.op("Mul", n.op("Cast", sums, to=F32), n.op("Mul", scale, np.float32(0.01)))
+    check(tmp_path, n, [2, 4, 7, 8], y, 0.3, n_products=1 if w_zero == 128 else 2)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_weights_with_zero_points(tmp_path, per_channel):
+    n = Net()
+    shape = (9,) if per_channel else ()
+    zeros = RANDOM.integers(60, 200, shape).astype(np.uint8)
+    q = RANDOM.integers(0, 256, (9, 6, 3)).astype(np.uint8)
+    w = n.dequantize(n.const(q), RANDOM.uniform(0.01, 0.02, shape), zeros, **({"axis": 0} if per_channel else {}))
+    y = n.op("Conv", n.pair("x", 0.05, np.uint8(131)), w, pads=[1, 1])
+    check(tmp_path, n, [2, 6, 15], n.pair(y, 0.2, np.uint8(120)), 0.2, n_products=2)
+
+
 def test_conv_integer(tmp_path):
     n = Net()
     y = n.op("ConvInteger", n.quantize("x", 0.05, np.uint8(7)), s8(5, 4, 3, 3), np.uint8(7), pads=[1, 1, 1, 1])

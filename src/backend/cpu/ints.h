@@ -195,13 +195,20 @@ TDN_INLINE vb vi_to_bytes(vi x)
 #endif
 TDN_INLINE vb vb_load(const uint8_t *p) { return *(const vb_unaligned *)p; }
 TDN_INLINE void vb_store(uint8_t *p, vb x) { *(vb_unaligned *)p = x; }
-/* The first n lanes, the others 0. */
+/* The first n lanes, the others 0. The compiler is told of the lanes, or it warns of more. */
 TDN_INLINE vb vb_load_n(const uint8_t *p, int n)
 {
     vb x = {0};
+    if (n > TDN_LANES)
+        __builtin_unreachable();
     memcpy(&x, p, (size_t)n);
     return x;
 }
-TDN_INLINE void vb_store_n(uint8_t *p, vb x, int n) { memcpy(p, &x, (size_t)n); }
+TDN_INLINE void vb_store_n(uint8_t *p, vb x, int n)
+{
+    if (n > TDN_LANES)
+        __builtin_unreachable();
+    memcpy(p, &x, (size_t)n);
+}
 
 #endif
