@@ -18,13 +18,14 @@ extern const tdn_op_def tdn_ops_conv[], tdn_ops_pool[], tdn_ops_matmul[], tdn_op
 extern const tdn_op_def tdn_ops_gather[], tdn_ops_sort[], tdn_ops_shape[], tdn_ops_rnn[],
     tdn_ops_resize[];
 extern const tdn_op_def tdn_ops_control[], tdn_ops_detection[], tdn_ops_attention[];
-extern const tdn_op_def tdn_ops_recurrent[], tdn_ops_signal[], tdn_ops_loss[];
+extern const tdn_op_def tdn_ops_recurrent[], tdn_ops_signal[], tdn_ops_loss[], tdn_ops_qlinear[];
 
 static const tdn_op_def *const families[] = {
     tdn_ops_elementwise, tdn_ops_reduce,    tdn_ops_cast,      tdn_ops_quant,    tdn_ops_conv,
     tdn_ops_pool,        tdn_ops_matmul,    tdn_ops_norm,      tdn_ops_movement, tdn_ops_gather,
     tdn_ops_sort,        tdn_ops_shape,     tdn_ops_rnn,       tdn_ops_resize,   tdn_ops_control,
     tdn_ops_detection,   tdn_ops_attention, tdn_ops_recurrent, tdn_ops_signal,   tdn_ops_loss,
+    tdn_ops_qlinear,
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
 

@@ -54,7 +54,8 @@ class Net:
         info = [helper.make_tensor_value_info("x", F32, x_shape)]
         out = [helper.make_tensor_value_info(y, dtype, None)]
         graph = helper.make_graph(self.nodes, "g", info, out, self.constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+        domains = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=domains, ir_version=10)
         onnx.save(model, path)
         return model
 
@@ -75,8 +76,11 @@ def kernels(folder, plan):
     return json.dumps(steps)
 
 
-def check(folder, net, x_shape, y, step, dtype=F32, n_products=1, reference=True):
-    """Runs the model on random numbers; `step` is that of the last scale."""
+def check(folder, net, x_shape, y, step, dtype=F32, n_products=1, plain=None):
+    """
+    Runs the model on random numbers; `step` is that of the last scale. `plain` is a network that says the same in
+    operators of ONNX alone, and its result.
+    """
     path = folder / "m.onnx"
     model = net.save(path, x_shape, y, dtype)
     x = RANDOM.normal(size=x_shape).astype(np.float32) * 3
@@ -86,6 +90,8 @@ def check(folder, net, x_shape, y, step, dtype=F32, n_products=1, reference=True
     assert "runs by its reference" not in said
     tendon("run", plan, "--inputs", folder / "x.npz", "--outputs", folder / "y.npz")
     got = np.load(folder / "y.npz")[y]
+    if plain:
+        model = plain[0].save(folder / "plain.onnx", x_shape, plain[1], dtype)
     wanted = ReferenceEvaluator(model).run(None, {"x": x})[0]
     assert got.shape == wanted.shape and got.dtype == wanted.dtype
     error = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
@@ -204,6 +210,57 @@ def test_weights_of_four_bits(tmp_path):
     n.constants.append(helper.make_tensor("w4", TensorProto.INT4, [8, 12], values))
     w = n.dequantize("w4", RANDOM.uniform(0.1, 0.2, 12), helper_zero(n, 12), axis=1)
     check(tmp_path, n, [3, 8], n.op("MatMul", n.pair("x", 0.05, np.uint8(128)), w), 0.05)
+
+
+A, B, Y = (0.05, np.uint8(120)), (0.03, np.uint8(7)), (0.04, np.uint8(90))
+FORMS = {
+    "QLinearAdd": ("Add", 2, {}),
+    "QLinearMul": ("Mul", 2, {}),
+    "QLinearSigmoid": ("Sigmoid", 1, {}),
+    "QLinearLeakyRelu": ("LeakyRelu", 1, {"alpha": 0.25}),
+    "QLinearSoftmax": ("Softmax", 1, {"axis": 1}),
+    "QLinearGlobalAveragePool": ("GlobalAveragePool", 1, {}),
+    "QLinearAveragePool": ("AveragePool", 1, {"kernel_shape": [2, 3], "strides": [2, 1]}),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_quantised_operators_of_onnxruntime(tmp_path, name):
+    kind, n_operands, attributes = FORMS[name]
+    n, plain = Net(), Net()
+    operands, reals = [], []
+    for scale, zero in [A, B][:n_operands]:
+        operands += [n.quantize("x", scale, zero), np.float32(scale), zero]
+        reals.append(plain.pair("x", scale, zero))
+    more = {"opset": 13} if kind == "Softmax" else {}
+    q = n.op(name, *operands, np.float32(Y[0]), Y[1], domain="com.microsoft", **attributes, **more)
+    wanted = plain, plain.pair(plain.op(kind, *reals, **attributes), *Y)
+    check(tmp_path, n, [2, 5, 6, 7], n.dequantize(q, *Y), Y[0], n_products=0, plain=wanted)
+
+
+def test_concatenation_of_onnxruntime(tmp_path):
+    n, plain = Net(), Net()
+    inputs = [np.float32(Y[0]), Y[1]]
+    for scale, zero in (A, B):
+        inputs += [n.quantize("x", scale, zero), np.float32(scale), zero]
+    q = n.op("QLinearConcat", *inputs, domain="com.microsoft", axis=1)
+    y = plain.pair(plain.op("Concat", plain.pair("x", *A), plain.pair("x", *B), axis=1), *Y)
+    check(tmp_path, n, [2, 3, 4], n.dequantize(q, *Y), Y[0], n_products=0, plain=(plain, y))
+
+
+@pytest.mark.parametrize("quantises", [False, True])
+def test_gemm_of_onnxruntime(tmp_path, quantises):
+    n, plain = Net(), Net()
+    w, scale = s8(6, 9), RANDOM.uniform(0.01, 0.02, 6).astype(np.float32)
+    bias = RANDOM.integers(-500, 500, 6).astype(np.int32)
+    end = [np.float32(Y[0]), Y[1]] if quantises else []
+    zero = np.zeros(6, np.int8)
+    y = n.op("QGemm", n.quantize("x", *A), np.float32(A[0]), A[1], w, scale, zero, bias, *end, domain="com.microsoft",
+             transB=1)  # fmt: skip
+    real = (bias * scale * np.float32(A[0])).astype(np.float32)
+    p = plain.op("Gemm", plain.pair("x", *A), plain.dequantize(plain.const(w), scale, zero, axis=0), real, transB=1)
+    y, p = (n.dequantize(y, *Y), plain.pair(p, *Y)) if quantises else (y, p)
+    check(tmp_path, n, [4, 9], y, Y[0] if quantises else 0.0, plain=(plain, p))
 
 
 def helper_zero(n, count):
