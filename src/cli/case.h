@@ -10,7 +10,7 @@
 #ifndef TDN_CLI_CASE_H
 #define TDN_CLI_CASE_H
 
-#include "cli/stats.h"
+#include "base/difference.h"
 #include "tendon/build.h"
 
 typedef enum tdn_verdict {

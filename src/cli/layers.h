@@ -5,7 +5,7 @@
 #ifndef TDN_CLI_LAYERS_H
 #define TDN_CLI_LAYERS_H
 
-#include "cli/stats.h"
+#include "base/difference.h"
 #include "tendon/build.h"
 
 typedef struct tdn_layers tdn_layers;

@@ -8,10 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/difference.h"
 #include "cli/cmd.h"
 #include "cli/layers.h"
 #include "cli/session.h"
-#include "cli/stats.h"
 #include "tendon/calibrate.h"
 
 typedef struct validate_args {
@@ -344,15 +344,6 @@ static tdn_status compare_expected(validation *v, tdn_error *error)
     return TDN_OK;
 }
 
-/* The class of row `row` out of n: the largest of its elements, or its only element itself. */
-static int64_t decision(const tdn_tensor *t, int64_t row, int64_t n_rows)
-{
-    tdn_view view = view_of(t);
-    int64_t width = tdn_view_count(&view) / n_rows;
-    return width == 1 ? tdn_view_get_int(&view, tdn_view_offset(&view, row))
-                      : tdn_argmax(&view, row * width, width);
-}
-
 /* The first output with a row for each label. */
 static const compared *classifier(const validation *v, int64_t n_labels)
 {
@@ -370,13 +361,15 @@ static void print_accuracy(const validation *v, const compared *c, const tdn_vie
 {
     int64_t right = 0, n_both = 0, right_engine = 0, right_reference = 0, agree = 0;
     int64_t n_evaluated = c->reference.tensor.rank > 0 ? c->reference.tensor.dims[0] : 0;
+    const tdn_view of_engine = view_of(&c->engine.tensor),
+                   of_reference = view_of(&c->reference.tensor);
     for (int64_t row = 0; row < n_labels; row++) {
         int64_t label = tdn_view_get_int(labels, row),
-                engine = decision(&c->engine.tensor, row, n_labels);
+                engine = tdn_decision(&of_engine, row, n_labels);
         right += engine == label;
         if (!v->evaluated[row / c->rows] || n_both >= n_evaluated)
             continue;
-        int64_t reference = decision(&c->reference.tensor, n_both++, n_evaluated);
+        int64_t reference = tdn_decision(&of_reference, n_both++, n_evaluated);
         right_engine += engine == label;
         right_reference += reference == label;
         agree += engine == reference;

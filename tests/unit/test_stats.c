@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "base/difference.h"
 #include "cli/stats.h"
 
 static void percentiles(void **state)
