@@ -9,7 +9,7 @@
 
 #include "base/status.h"
 #include "base/view.h"
-#include "build/batches.h"
+#include "build/probe.h"
 #include "graph/names.h"
 #include "quant/calibration.h"
 #include "quant/threshold.h"
@@ -22,10 +22,7 @@ typedef struct calibrator {
     tdn_batches batches;
     tdn_error *error;
     tdn_arena *arena;
-    void *plan;
-    tdn_engine *engine;
-    tdn_pool *pool;
-    tdn_context *context;
+    tdn_probe probe;
     tdn_observed **values; /* in the order in which they were first seen */
     int32_t n_values;
     tdn_names *by_name;
@@ -37,61 +34,6 @@ static void progress(const calibrator *c, int phase, const char *what, double fr
 {
     if (c->o->progress)
         c->o->progress(c->o->progress_user, phase, N_PHASES, what, fraction);
-}
-
-/* ---- Engine ---------------------------------------------------------------------------------- */
-
-static tdn_status open_engine(calibrator *c)
-{
-    size_t size;
-    tdn_build_options build = TDN_BUILD_OPTIONS_INIT;
-    tdn_engine_options engine = TDN_ENGINE_OPTIONS_INIT;
-    tdn_pool_options pool = TDN_POOL_OPTIONS_INIT;
-    tdn_context_options context = TDN_CONTEXT_OPTIONS_INIT;
-    build.optimization_level = 0;
-    build.n_threads = pool.n_threads = c->o->n_threads;
-    build.shapes = c->o->shapes;
-    build.n_shapes = c->o->shapes ? 1 : 0;
-    build.states = c->o->states;
-    build.n_states = c->o->n_states;
-    build.log = engine.log = c->o->log;
-    build.log_user = engine.log_user = c->o->log_user;
-    engine.allocator = pool.allocator = c->model->allocator;
-    engine.operators = c->o->operators;
-    engine.n_operators = c->o->n_operators;
-    TDN_TRY(tdn_build(c->model, &build, &c->plan, &size, c->error));
-    TDN_TRY(tdn_engine_load_memory(&c->engine, c->plan, size, &engine, c->error));
-    TDN_TRY(tdn_pool_create(&c->pool, &pool, c->error));
-    context.pool = c->pool;
-    return tdn_context_create(&c->context, c->engine, &context, c->error);
-}
-
-static tdn_status fail_context(const calibrator *c, tdn_status status)
-{
-    return tdn_fail(c->error, status, "%s", tdn_context_error(c->context));
-}
-
-static tdn_status bind(const calibrator *c, const char *name, const tdn_tensor *t)
-{
-    const tdn_status status = tdn_context_bind(c->context, name, t);
-    return status == TDN_OK ? TDN_OK : fail_context(c, status);
-}
-
-static tdn_status bind_outputs(const calibrator *c)
-{
-    for (int i = 0; i < tdn_engine_n_outputs(c->engine); i++) {
-        tdn_io_info info = {.struct_size = sizeof info};
-        int64_t n;
-        TDN_TRY(tdn_engine_output(c->engine, 0, i, &info));
-        if (!tdn_dims_count(info.dims, info.rank, &n))
-            return tdn_fail_nomem(c->error, "the outputs");
-        void *data = tdn_arena_alloc_data(c->arena, tdn_dtype_size(info.dtype, (size_t)n));
-        if (!data)
-            return tdn_fail_nomem(c->error, "the outputs");
-        const tdn_tensor t = tdn_tensor_make(data, info.dtype, info.rank, info.dims);
-        TDN_TRY(bind(c, info.name, &t));
-    }
-    return TDN_OK;
 }
 
 /* ---- Observing ------------------------------------------------------------------------------- */
@@ -139,15 +81,12 @@ static void on_tap(void *user, const tdn_tap *tap)
     observe(user, tap->name, &view);
 }
 
-static tdn_status take_inputs(calibrator *c, int64_t batch)
+static tdn_status look_at_inputs(calibrator *c, int64_t batch, const tdn_tensor *inputs)
 {
     const tdn_batches *b = &c->batches;
-    const tdn_tensor *inputs;
-    TDN_TRY(tdn_batches_next(b, batch, &inputs));
     for (int i = 0; i < b->n_inputs; i++) {
         const tdn_tensor *t = &inputs[i];
         const tdn_view view = tdn_view_make(t->data, t->dtype, t->rank, t->dims);
-        TDN_TRY(bind(c, b->inputs[i], t));
         if (!c->counts)
             TDN_TRY(tdn_batches_check(b, batch, i, t));
         if (t->dtype == TDN_F32)
@@ -160,14 +99,13 @@ static tdn_status take_inputs(calibrator *c, int64_t batch)
 
 static tdn_status walk(calibrator *c, int phase, const char *what)
 {
-    tdn_context_reset(c->context);
+    tdn_context_reset(c->probe.context);
     for (int64_t batch = 0; batch < c->o->n_batches; batch++) {
+        const tdn_tensor *inputs;
         progress(c, phase, what, (double)batch / (double)c->o->n_batches);
-        TDN_TRY(take_inputs(c, batch));
-        const tdn_status status = tdn_context_run(c->context);
-        if (status != TDN_OK)
-            return tdn_fail_while(c->error, fail_context(c, status), "running batch %lld",
-                                  (long long)batch);
+        TDN_TRY(tdn_batches_next(&c->batches, batch, &inputs));
+        TDN_TRY(look_at_inputs(c, batch, inputs));
+        TDN_TRY(tdn_probe_run(&c->probe, batch, inputs));
         if (c->out_of_memory)
             return tdn_fail_nomem(c->error, "the ranges of values");
     }
@@ -263,9 +201,11 @@ static tdn_status calibrate(calibrator *c, tdn_calibration **calibration)
     if (!c->by_name)
         return tdn_fail_nomem(c->error, "the ranges of values");
     progress(c, 1, "Compiling in float32", 0);
-    TDN_TRY(open_engine(c));
-    TDN_TRY(bind_outputs(c));
-    tdn_context_set_tap(c->context, on_tap, c);
+    tdn_build_options build = TDN_BUILD_OPTIONS_INIT;
+    build.log = c->o->log;
+    build.log_user = c->o->log_user;
+    TDN_TRY(tdn_probe_open(&c->probe, c->model, &build, &c->batches, c->error));
+    tdn_context_set_tap(c->probe.context, on_tap, c);
     TDN_TRY(walk(c, 2, "Finding ranges"));
     TDN_TRY(begin_counting(c));
     TDN_TRY(walk(c, 3, "Counting"));
@@ -284,10 +224,7 @@ tdn_status tdn_calibrate(tdn_calibration **calibration, tdn_model *model,
     c.arena = tdn_arena_create(model->allocator);
     const tdn_status status =
         c.arena ? calibrate(&c, calibration) : tdn_fail_nomem(error, "a calibration");
-    tdn_context_free(c.context);
-    tdn_pool_free(c.pool);
-    tdn_engine_free(c.engine);
-    tdn_plan_free(c.plan);
+    tdn_probe_close(&c.probe);
     tdn_arena_free(c.arena);
     return status;
 }
