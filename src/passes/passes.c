@@ -107,8 +107,8 @@ tdn_status tdn_passes_run(tdn_graph *g, const tdn_pass_options *options, tdn_err
             asked = true;
         }
         tdn_status status = p->run(g, error);
-        if (status == TDN_OK && tdn_arena_failed(g->arena))
-            status = tdn_fail_nomem(error, "a pass");
+        if ((status == TDN_OK || status == TDN_E_NOMEM) && tdn_arena_failed(g->arena))
+            status = tdn_fail_nomem(error, "a pass"); /* not all that fails so says so */
         if (status == TDN_OK)
             status = tdn_graph_verify(g, error);
         if (status != TDN_OK)
