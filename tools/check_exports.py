@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the shared libraries export, hold, need and weigh. usage: check_exports.py BUILD_FOLDER COMPILER
 
-libtendon exports the functions of tendon.h and operator.h, libtendon-build those of build.h and calibrate.h, no more
-and no less; libtendon holds nothing of the compiler's; both need the C library alone; libtendon is under 1 MB when
-stripped, as gcc compiles it.
+libtendon exports the functions of tendon.h and operator.h, libtendon-build those of build.h, calibrate.h and budget.h,
+no more and no less; libtendon holds nothing of the compiler's; both need the C library alone; libtendon is under 1 MB
+when stripped, as gcc compiles it.
 """
 
 import re
@@ -71,7 +71,8 @@ def weigh(library, compiler):
 def main():
     folder, tool = Path(sys.argv[1]), sys.argv[2]
     runtime, compiler = folder / "libtendon.so", folder / "libtendon-build.so"
-    found = compare(runtime, "tendon.h", "operator.h") + compare(compiler, "build.h", "calibrate.h") + foreign(runtime, folder)
+    found = compare(runtime, "tendon.h", "operator.h") + compare(compiler, "build.h", "calibrate.h", "budget.h")
+    found += foreign(runtime, folder)
     found += needs(runtime) + needs(compiler) + weigh(runtime, tool)
     print("\n".join(sorted(found)))
     return 1 if found else 0

@@ -186,4 +186,22 @@ static inline pb onnx_model(pb graph)
     return m;
 }
 
+/* y = relu(x w0) w1, of 16 x 16 numbers each; the products are "first" and "second". */
+static inline pb onnx_two_products(void)
+{
+    static const int64_t dims[] = {16, 16};
+    float w[2][256];
+    pb g = {0};
+    for (int i = 0; i < 512; i++)
+        w[i / 256][i % 256] = (float)(i * 7919 % 257 - 128) / 128;
+    pb_message(&g, 1, onnx_node("MatMul", "first", "x w0", "a"));
+    pb_message(&g, 1, onnx_node("Relu", "relu", "a", "b"));
+    pb_message(&g, 1, onnx_node("MatMul", "second", "b w1", "y"));
+    pb_message(&g, 5, onnx_raw_tensor("w0", 1, 2, dims, w[0], sizeof w[0]));
+    pb_message(&g, 5, onnx_raw_tensor("w1", 1, 2, dims, w[1], sizeof w[1]));
+    pb_message(&g, 11, onnx_io("x", 1, 2, dims));
+    pb_message(&g, 12, onnx_io("y", 1, 2, dims));
+    return onnx_model(g);
+}
+
 #endif

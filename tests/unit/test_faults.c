@@ -28,8 +28,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "protobuf.h"
-#include "tendon/build.h"
-#include "tendon/calibrate.h"
+#include "tendon/budget.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
 #define PLAIN 0
@@ -506,7 +505,10 @@ static tdn_status calibrate(const char *model_path, const char *cache,
     return status;
 }
 
-static long calibrate_under(const char *model_path, const char *cache, way how)
+typedef tdn_status attempt_fn(const char *model, const char *cache, const tdn_allocator *allocator,
+                              tdn_error *error);
+
+static long attempts_under(attempt_fn *attempt, const char *model, const char *cache, way how)
 {
     long n = 0;
     tdn_error error;
@@ -515,8 +517,7 @@ static long calibrate_under(const char *model_path, const char *cache, way how)
         const tdn_allocator allocator = {hook_alloc, hook_free, &r};
         error.text[0] = 0;
         arm(how, &r);
-        const tdn_status status =
-            calibrate(model_path, cache, how == HOOK ? &allocator : NULL, &error);
+        const tdn_status status = attempt(model, cache, how == HOOK ? &allocator : NULL, &error);
         arm(how, NULL);
         hit = r.left < 0;
         if (status != (hit ? TDN_E_NOMEM : TDN_OK))
@@ -535,11 +536,61 @@ static void each_allocation_of_a_calibration_fails(void **state)
     const char *tmp = getenv("TDN_TEST_TMP");
     snprintf(cache, sizeof cache, "%s/faults-%ld.calib", tmp ? tmp : "/tmp", (long)getpid());
     snprintf(beside, sizeof beside, "%s.json", cache);
-    assert_true(calibrate_under(model, cache, HOOK) > 10);
-    assert_true(calibrate_under(model, cache, ARENA) > 100);
-    assert_true(!PLAIN || calibrate_under(model, cache, LIBC) > 20);
+    assert_true(attempts_under(calibrate, model, cache, HOOK) > 10);
+    assert_true(attempts_under(calibrate, model, cache, ARENA) > 100);
+    assert_true(!PLAIN || attempts_under(calibrate, model, cache, LIBC) > 20);
     unlink(cache);
     unlink(beside);
+}
+
+/* Calibrates, then keeps all in float32 that there is. */
+static tdn_status choose(tdn_model *model, const tdn_calibrate_options *samples, tdn_error *error)
+{
+    tdn_budget_options o = TDN_BUDGET_OPTIONS_INIT;
+    tdn_calibration *calibration;
+    tdn_budget *budget;
+    tdn_status status = tdn_calibrate(&calibration, model, samples, error);
+    if (status != TDN_OK)
+        return status;
+    status = tdn_budget_choose(&budget, model, calibration, samples, &o, error);
+    assert_true((status == TDN_OK) == (budget != NULL));
+    int32_t n;
+    assert_non_null(status != TDN_OK ? &o : (const void *)tdn_budget_layers(budget, &n));
+    assert_true(status != TDN_OK || n == 2);
+    tdn_budget_free(budget);
+    tdn_calibration_free(calibration);
+    return status;
+}
+
+static tdn_status choose_for(const char *bytes, const char *end, const tdn_allocator *allocator,
+                             tdn_error *error)
+{
+    const tdn_model_options options = {.struct_size = sizeof options, .allocator = allocator};
+    tdn_calibrate_options samples = TDN_CALIBRATE_OPTIONS_INIT;
+    tdn_model_io io = {.struct_size = sizeof io};
+    tdn_model *model;
+    tdn_status status =
+        tdn_model_load_memory(&model, bytes, (size_t)(end - bytes), NULL, &options, error);
+    if (status != TDN_OK)
+        return status;
+    assert_int_equal(tdn_model_input(model, 0, &io), TDN_OK);
+    samples.n_threads = 1;
+    samples.n_batches = 2;
+    samples.next = next_ones;
+    samples.next_user = &io;
+    status = choose(model, &samples, error);
+    tdn_model_free(model);
+    return status;
+}
+
+static void each_allocation_of_a_budget_fails(void **state)
+{
+    (void)state;
+    pb model = onnx_two_products();
+    const char *bytes = (const char *)model.data, *end = bytes + model.n;
+    assert_true(attempts_under(choose_for, bytes, end, HOOK) > 10);
+    assert_true(attempts_under(choose_for, bytes, end, ARENA) > 100);
+    free(model.data);
 }
 
 /* ---- What the system refuses ----------------------------------------------------------------- */
@@ -615,6 +666,7 @@ int main(void)
         cmocka_unit_test(each_allocation_of_a_build_fails),
         cmocka_unit_test(each_allocation_of_a_run_fails),
         cmocka_unit_test(each_allocation_of_a_calibration_fails),
+        cmocka_unit_test(each_allocation_of_a_budget_fails),
         cmocka_unit_test(pages_that_the_system_refuses),
         cmocka_unit_test(threads_that_the_system_refuses),
     };
