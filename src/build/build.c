@@ -657,6 +657,7 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
     progress(b, 4, "Writing the plan", 0);
     tdn_calibration_info calibration = {.struct_size = sizeof calibration};
     const bool is_calibrated = b->o->precision == TDN_PRECISION_INT8 && b->o->calibration;
+    const bool has_accuracy = is_calibrated && b->o->accuracy;
     if (is_calibrated)
         TDN_TRY(tdn_calibration_get_info(b->o->calibration, &calibration));
     static const char *const precisions[] = {[TDN_PRECISION_FP32] = "fp32",
@@ -669,7 +670,8 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
         {"precision", precisions[b->o->precision]},
         {"kernels", b->tuning},
         {"flags", b->o->flags ? b->o->flags : ""},
-        {"calibration", calibration.origin}, /* the last: not in all plans */
+        {"calibration", calibration.origin}, /* the last two: not in all plans */
+        {"accuracy", b->o->accuracy},
     };
     tdn_plan plan = {.input_names = b->input_names,
                      .output_names = b->output_names,
@@ -678,7 +680,7 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
                      .blobs = b->blobs.items,
                      .n_blobs = b->blobs.n,
                      .notes = notes,
-                     .n_notes = sizeof notes / sizeof *notes - !is_calibrated};
+                     .n_notes = sizeof notes / sizeof *notes - !is_calibrated - !has_accuracy};
     TDN_TRY(make_sections(b, &plan));
     TDN_TRY(tdn_plan_write(&plan, NULL, bytes, size, b->error));
     progress(b, 4, "Writing the plan", 1);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "cli/budget.h"
 #include "cli/calib.h"
 #include "cli/cmd.h"
 #include "cli/describe.h"
@@ -16,13 +17,16 @@
 
 typedef struct build_args {
     tdn_compile_args compile;
-    const char *onnx, *engine;
+    const char *onnx, *engine, *accuracy_budget, *json;
 } build_args;
 
 #define AT(field) offsetof(build_args, field)
 static const tdn_opt build_opts[] = {
     {"output", 'o', TDN_OPT_TEXT, AT(engine), "PLAN",
      "the file to write; also --engine, for scripts", 0, 0},
+    {"accuracy-budget", 0, TDN_OPT_TEXT, AT(accuracy_budget), "1%",
+     "what int8 may cost, or layers stay fp32; --json", 0, 0},
+    {"json", 0, TDN_OPT_TEXT, AT(json), "FILE", NULL, 0, 0},
     {"engine", 0, TDN_OPT_TEXT, AT(engine), "PLAN", NULL, 0, 0},
     {"onnx", 0, TDN_OPT_TEXT, AT(onnx), "FILE", NULL, 0, 0},
 };
@@ -157,6 +161,33 @@ static void print_calibration(const tdn_calibration *calibration)
         printf("Calibration: %s\n", info.origin);
 }
 
+/* In the plan's notes, as the other flags are that decide its bytes. */
+static tdn_status note_budget(tdn_build_options *options, const build_args *args, tdn_arena *arena,
+                              tdn_error *error)
+{
+    options->flags =
+        tdn_arena_printf(arena, "%s --accuracy-budget=%s", options->flags, args->accuracy_budget);
+    return options->flags ? TDN_OK : tdn_fail_nomem(error, "the options");
+}
+
+static tdn_status build_within(tdn_model *model, const build_args *args, phases *p,
+                               tdn_build_options *options, tdn_arena *arena, tdn_error *error)
+{
+    tdn_budget *budget = NULL;
+    if (args->accuracy_budget) {
+        TDN_TRY(note_budget(options, args, arena, error));
+        TDN_TRY(tdn_budget_prepare(&budget, args->accuracy_budget, &args->compile, model, options,
+                                   p->term, error));
+    }
+    options->progress = show_progress;
+    options->progress_user = p;
+    tdn_status status = tdn_build_file(model, options, args->engine, error);
+    if (status == TDN_OK && args->json)
+        status = tdn_budget_write(budget, args->json, error);
+    tdn_budget_free(budget);
+    return status;
+}
+
 static tdn_status compile(tdn_model *model, const build_args *args, phases *p, tdn_arena *arena,
                           tdn_error *error)
 {
@@ -166,9 +197,7 @@ static tdn_status compile(tdn_model *model, const build_args *args, phases *p, t
     TDN_TRY(tdn_calib_prepare(&calibration, &args->compile, model, &options, p->term, error));
     print_calibration(calibration);
     options.calibration = calibration;
-    options.progress = show_progress;
-    options.progress_user = p;
-    tdn_status status = tdn_build_file(model, &options, args->engine, error);
+    tdn_status status = build_within(model, args, p, &options, arena, error);
     tdn_calibration_free(calibration);
     if (status != TDN_OK && status != TDN_E_IO && status != TDN_E_ARG)
         return tdn_session_name_file(status, args->onnx, error);
@@ -197,6 +226,20 @@ static tdn_status build(const build_args *args, phases *p, tdn_arena *arena, tdn
     return status;
 }
 
+static tdn_status check_budget(const build_args *args, tdn_error *error)
+{
+    TDN_TRY(tdn_budget_check(args->accuracy_budget, &args->compile, error));
+    if (!args->json)
+        return TDN_OK;
+    if (!args->accuracy_budget)
+        return tdn_fail(error, TDN_E_ARG, "--json=%s is the report of an --accuracy-budget",
+                        args->json);
+    if (strcmp(args->json, args->engine) == 0)
+        return tdn_fail(error, TDN_E_ARG, "'%s' is to be the plan and the report", args->json);
+    TDN_TRY(tdn_cmd_check_output(args->json, args->compile.calib_data, error));
+    return tdn_cmd_check_output(args->json, args->onnx, error);
+}
+
 static tdn_status build_checked(build_args *args, const tdn_operands *operands, tdn_error *error)
 {
     if (operands->n > 0 && args->onnx)
@@ -217,6 +260,7 @@ static tdn_status build_checked(build_args *args, const tdn_operands *operands, 
     const char *calib = args->compile.calib;
     if (calib && (strcmp(calib, args->engine) == 0 || (cache && strcmp(calib, cache) == 0)))
         return tdn_fail(error, TDN_E_ARG, "'%s' is to be the calibration and another file", calib);
+    TDN_TRY(check_budget(args, error));
     tdn_term term = tdn_term_of(stderr);
     phases p = {.term = &term, .n = 5};
     tdn_arena *arena = tdn_arena_create(NULL);

@@ -8,7 +8,6 @@
 
 #include "cli/cmd.h"
 #include "cli/operators.h"
-#include "cli/samples.h"
 
 #define UNCALIBRATED "none: seeded random data"
 
@@ -49,9 +48,8 @@ static void show_progress(void *user, int phase, int n_phases, const char *what,
     tdn_term_bar(user, title, fraction);
 }
 
-static tdn_status set_options(tdn_calibrate_options *o, tdn_samples *s,
-                              const tdn_compile_args *args, const tdn_build_options *build,
-                              tdn_term *term, tdn_error *error)
+tdn_status tdn_calib_options(tdn_calibrate_options *o, tdn_samples *s, const tdn_compile_args *args,
+                             const tdn_build_options *build, tdn_term *term, tdn_error *error)
 {
     const char *slash = s->arrays.path ? strrchr(s->arrays.path, '/') : NULL;
     *o = (tdn_calibrate_options)TDN_CALIBRATE_OPTIONS_INIT;
@@ -79,7 +77,7 @@ static tdn_status make(tdn_calibration **calibration, tdn_samples *s, const tdn_
 {
     tdn_calibrate_options options;
     TDN_TRY(tdn_samples_open(s, args->calib_data, model, build, error));
-    TDN_TRY(set_options(&options, s, args, build, term, error));
+    TDN_TRY(tdn_calib_options(&options, s, args, build, term, error));
     if (args->calib_data)
         TDN_TRY(tdn_samples_check_channels(s, build, error));
     const tdn_status status = tdn_calibrate(calibration, model, &options, error);
@@ -132,7 +130,7 @@ static tdn_status check_cache(const tdn_calibration *c, const tdn_compile_args *
     }
     tdn_status status = tdn_samples_open(&s, asked.calib_data, model, build, error);
     if (status == TDN_OK)
-        status = set_options(&options, &s, &asked, build, term, error);
+        status = tdn_calib_options(&options, &s, &asked, build, term, error);
     if (status == TDN_OK)
         status = tdn_calibration_check(c, model, &options, error);
     tdn_samples_close(&s);

@@ -7,11 +7,16 @@
 #define TDN_CLI_CALIB_H
 
 #include "cli/compile.h"
+#include "cli/samples.h"
 #include "tendon/calibrate.h"
 
 /* "entropy", "minmax", "percentile", "percentile=99.9". TDN_E_ARG. */
 tdn_status tdn_calib_method_parse(const char *text, tdn_calibrate_options *options,
                                   tdn_error *error);
+/* What runs over these samples, which are open; `build` has the states and the log. */
+tdn_status tdn_calib_options(tdn_calibrate_options *options, tdn_samples *samples,
+                             const tdn_compile_args *args, const tdn_build_options *build,
+                             tdn_term *term, tdn_error *error);
 /*
  * Calibrates on args->calib_data, or on seeded values where that is NULL (samples.h); `build` has
  * the shapes and states. *calibration is the caller's. Progress goes to `term`.

@@ -34,7 +34,7 @@
 #define LEVEL                                                                                      \
     {                                                                                              \
         "optimization-level", 0, TDN_OPT_INT, AT(level), "0..5",                                   \
-            "effort of the compiler (3); 0: no tuning", 0, 5                                       \
+            "effort (3); 0: no tuning; --build-budget=SECONDS", 0, 5                               \
     }
 #define VERBOSE                                                                                    \
     {                                                                                              \
@@ -67,8 +67,7 @@ const tdn_opt tdn_compile_opts[] = {
     CALIBRATION,
     LAYER_PRECISIONS,
     LEVEL,
-    {"build-budget", 0, TDN_OPT_REAL, AT(build_budget), "SECONDS",
-     "for timing kernels (3 at level 3)", 0, 1000000},
+    {"build-budget", 0, TDN_OPT_REAL, AT(build_budget), NULL, NULL, 0, 1000000},
     {"timingCacheFile", 0, TDN_OPT_TEXT, AT(timing_cache), "FILE",
      "keep the times of kernels for the next build", 0, 0},
     {"max-weights", 0, TDN_OPT_REAL, AT(max_weights), "RATIO",
