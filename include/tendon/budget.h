@@ -69,8 +69,11 @@ TDN_API tdn_status tdn_budget_choose(tdn_budget **budget, tdn_model *model,
 /* Takes NULL. */
 TDN_API void tdn_budget_free(tdn_budget *budget);
 
-/* The rows for tdn_build_options: those of the options, then those that keep layers in float32.
- * They live as long as the budget. */
+/*
+ * The rows for tdn_build_options: the options' own, and those that keep layers in float32, also
+ * layers that the compiler estimates to be slower in 8 bits. With them a build has no layer in 8
+ * bits that the measured one has not. They live as long as the budget.
+ */
 TDN_API const tdn_layer_precision *tdn_budget_layers(const tdn_budget *budget, int32_t *n_layers);
 
 typedef struct tdn_budget_info {

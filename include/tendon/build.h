@@ -112,7 +112,8 @@ typedef struct tdn_product_info {
     const char *name; /* of the model's nodes in it, joined by " + "; valid during the call */
     double work;      /* its share of the work of all of them, 0..1 */
     tdn_precision precision;
-    int32_t is_forced; /* not 0: by tdn_build_options.layer_precisions */
+    int32_t is_forced; /* not 0: by tdn_build_options.layer_precisions, or in float32 because that
+                          is faster */
 } tdn_product_info;
 typedef void tdn_product_fn(void *user, const tdn_product_info *product);
 

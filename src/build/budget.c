@@ -23,6 +23,13 @@ struct tdn_budget {
     tdn_budget_info info;
 };
 
+/* A layer that the compiler left in float32 of its own, as 8 bits would be slower. Times may say
+ * otherwise in the build that follows, but what is chosen must be what was measured. */
+typedef struct slower {
+    const char *name;
+    struct slower *next;
+} slower;
+
 typedef struct chooser {
     tdn_budget *b;
     tdn_trials trials;
@@ -31,7 +38,9 @@ typedef struct chooser {
     tdn_names *by_name;
     tdn_budget_product **found; /* in the network's order, then the worst first */
     int32_t n, n_free;          /* n_free: that the options do not force */
-    bool collects;              /* the trial of all in 8 bits says which there are */
+    slower *slower;
+    int32_t n_slower;
+    bool collects; /* the trial of all in 8 bits says which there are */
     bool out_of_memory;
 } chooser;
 
@@ -43,6 +52,18 @@ static void progress(const chooser *c, int phase, const char *what, double fract
 }
 
 /* ---- Trials ---------------------------------------------------------------------------------- */
+
+/* The pattern that matches the name alone. */
+static const char *quoted(const char *name, tdn_arena *arena)
+{
+    char *text = tdn_arena_alloc(arena, 2 * strlen(name) + 1, 1), *at = text;
+    for (; text && *name; name++) {
+        if (strchr("*?[\\", *name))
+            *at++ = '\\';
+        *at++ = *name;
+    }
+    return text;
+}
 
 /* Several products of one name are one: the model's node became several. */
 static void add_product(chooser *c, const tdn_product_info *info)
@@ -68,12 +89,26 @@ static void add_product(chooser *c, const tdn_product_info *info)
     c->n_free += !p->is_forced;
 }
 
+static void add_slower(chooser *c, const char *name)
+{
+    slower *s = tdn_arena_alloc(c->arena, 1, sizeof *s);
+    const char *pattern = quoted(name, c->b->arena);
+    c->out_of_memory = c->out_of_memory || !s || !pattern;
+    if (c->out_of_memory)
+        return;
+    *s = (slower){pattern, c->slower};
+    c->slower = s;
+    c->n_slower++;
+}
+
 static void on_product(void *user, const tdn_product_info *info)
 {
     chooser *c = user;
     const bool is_int8 = info->precision == TDN_PRECISION_INT8;
     if (c->collects && is_int8 && !c->out_of_memory && !tdn_names_find(c->by_name, info->name))
         add_product(c, info);
+    if (c->collects && !is_int8 && info->is_forced && !c->out_of_memory)
+        add_slower(c, info->name);
     tdn_budget_product *p = c->out_of_memory ? NULL : tdn_names_find(c->by_name, info->name);
     if (p && c->collects)
         p->work += info->work;
@@ -90,18 +125,6 @@ static tdn_status try_layers(chooser *c, const tdn_layer_precision *layers, int3
     c->b->info.n_builds++;
     TDN_TRY(tdn_trials_run(&c->trials, layers, n, on_product, c, quick, trial));
     return c->out_of_memory ? tdn_fail_nomem(c->trials.error, "the layers") : TDN_OK;
-}
-
-/* The pattern that matches the name alone. */
-static const char *quoted(const char *name, tdn_arena *arena)
-{
-    char *text = tdn_arena_alloc(arena, 2 * strlen(name) + 1, 1), *at = text;
-    for (; text && *name; name++) {
-        if (strchr("*?[\\", *name))
-            *at++ = '\\';
-        *at++ = *name;
-    }
-    return text;
 }
 
 /* ---- The order ------------------------------------------------------------------------------- */
@@ -141,24 +164,29 @@ static void sort_by_harm(chooser *c)
 
 /* ---- The choice ------------------------------------------------------------------------------ */
 
-/* The options' rows, and those that keep the n_kept most harmful. */
-static tdn_status set_layers(chooser *c, int32_t n_kept)
+static void add_layer(tdn_budget *b, const char *layer, tdn_precision precision)
+{
+    b->layers[b->n_layers++] = (tdn_layer_precision){layer, precision};
+}
+
+/* Of those that are slower, the options' rows, and of all that is_float32 says. */
+static tdn_status set_layers(chooser *c)
 {
     tdn_budget *b = c->b;
     const int32_t n = c->o->n_layer_precisions;
-    b->layers = tdn_arena_alloc(b->arena, (size_t)n + (size_t)n_kept + 1, sizeof *b->layers);
+    b->layers = tdn_arena_alloc(b->arena, (size_t)c->n_slower + (size_t)n + (size_t)c->n + 1,
+                                sizeof *b->layers);
     if (!b->layers)
         return tdn_fail_nomem(c->trials.error, "the layers");
     b->n_layers = 0;
-    for (int32_t i = 0; i < n; i++) {
-        b->layers[b->n_layers] = c->o->layer_precisions[i];
-        b->layers[b->n_layers].layer = tdn_arena_strdup(b->arena, c->o->layer_precisions[i].layer);
-        b->n_layers++;
-    }
-    for (int32_t i = 0; b->n_layers < n + n_kept; i++)
-        if (!c->found[i]->is_forced)
-            b->layers[b->n_layers++] =
-                (tdn_layer_precision){quoted(c->found[i]->name, b->arena), TDN_PRECISION_FP32};
+    for (const slower *s = c->slower; s; s = s->next)
+        add_layer(b, s->name, TDN_PRECISION_FP32);
+    for (int32_t i = 0; i < n; i++)
+        add_layer(b, tdn_arena_strdup(b->arena, c->o->layer_precisions[i].layer),
+                  c->o->layer_precisions[i].precision);
+    for (int32_t i = 0; i < c->n; i++)
+        if (c->found[i]->is_float32 && !c->found[i]->is_forced)
+            add_layer(b, quoted(c->found[i]->name, b->arena), TDN_PRECISION_FP32);
     return tdn_arena_failed(b->arena) ? tdn_fail_nomem(c->trials.error, "the layers") : TDN_OK;
 }
 
@@ -166,7 +194,11 @@ static tdn_status set_layers(chooser *c, int32_t n_kept)
 static tdn_status try_keeping(chooser *c, int32_t n_kept, bool *holds)
 {
     tdn_trial trial;
-    TDN_TRY(set_layers(c, n_kept));
+    for (int32_t i = 0, k = 0; i < c->n; i++) {
+        c->found[i]->is_float32 = !c->found[i]->is_forced && k < n_kept;
+        k += c->found[i]->is_float32;
+    }
+    TDN_TRY(set_layers(c));
     TDN_TRY(try_layers(c, c->b->layers, c->b->n_layers, false, &trial));
     c->b->info.error = trial.error;
     *holds = trial.error <= c->o->budget;
@@ -282,6 +314,7 @@ static tdn_status choose(chooser *c, tdn_model *model, const tdn_calibration *ca
     if (!c->by_name)
         return tdn_fail_nomem(error, "the layers");
     TDN_TRY(search(c));
+    TDN_TRY(set_layers(c)); /* what is slower, too */
     return put_report(c);
 }
 
