@@ -114,13 +114,13 @@ static bool is_any(const tdn_node *n, const tdn_node *map)
     return true;
 }
 
-/* Only of constants beside the sums of integers. */
+/* Only of constants beside the sums of integers: their scale, the bias, what follows these. */
 static bool is_scale(const tdn_node *n, const tdn_node *map)
 {
     for (int i = 0; i < map->n_in; i++)
         if (map->in[i] != n->out[0] && map->in[i]->kind != TDN_VALUE_CONST)
             return false;
-    return of_integers(n) && !n->expr;
+    return of_integers(n);
 }
 
 static tdn_status fuse_all(tdn_graph *g, bool (*wanted)(const tdn_node *, const tdn_node *),
