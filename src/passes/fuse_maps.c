@@ -4,6 +4,9 @@
  * instead of two. The joined map stands where the reader stood; a value that others read too
  * becomes one more output, which is allowed when the reader is the first of them. A leaky
  * integrator's membrane and spike are joined that way.
+ *
+ * A map of one product's result and constants (its bias) is left to that product's epilogue, where
+ * the reader has more than that: of two products that are added, each keeps its own bias.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -26,12 +29,34 @@ static bool reads(const tdn_node *n, const tdn_value *v)
     return false;
 }
 
+/* How many inputs but `v` are no constants? */
+static int n_others(const tdn_node *n, const tdn_value *v)
+{
+    int count = 0;
+    for (int i = 0; i < n->n_in; i++)
+        count += n->in[i] != v && n->in[i]->kind != TDN_VALUE_CONST;
+    return count;
+}
+
+/* Is p the only reader of a product, and reads constants beside? */
+static bool is_bias(const tdn_node *p)
+{
+    const tdn_value *x = NULL;
+    for (int i = 0; i < p->n_in; i++)
+        if (p->in[i]->producer && tdn_core_takes_epilogue(p->in[i]->producer))
+            x = p->in[i];
+    return x && x->n_uses == 1 && x->output < 0 && n_others(p, x) == 0 && p->n_out == 1 &&
+           tdn_shape_equal(&x->shape, &p->out[0]->shape);
+}
+
 static bool can_join(const fuser *f, const tdn_node *p, const tdn_node *c)
 {
     if (p->op->core != TDN_CORE_MAP || !tdn_shape_equal(&p->out[0]->shape, &c->out[0]->shape))
         return false;
     if (p->out[0]->shape.bounded || p->n_in + c->n_in > MAX_IN ||
         p->expr->n_instr + c->expr->n_instr > MAX_INSTR)
+        return false;
+    if (is_bias(p) && n_others(c, p->out[0]) > 0)
         return false;
     int n_kept = 0;
     for (int i = 0; i < p->n_out; i++) {
