@@ -6,57 +6,55 @@
 #include "base/status.h"
 #include "passes/passes.h"
 
+#define ALWAYS TDN_PASS_ALWAYS
+#define BATCHES TDN_PASS_BATCHES
+#define QUANTIZES TDN_PASS_QUANTIZES
+
 const tdn_pass tdn_passes[] = {
-    {"decompose", tdn_pass_decompose, false, false},   /* composites into core operators */
-    {"fold-constants", tdn_graph_infer, false, false}, /* what the rewrite made constant */
-    {"simplify", tdn_pass_simplify, false,
-     false}, /* drop what does nothing, join chains of transposes */
-    {"drop-dead", tdn_pass_drop_dead, false, false}, /* nobody reads it */
-    {"expand-late", tdn_pass_expand_late, false,
-     false}, /* what does not vary along an axis, once */
-    {"merge-equal", tdn_pass_merge_equal, false, false},     /* the same work twice */
-    {"map-constants", tdn_pass_map_constants, false, false}, /* scalar constants into expressions */
-    {"dequantize-late", tdn_pass_dequantize_late, false, false}, /* behind what moves elements */
-    {"reduce-early", tdn_pass_reduce_early, false,
-     false}, /* a mean before a product, not behind it */
-    {"drop-dead", tdn_pass_drop_dead, false, false},
-    {"regroup-product", tdn_pass_regroup_product, false,
-     false}, /* a (x w) = (a x) w, where a is small */
-    {"drop-dead", tdn_pass_drop_dead, false, false},
-    {"split-product", tdn_pass_split_product, false, false}, /* of which only slices are read */
-    {"drop-dead", tdn_pass_drop_dead, false, false},
-    {"pad-conv", tdn_pass_pad_conv, false, false},       /* zeros around a convolution's input */
-    {"narrow-conv", tdn_pass_narrow_conv, false, false}, /* a slice of a convolution's result */
-    {"space-to-depth", tdn_pass_space_to_depth, false, false}, /* stride two over few channels */
-    {"bias", tdn_pass_bias, false,
-     false}, /* a convolution's bias becomes a map, like everybody's */
-    {"merge-equal", tdn_pass_merge_equal, false, false},           /* their constants */
-    {"integer-products", tdn_pass_integer_products, false, false}, /* of dequantised operands */
-    {"drop-dead", tdn_pass_drop_dead, false, false},
-    {"batch-equal", tdn_pass_batch_equal, true,
-     false}, /* copies of a layer: one on all their inputs */
-    {"sparse-product", tdn_pass_sparse_product, false, false}, /* a matrix of mostly zeros */
-    {"drop-dead", tdn_pass_drop_dead, false, false},
-    {"graph-conv", tdn_pass_graph_conv, false, false}, /* and the convolution before it */
-    {"simplify", tdn_pass_simplify, false, false},
-    {"merge-equal", tdn_pass_merge_equal, false, false},
-    {"drop-dead", tdn_pass_drop_dead, false, false},
-    {"map-early", tdn_pass_map_early, false, false},         /* to what made it, before reshapes */
-    {"fuse-scales", tdn_pass_fuse_scales, false, false},     /* of a product's integers, into it */
-    {"fuse-maps", tdn_pass_fuse_maps, false, false},         /* joined expressions */
-    {"compare-early", tdn_pass_compare_early, false, false}, /* sigmoid(x) > 0.5 is x > 0 */
-    {"fold-scale", tdn_pass_fold_scale, false,
-     false}, /* a scale per channel into the weights before it */
-    {"quantize", tdn_pass_quantize, false, true}, /* what was marked, and its readers */
-    {"dequantize-late", tdn_pass_dequantize_late, false, true},
-    {"integer-products", tdn_pass_integer_products, false, true},
-    {"drop-dead", tdn_pass_drop_dead, false, true},
-    {"fuse-scales", tdn_pass_fuse_scales, false, true},
-    {"fuse-maps", tdn_pass_fuse_maps, false, true},
-    {"fuse-epilogues", tdn_pass_fuse_epilogues, false,
-     false}, /* maps into the operator that feeds them */
-    {"drop-dead", tdn_pass_drop_dead, false, false},
-    {NULL, NULL, false, false},
+    {"decompose", tdn_pass_decompose, ALWAYS},   /* composites into core operators */
+    {"fold-constants", tdn_graph_infer, ALWAYS}, /* what the rewrite made constant */
+    {"simplify", tdn_pass_simplify, ALWAYS}, /* drop what does nothing, join chains of transposes */
+    {"drop-dead", tdn_pass_drop_dead, ALWAYS},         /* nobody reads it */
+    {"expand-late", tdn_pass_expand_late, ALWAYS},     /* what does not vary along an axis, once */
+    {"merge-equal", tdn_pass_merge_equal, ALWAYS},     /* the same work twice */
+    {"map-constants", tdn_pass_map_constants, ALWAYS}, /* scalar constants into expressions */
+    {"dequantize-late", tdn_pass_dequantize_late, ALWAYS}, /* behind what moves elements */
+    {"reduce-early", tdn_pass_reduce_early, ALWAYS}, /* a mean before a product, not behind it */
+    {"drop-dead", tdn_pass_drop_dead, ALWAYS},
+    {"regroup-product", tdn_pass_regroup_product, ALWAYS}, /* a (x w) = (a x) w, where a is small */
+    {"drop-dead", tdn_pass_drop_dead, ALWAYS},
+    {"split-product", tdn_pass_split_product, ALWAYS}, /* of which only slices are read */
+    {"drop-dead", tdn_pass_drop_dead, ALWAYS},
+    {"pad-conv", tdn_pass_pad_conv, ALWAYS},             /* zeros around a convolution's input */
+    {"narrow-conv", tdn_pass_narrow_conv, ALWAYS},       /* a slice of a convolution's result */
+    {"space-to-depth", tdn_pass_space_to_depth, ALWAYS}, /* stride two over few channels */
+    {"bias", tdn_pass_bias, ALWAYS}, /* a convolution's bias becomes a map, like everybody's */
+    {"merge-equal", tdn_pass_merge_equal, ALWAYS},           /* their constants */
+    {"integer-products", tdn_pass_integer_products, ALWAYS}, /* of dequantised operands */
+    {"drop-dead", tdn_pass_drop_dead, ALWAYS},
+    {"batch-equal", tdn_pass_batch_equal, BATCHES}, /* copies of a layer: one on all their inputs */
+    {"sparse-product", tdn_pass_sparse_product, ALWAYS}, /* a matrix of mostly zeros */
+    {"drop-dead", tdn_pass_drop_dead, ALWAYS},
+    {"graph-conv", tdn_pass_graph_conv, ALWAYS}, /* and the convolution before it */
+    {"simplify", tdn_pass_simplify, ALWAYS},
+    {"merge-equal", tdn_pass_merge_equal, ALWAYS},
+    {"drop-dead", tdn_pass_drop_dead, ALWAYS},
+    {"map-early", tdn_pass_map_early, ALWAYS},         /* to what made it, before reshapes */
+    {"fuse-scales", tdn_pass_fuse_scales, ALWAYS},     /* of a product's integers, into it */
+    {"fuse-maps", tdn_pass_fuse_maps, ALWAYS},         /* joined expressions */
+    {"compare-early", tdn_pass_compare_early, ALWAYS}, /* sigmoid(x) > 0.5 is x > 0 */
+    {"fold-scale", tdn_pass_fold_scale,
+     ALWAYS},                                   /* a scale per channel into the weights before it */
+    {"quantize", tdn_pass_quantize, QUANTIZES}, /* what was marked, and its readers */
+    {"dequantize-late", tdn_pass_dequantize_late, QUANTIZES},
+    {"integer-products", tdn_pass_integer_products, QUANTIZES},
+    {"drop-dead", tdn_pass_drop_dead, QUANTIZES},
+    {"fuse-scales", tdn_pass_fuse_scales, QUANTIZES},
+    {"fuse-maps", tdn_pass_fuse_maps, QUANTIZES},
+    {"fuse-epilogues", tdn_pass_fuse_epilogues,
+     ALWAYS}, /* maps into the operator that feeds them */
+    {"drop-dead", tdn_pass_drop_dead, ALWAYS},
+    {NULL, NULL, ALWAYS},
 };
 
 static void dump_after(tdn_graph *g, const char *name, const tdn_pass_options *o)
@@ -96,13 +94,13 @@ tdn_status tdn_passes_run(tdn_graph *g, const tdn_pass_options *options, tdn_err
     bool asked = !options || !options->before_batching, marked = false;
     const bool quantizes = options && options->before_quantizing;
     for (const tdn_pass *p = tdn_passes; p->name; p++) {
-        if (p->quantizes && !quantizes)
+        if (p->when == QUANTIZES && !quantizes)
             continue;
-        if (p->quantizes && !marked) {
+        if (p->when == QUANTIZES && !marked) {
             TDN_TRY(options->before_quantizing(options->quantizing_user, g, error));
             marked = true;
         }
-        if (p->batches && !asked) {
+        if (p->when == BATCHES && !asked) {
             TDN_TRY(options->before_batching(options->batching_user, g, error));
             asked = true;
         }

@@ -9,11 +9,18 @@
 
 #include "ops/op.h"
 
+/* What must have happened before a pass. */
+typedef enum tdn_pass_when {
+    TDN_PASS_ALWAYS = 0,
+    TDN_PASS_BATCHES,  /* it may put more along a sample's axes: batch axes are proven before it */
+    TDN_PASS_QUANTIZES /* what is to be kept in 8 bits is marked before it; left out where nothing
+                          is */
+} tdn_pass_when;
+
 typedef struct tdn_pass {
     const char *name;
     tdn_status (*run)(tdn_graph *g, tdn_error *error);
-    bool batches;   /* it may put more along a sample's axes: batch axes are proven before it */
-    bool quantizes; /* what is to be kept in 8 bits is marked before it */
+    tdn_pass_when when;
 } tdn_pass;
 
 typedef struct tdn_pass_options {
