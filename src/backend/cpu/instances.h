@@ -9,27 +9,27 @@
 
 #include "backend/cpu/levels.h"
 
-#define TDN_COUNTS_TO_4(X) X(1, 4) X(2, 2) X(3, 1) X(4, 1)
+#define TDN_COUNTS_TO_4(X, f) X(f, 1, 4) X(f, 2, 2) X(f, 3, 1) X(f, 4, 1)
 #if TDN_MR == 4
-#define TDN_EACH_COUNT(X) TDN_COUNTS_TO_4(X)
+#define TDN_EACH_COUNT(X, f) TDN_COUNTS_TO_4(X, f)
 #elif TDN_MR == 6
-#define TDN_EACH_COUNT(X) TDN_COUNTS_TO_4(X) X(5, 1) X(6, 1)
+#define TDN_EACH_COUNT(X, f) TDN_COUNTS_TO_4(X, f) X(f, 5, 1) X(f, 6, 1)
 #elif TDN_MR == 8
-#define TDN_EACH_COUNT(X) TDN_COUNTS_TO_4(X) X(5, 1) X(6, 1) X(7, 1) X(8, 1)
+#define TDN_EACH_COUNT(X, f) TDN_COUNTS_TO_4(X, f) X(f, 5, 1) X(f, 6, 1) X(f, 7, 1) X(f, 8, 1)
 #elif TDN_MR == 12
-#define TDN_EACH_COUNT(X)                                                                          \
-    TDN_COUNTS_TO_4(X)                                                                             \
-    X(5, 1) X(6, 1) X(7, 1) X(8, 1) X(9, 1) X(10, 1) X(11, 1) X(12, 1)
+#define TDN_EACH_COUNT(X, f)                                                                       \
+    TDN_COUNTS_TO_4(X, f)                                                                          \
+    X(f, 5, 1) X(f, 6, 1) X(f, 7, 1) X(f, 8, 1) X(f, 9, 1) X(f, 10, 1) X(f, 11, 1) X(f, 12, 1)
 #endif
 
-/* Of `multiply(m, rows, vectors, wide)`, which is inlined: functions of a `micro`, and their table
- * by rows - 1 and vectors - 1. */
-#define TDN_INSTANCE(rows, wide)                                                                   \
-    static void multiply_##rows##x1(const micro *m) { multiply(m, rows, 1, wide); }                \
-    static void multiply_##rows##x2(const micro *m) { multiply(m, rows, 2, wide); }
-#define TDN_INSTANCE_ROW(rows, wide) {multiply_##rows##x1, multiply_##rows##x2},
-#define TDN_INSTANCES(table)                                                                       \
-    TDN_EACH_COUNT(TDN_INSTANCE)                                                                   \
-    static void (*const table[TDN_MR][2])(const micro *m) = {TDN_EACH_COUNT(TDN_INSTANCE_ROW)}
+/* Of `f(m, rows, vectors, wide)`, which is inlined: functions of a `micro`, and their table by
+ * rows - 1 and vectors - 1. */
+#define TDN_INSTANCE(f, rows, wide)                                                                \
+    static void f##_##rows##x1(const micro *m) { f(m, rows, 1, wide); }                            \
+    static void f##_##rows##x2(const micro *m) { f(m, rows, 2, wide); }
+#define TDN_INSTANCE_ROW(f, rows, wide) {f##_##rows##x1, f##_##rows##x2},
+#define TDN_INSTANCES(table, f)                                                                    \
+    TDN_EACH_COUNT(TDN_INSTANCE, f)                                                                \
+    static void (*const table[TDN_MR][2])(const micro *m) = {TDN_EACH_COUNT(TDN_INSTANCE_ROW, f)}
 
 #endif

@@ -98,8 +98,8 @@ TDN_INLINE float *keep(float *kept, const vf bv[2], const int vectors)
 /* rows <= TDN_MR, vectors 1 or 2, terms of k `wide` side by side, b of halves or not: constants.
  * Where a lane is as good a factor as a vector, a row's next terms are loaded together: a third of
  * the loads. */
-TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, const int wide,
-                         const bool half)
+TDN_INLINE void sum_up(const micro *m, const int rows, const int vectors, const int wide,
+                       const bool half)
 {
     const int b_size = (int)tdn_weight_size(half), step = TDN_NR * b_size; /* bytes */
     vf acc[TDN_MR_MAX][2],
@@ -161,20 +161,17 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
     finish(m, acc, rows, vectors);
 }
 
+TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, const int wide)
+{
+    sum_up(m, rows, vectors, wide, false);
+}
+TDN_INLINE void widen(const micro *m, const int rows, const int vectors, const int wide)
+{
+    sum_up(m, rows, vectors, wide, true);
+}
+TDN_INSTANCES(of_floats, multiply);
+TDN_INSTANCES(of_halves, widen);
 typedef void micro_fn(const micro *m);
-
-#define INSTANCE(rows, wide)                                                                       \
-    static void multiply_##rows##x1(const micro *m) { multiply(m, rows, 1, wide, false); }         \
-    static void multiply_##rows##x2(const micro *m) { multiply(m, rows, 2, wide, false); }         \
-    static void widen_##rows##x1(const micro *m) { multiply(m, rows, 1, wide, true); }             \
-    static void widen_##rows##x2(const micro *m) { multiply(m, rows, 2, wide, true); }
-
-TDN_EACH_COUNT(INSTANCE)
-
-#define ROW(rows, wide) {multiply_##rows##x1, multiply_##rows##x2},
-static micro_fn *const of_floats[TDN_MR][2] = {TDN_EACH_COUNT(ROW)};
-#define HALF_ROW(rows, wide) {widen_##rows##x1, widen_##rows##x2},
-static micro_fn *const of_halves[TDN_MR][2] = {TDN_EACH_COUNT(HALF_ROW)};
 
 /* Columns that do not fill their vectors: the sums go through spare memory, so that nothing beyond
  * the last column is read or written. */

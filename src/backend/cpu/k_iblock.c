@@ -113,7 +113,7 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
             vi_store(m->to + i * m->to_step + j * TDN_LANES, acc[i][j]);
 }
 
-TDN_INSTANCES(instances);
+TDN_INSTANCES(instances, multiply);
 
 void TDN_KERNEL(tdn_block_u8)(const tdn_block *t, int64_t tap0, int64_t n_taps, int64_t k0,
                               int64_t k, bool first, bool last)
