@@ -86,12 +86,14 @@ static void choose_rule(validation *v)
     const validate_args *a = v->args;
     tdn_engine_info info = {.struct_size = sizeof info};
     const bool known = tdn_engine_get_info(v->session->engine, &info) == TDN_OK;
-    const bool bytes = (known && !strcmp(info.precision, "int8")) || tdn_model_has_scales(v->model);
+    const bool asked = a->rms >= 0 || a->atol >= 0 || a->rtol >= 0;
     v->tolerance = (tdn_tolerance){a->atol < 0 ? 1e-4 : a->atol, a->rtol < 0 ? 1e-4 : a->rtol};
     v->rms = a->rms;
-    if (a->rms < 0 && a->atol < 0 && a->rtol < 0 && bytes)
+    if (asked)
+        return;
+    if ((known && !strcmp(info.precision, "int8")) || tdn_model_has_scales(v->model))
         v->rms = 0.1;
-    else if (a->rms < 0 && a->atol < 0 && a->rtol < 0 && known && !strcmp(info.precision, "fp16"))
+    else if (known && !strcmp(info.precision, "fp16"))
         v->rms = 0.01;
 }
 

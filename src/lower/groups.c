@@ -37,14 +37,6 @@ static void warn_reference(tdn_lowering *l, const tdn_node *n, const char *why)
     l->options->log(l->options->log_user, TDN_LOG_WARNING, line);
 }
 
-/* Of the operator itself, before its epilogue. */
-static tdn_dtype result_dtype(const tdn_node *n)
-{
-    const bool integers =
-        n->op->core == TDN_CORE_INTEGER_CONV || n->op->core == TDN_CORE_INTEGER_MATMUL;
-    return integers ? TDN_S32 : TDN_F32;
-}
-
 tdn_status tdn_lower_reference(tdn_lowering *l, const tdn_node *n, const char *why)
 {
     tdn_place in[256], out[32];
@@ -65,9 +57,10 @@ tdn_status tdn_lower_reference(tdn_lowering *l, const tdn_node *n, const char *w
             TDN_TRY(tdn_place_result(l, n->out[i], NULL, &out[i]));
     }
     tdn_place result = out[0];
-    if (epilogue)
-        TDN_TRY(
-            tdn_place_new(l, result_dtype(n), out[0].view.rank, out[0].view.dims, NULL, &out[0]));
+    if (epilogue) {
+        const tdn_dtype dtype = tdn_node_is_of_integers(n) ? TDN_S32 : TDN_F32;
+        TDN_TRY(tdn_place_new(l, dtype, out[0].view.rank, out[0].view.dims, NULL, &out[0]));
+    }
     TDN_TRY(tdn_step_reference(l, ref->name, &n->attrs, epilogue ? NULL : n->expr, in, n_own, out,
                                n->n_out));
     if (epilogue) {

@@ -78,6 +78,11 @@ static inline tdn_infer tdn_infer_at(tdn_graph *g, tdn_node *node, tdn_error *er
     return (tdn_infer){g, node, g->opset > node->op->since ? g->opset : node->op->since, error};
 }
 
+/* Is it a product of integers, whose own result, before an epilogue, is S32? */
+static inline bool tdn_node_is_of_integers(const tdn_node *node)
+{
+    return node->op->core == TDN_CORE_INTEGER_CONV || node->op->core == TDN_CORE_INTEGER_MATMUL;
+}
 /* Is every element of the result one of input 0's: moved, or the largest of some? */
 bool tdn_node_moves_elements(const tdn_node *node);
 /* The row for a name, or NULL; domain "ai.onnx" is "". table.c lists the families' arrays. */

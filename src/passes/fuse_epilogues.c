@@ -8,21 +8,17 @@
 #include "base/status.h"
 #include "passes/passes.h"
 
-static bool of_integers(const tdn_node *n)
-{
-    return n->op->core == TDN_CORE_INTEGER_CONV || n->op->core == TDN_CORE_INTEGER_MATMUL;
-}
-
 bool tdn_core_takes_epilogue(const tdn_node *n)
 {
     return n->op->core == TDN_CORE_CONV || n->op->core == TDN_CORE_MATMUL ||
-           n->op->core == TDN_CORE_MIX || n->op->core == TDN_CORE_GRAPHCONV || of_integers(n);
+           n->op->core == TDN_CORE_MIX || n->op->core == TDN_CORE_GRAPHCONV ||
+           tdn_node_is_of_integers(n);
 }
 
 static bool takes_epilogue(const tdn_node *n)
 {
     return tdn_core_takes_epilogue(n) && n->n_out == 1 &&
-           n->out[0]->dtype == (of_integers(n) && !n->expr ? TDN_S32 : TDN_F32) &&
+           n->out[0]->dtype == (tdn_node_is_of_integers(n) && !n->expr ? TDN_S32 : TDN_F32) &&
            n->out[0]->output < 0 && n->out[0]->n_uses == 1 && !n->out[0]->shape.bounded;
 }
 
@@ -38,7 +34,7 @@ static tdn_node *reader(const tdn_node *n)
 /* Of an operand of its epilogue, or of the result. */
 static bool takes_dtype(const tdn_node *n, tdn_dtype dtype)
 {
-    return dtype == TDN_F32 || (dtype == TDN_U8 && of_integers(n));
+    return dtype == TDN_F32 || (dtype == TDN_U8 && tdn_node_is_of_integers(n));
 }
 
 static bool fits(const tdn_node *n, const tdn_node *map)
@@ -108,30 +104,24 @@ static bool fuse(tdn_graph *g, tdn_node *n, tdn_node *map)
     return ok;
 }
 
-static bool is_any(const tdn_node *n, const tdn_node *map)
-{
-    (void)n, (void)map;
-    return true;
-}
-
 /* Only of constants beside the sums of integers: their scale, the bias, what follows these. */
 static bool is_scale(const tdn_node *n, const tdn_node *map)
 {
     for (int i = 0; i < map->n_in; i++)
         if (map->in[i] != n->out[0] && map->in[i]->kind != TDN_VALUE_CONST)
             return false;
-    return of_integers(n);
+    return tdn_node_is_of_integers(n);
 }
 
-static tdn_status fuse_all(tdn_graph *g, bool (*wanted)(const tdn_node *, const tdn_node *),
-                           tdn_error *error)
+static tdn_status fuse_all(tdn_graph *g, bool scales_only, tdn_error *error)
 {
     for (tdn_node *n = g->first, *next; n; n = next) {
         next = n->next;
         if (!takes_epilogue(n))
             continue;
         tdn_node *map = reader(n);
-        if (fits(n, map) && wanted(n, map) && !fuse(g, n, map) && tdn_arena_failed(g->arena))
+        if (fits(n, map) && (!scales_only || is_scale(n, map)) && !fuse(g, n, map) &&
+            tdn_arena_failed(g->arena))
             return tdn_fail_nomem(error, "an epilogue");
     }
     return TDN_OK;
@@ -139,10 +129,7 @@ static tdn_status fuse_all(tdn_graph *g, bool (*wanted)(const tdn_node *, const 
 
 tdn_status tdn_pass_fuse_epilogues(tdn_graph *g, tdn_error *error)
 {
-    return fuse_all(g, is_any, error);
+    return fuse_all(g, false, error);
 }
 
-tdn_status tdn_pass_fuse_scales(tdn_graph *g, tdn_error *error)
-{
-    return fuse_all(g, is_scale, error);
-}
+tdn_status tdn_pass_fuse_scales(tdn_graph *g, tdn_error *error) { return fuse_all(g, true, error); }
