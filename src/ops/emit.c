@@ -82,6 +82,21 @@ tdn_value *tdn_emit_binary(tdn_infer *io, tdn_expr_op op, tdn_value *a, tdn_valu
     return a && b ? tdn_emit_map(io, (tdn_value *[]){a, b}, 2, &e, a->dtype) : NULL;
 }
 
+tdn_value *tdn_emit_conv(tdn_infer *io, const char *op, tdn_value *const *in, int n_in,
+                         const tdn_window *window)
+{
+    int64_t pads[2 * TDN_WINDOW_MAX];
+    memcpy(pads, window->before, (size_t)window->n * sizeof *pads);
+    memcpy(pads + window->n, window->after, (size_t)window->n * sizeof *pads);
+    const tdn_attr attrs[4] = {
+        tdn_attr_of_ints("strides", window->stride, window->n),
+        tdn_attr_of_ints("dilations", window->dilation, window->n),
+        tdn_attr_of_ints("pads", pads, 2 * window->n),
+        tdn_attr_of_int("group", tdn_attr_int(&io->node->attrs, "group", 1)),
+    };
+    return tdn_emit(io, "tendon", op, in, n_in, attrs, 4);
+}
+
 tdn_value *tdn_emit_scaled(tdn_infer *io, tdn_value *x, float scale)
 {
     tdn_expr e = {.n_in = 1, .n_out = 1};

@@ -9,6 +9,7 @@
 #define TDN_OPS_EMIT_H
 
 #include "ops/op.h"
+#include "ref/window.h"
 
 tdn_value *tdn_emit_reshape(tdn_infer *io, tdn_value *x, const tdn_shape *shape);
 /* perm has x's rank. */
@@ -25,6 +26,9 @@ tdn_value *tdn_emit_reduce(tdn_infer *io, tdn_value *x, const char *kind, const 
 tdn_value *tdn_emit_softmax(tdn_infer *io, tdn_value *x, int axis, bool log);
 /* One instruction over two inputs. */
 tdn_value *tdn_emit_binary(tdn_infer *io, tdn_expr_op op, tdn_value *a, tdn_value *b);
+/* A core convolution `op` (domain "tendon") of in, by this window and io->node's groups. */
+tdn_value *tdn_emit_conv(tdn_infer *io, const char *op, tdn_value *const *in, int n_in,
+                         const tdn_window *window);
 /* x * scale. */
 tdn_value *tdn_emit_scaled(tdn_infer *io, tdn_value *x, float scale);
 /* A constant of one repeated number, F32. */

@@ -76,18 +76,9 @@ static tdn_status conv_decompose(tdn_infer *io)
 {
     tdn_window window;
     tdn_shape y;
-    int64_t pads[2 * TDN_WINDOW_MAX];
     TDN_TRY(conv_shape(io, &window, &y));
-    memcpy(pads, window.before, (size_t)window.n * sizeof *pads);
-    memcpy(pads + window.n, window.after, (size_t)window.n * sizeof *pads);
-    const tdn_attr attrs[4] = {
-        tdn_attr_of_ints("strides", window.stride, window.n),
-        tdn_attr_of_ints("dilations", window.dilation, window.n),
-        tdn_attr_of_ints("pads", pads, 2 * window.n),
-        tdn_attr_of_int("group", tdn_attr_int(&io->node->attrs, "group", 1)),
-    };
-    return tdn_emit_end(
-        io, tdn_emit(io, "tendon", "Conv", io->node->in, tdn_in(io->node, 2) ? 3 : 2, attrs, 4));
+    const int n_in = tdn_in(io->node, 2) ? 3 : 2;
+    return tdn_emit_end(io, tdn_emit_conv(io, "Conv", io->node->in, n_in, &window));
 }
 
 static int64_t conv_flops(const tdn_node *node)

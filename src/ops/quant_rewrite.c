@@ -219,16 +219,7 @@ static tdn_value *emit_product(tdn_infer *io, const product *p, tdn_value *w)
     const tdn_shape *x = &p->x->shape;
     if (tdn_window_read(&window, &io->node->attrs, x->rank - 2, x->dims + 2, w->shape.dims + 2))
         return NULL; /* the rule of its shape has checked that */
-    int64_t pads[2 * TDN_WINDOW_MAX];
-    memcpy(pads, window.before, (size_t)window.n * sizeof *pads);
-    memcpy(pads + window.n, window.after, (size_t)window.n * sizeof *pads);
-    const tdn_attr attrs[4] = {
-        tdn_attr_of_ints("strides", window.stride, window.n),
-        tdn_attr_of_ints("dilations", window.dilation, window.n),
-        tdn_attr_of_ints("pads", pads, 2 * window.n),
-        tdn_attr_of_int("group", tdn_attr_int(&io->node->attrs, "group", 1)),
-    };
-    return tdn_emit(io, "tendon", "IntegerConv", in, n_in, attrs, 4);
+    return tdn_emit_conv(io, "IntegerConv", in, n_in, &window);
 }
 
 /* Numbers, one for each output, so that they broadcast to the product's result. */
