@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "ops/dequantized.h"
 #include "ref/window.h"
 
 /* ---- Quantising and dequantising ------------------------------------------------------------- */
@@ -300,10 +301,8 @@ static bool make_unsigned(tdn_infer *io, product *p)
 {
     if (p->x->dtype == TDN_U8)
         return true;
-    const tdn_node *from = p->x->producer;
-    const bool undone = from && from->op->core == TDN_CORE_MAP && from->n_in == 1 &&
-                        from->in[0]->dtype == TDN_U8 && from->n_out == 1;
-    p->x = undone ? from->in[0] : shifted(io, p->x, 128, TDN_U8);
+    tdn_value *undone = tdn_value_unsigned(p->x);
+    p->x = undone ? undone : shifted(io, p->x, 128, TDN_U8);
     if (p->x_zero && p->x_zero->kind != TDN_VALUE_CONST) {
         p->x_zero = shifted(io, p->x_zero, 128, TDN_U8);
     } else {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "ops/dequantized.h"
 #include "ops/emit.h"
 #include "passes/passes.h"
 
@@ -17,12 +18,8 @@ static tdn_status move_behind(tdn_graph *g, tdn_node *n, const tdn_dequantized *
     if (!q)
         return tdn_fail_nomem(error, "a moved value");
     q->dtype = d->q->dtype;
-    tdn_expr e = {.n_in = 1};
-    int r = tdn_expr_input(&e, 0);
-    if (d->zero != 0)
-        r = tdn_expr_add(&e, TDN_X_SUB, r, tdn_expr_const(&e, (float)d->zero), 0);
-    r = tdn_expr_add(&e, TDN_X_MUL, r, tdn_expr_const(&e, d->scale), 0);
-    tdn_expr_store(&e, r, 0);
+    tdn_expr e = {0};
+    tdn_expr_dequantize(&e, d->scale, (float)d->zero);
     return tdn_emit_end(&io, tdn_emit_map(&io, &q, 1, &e, TDN_F32));
 }
 

@@ -90,15 +90,6 @@ void tdn_graph_number(tdn_graph *g);
  * NULL: no memory. */
 tdn_value *tdn_value_follow(tdn_graph *g, tdn_value *v);
 
-/* A value that is (q - zero) * scale, by one scale and zero point. */
-typedef struct tdn_dequantized {
-    tdn_value *q; /* U8, or S8 */
-    float scale;
-    int32_t zero;
-} tdn_dequantized;
-/* Is v made by such a map? An S8 that is an U8 less 128 is taken as that U8. */
-bool tdn_value_is_dequantized(const tdn_value *v, tdn_dequantized *d);
-
 /* A value as a strided view of another's dense elements. */
 typedef struct tdn_traced {
     tdn_value *of; /* what no view op made */

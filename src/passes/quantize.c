@@ -5,6 +5,7 @@
  * behind it turn that into products of integers, and the quantising into their epilogues.
  */
 #include "base/status.h"
+#include "ops/dequantized.h"
 #include "passes/passes.h"
 
 static bool reads_bytes(const tdn_node *n)
@@ -39,17 +40,14 @@ static tdn_value *quantized(tdn_graph *g, tdn_node *before, tdn_value *x, const 
 {
     const float scale = quant->scale[0], zero = (float)quant->zero_point[0];
     const char *origin = x->producer ? x->producer->origin : x->name;
-    tdn_expr to = {.n_in = 1}, from = {.n_in = 1};
+    tdn_expr to = {.n_in = 1}, from = {0};
     int r = tdn_expr_add(&to, TDN_X_MUL, tdn_expr_input(&to, 0), tdn_expr_const(&to, 1 / scale), 0);
     r = tdn_expr_add(&to, TDN_X_ROUND, r, 0, 0);
     if (zero != 0)
         r = tdn_expr_add(&to, TDN_X_ADD, r, tdn_expr_const(&to, zero), 0);
     r = tdn_expr_add(&to, TDN_X_MAX, r, tdn_expr_const(&to, 0), 0);
     tdn_expr_store(&to, tdn_expr_add(&to, TDN_X_MIN, r, tdn_expr_const(&to, 255), 0), 0);
-    r = tdn_expr_input(&from, 0);
-    if (zero != 0)
-        r = tdn_expr_add(&from, TDN_X_SUB, r, tdn_expr_const(&from, zero), 0);
-    tdn_expr_store(&from, tdn_expr_add(&from, TDN_X_MUL, r, tdn_expr_const(&from, scale), 0), 0);
+    tdn_expr_dequantize(&from, scale, zero);
     tdn_value *q = map_after(g, before, x, &to, TDN_U8, origin);
     return q ? map_after(g, before, q, &from, TDN_F32, origin) : NULL;
 }
