@@ -10,32 +10,7 @@
 
 #include <cmocka.h>
 
-#include "passes/passes.h"
-
-typedef struct fixture {
-    tdn_arena *arena;
-    tdn_graph *g;
-    tdn_error error;
-    char text[8192];
-} fixture;
-
-static int setup(void **state)
-{
-    fixture *f = calloc(1, sizeof *f);
-    f->arena = tdn_arena_create(NULL);
-    f->g = tdn_graph_create(f->arena, "test");
-    f->g->opset = 17;
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture *f = *state;
-    tdn_arena_free(f->arena);
-    free(f);
-    return 0;
-}
+#include "graph_fixture.h"
 
 static void add_line(void *user, const char *line)
 {

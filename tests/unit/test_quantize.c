@@ -10,34 +10,10 @@
 
 #include <cmocka.h>
 
+#include "graph_fixture.h"
+#include "ops/dequantized.h"
 #include "ops/emit.h"
-#include "passes/passes.h"
 #include "quant/annotate.h"
-
-typedef struct fixture {
-    tdn_arena *arena;
-    tdn_graph *g;
-    tdn_error error;
-    char text[8192];
-} fixture;
-
-static int setup(void **state)
-{
-    fixture *f = calloc(1, sizeof *f);
-    f->arena = tdn_arena_create(NULL);
-    f->g = tdn_graph_create(f->arena, "test");
-    f->g->opset = 17;
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture *f = *state;
-    tdn_arena_free(f->arena);
-    free(f);
-    return 0;
-}
 
 static tdn_value *constant(fixture *f, const char *name, tdn_dtype dtype, int rank,
                            const int64_t *dims, const void *data)
@@ -236,6 +212,26 @@ static void test_model_with_scales(void **state)
     assert_true(out == 1.25f);
 }
 
+/* Of maps from bytes to bytes only the one that takes 128 off is known. */
+static void test_the_bytes_behind_signed_ones(void **state)
+{
+    fixture *f = *state;
+    const tdn_shape s = tdn_shape_make(1, (int64_t[]){4});
+    tdn_value *u = tdn_graph_add_input(f->g, "u", TDN_U8, &s);
+    tdn_value *v[2];
+    for (int i = 0; i < 2; i++) {
+        v[i] = relu(f, i ? "other" : "shifted", u);
+        tdn_expr e = {.n_in = 1};
+        const int by = tdn_expr_const(&e, i ? -127 : -128);
+        tdn_expr_store(&e, tdn_expr_add(&e, TDN_X_ADD, tdn_expr_input(&e, 0), by, 0), 0);
+        *v[i]->producer->expr = e;
+        v[i]->dtype = TDN_S8;
+    }
+    assert_ptr_equal(tdn_value_unsigned(v[0]), u);
+    assert_null(tdn_value_unsigned(v[1]));
+    assert_null(tdn_value_unsigned(u));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -244,6 +240,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_nothing_without_marks, setup, teardown),
         cmocka_unit_test(test_layers_by_name),
         cmocka_unit_test_setup_teardown(test_model_with_scales, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_bytes_behind_signed_ones, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
