@@ -169,6 +169,12 @@ typedef struct tdn_iconv_desc {
 } tdn_iconv_desc;
 
 /*
+ * hconv  conv with in[0] and in[1] of halves, F16 or BF16, an even number of channels in each
+ * group, and out of the same type or F32: sums and epilogue are F32, of operands F32, BOOL or that
+ * type.
+ */
+
+/*
  * gemm   in[0] (b0, b1, m, k); in[1] (b0, b1, k, n); out (b0, b1, m, n); stride 0 broadcasts a
  * batch axis. No desc. k of in[0] has stride 1 and n of out has stride 1; in[1], when not constant,
  * has stride 1 along k or n.
@@ -188,8 +194,8 @@ typedef struct tdn_graphconv_desc {
  * zeros; out (o0, o1, o2, n, m); stride of m 1. No desc.
  */
 
-/* map    in: each broadcast to out's dims; all outputs have the same dims. F32, BOOL (bytes), U8,
- * S8 or S32, any strides. */
+/* map    in: each broadcast to out's dims; all outputs have the same dims. F32, F16, BF16, BOOL
+ * (bytes), U8, S8 or S32, any strides. */
 
 /* pool   in[0] (n, d, h, w, c), out the same form; stride of c 1. */
 typedef enum tdn_pool_kind { TDN_POOL_MAX = 0, TDN_POOL_AVERAGE = 1 } tdn_pool_kind;

@@ -104,6 +104,8 @@ static void fill_random(tensor *t)
         const int64_t o = tdn_walk_offset(&w, &t->view);
         if (t->view.dtype == TDN_F32)
             ((float *)t->view.data)[o] = random_float();
+        else if (t->view.dtype == TDN_F16 || t->view.dtype == TDN_BF16)
+            tdn_view_set(&t->view, o, (double)random_float());
         else if (t->view.dtype == TDN_BOOL)
             ((uint8_t *)t->view.data)[o] = random_bits() & 1;
     }

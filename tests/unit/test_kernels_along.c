@@ -40,8 +40,12 @@ static void pool_once(const tdn_family *family, const tdn_kernel *k)
 {
     scene *s = new_scene();
     const bool bytes = strncmp(k->name, "pool_u8", 7) == 0;
-    const tdn_dtype dtype = bytes ? TDN_U8 : TDN_F32;
-    tdn_pool_desc d = {.kind = bytes || random_bits() % 2 ? TDN_POOL_MAX : TDN_POOL_AVERAGE,
+    const bool halves = strncmp(k->name, "pool_half", 9) == 0;
+    const tdn_dtype dtype = bytes    ? TDN_U8
+                            : halves ? (tdn_dtype)RANDOM_OF(TDN_F16, TDN_BF16)
+                                     : TDN_F32;
+    tdn_pool_desc d = {.kind =
+                           bytes || halves || random_bits() % 2 ? TDN_POOL_MAX : TDN_POOL_AVERAGE,
                        .count_include_pad = random_bits() % 2};
     int64_t x[5] = {random_between(1, 2), 0, 0, 0, RANDOM_OF(1, 3, 8, 17, 64, 70, 130)},
             out[5] = {x[0]};

@@ -210,22 +210,33 @@ static bool is_steady(const tdn_expr *e, const float *in, int n_in, const float 
 
 static tdn_dtype random_dtype(void)
 {
-    static const tdn_dtype others[] = {TDN_BOOL, TDN_BOOL, TDN_U8, TDN_S8, TDN_S32};
-    return random_bits() % 4 ? TDN_F32 : others[random_bits() % 5];
+    static const tdn_dtype others[] = {TDN_BOOL, TDN_BOOL, TDN_U8,  TDN_S8,
+                                       TDN_S32,  TDN_F16,  TDN_F16, TDN_BF16};
+    return random_bits() % 4 ? TDN_F32 : others[random_bits() % 8];
 }
 
-static bool is_integer(const tdn_view *v) { return v->dtype != TDN_F32 && v->dtype != TDN_BOOL; }
+static bool is_half(tdn_dtype dtype) { return dtype == TDN_F16 || dtype == TDN_BF16; }
+static bool is_integer(const tdn_view *v)
+{
+    return v->dtype != TDN_F32 && v->dtype != TDN_BOOL && !is_half(v->dtype);
+}
 
 /* What an element holds after a result went there; an integer may be one off beside a tie. */
 static double held(const tdn_view *v, double x, double *bound)
 {
     union {
         int32_t whole;
+        uint16_t half;
         uint8_t byte;
     } room;
     tdn_view one = tdn_view_make(&room, v->dtype, 0, NULL);
     if (v->dtype == TDN_BOOL)
         return x != 0;
+    if (is_half(v->dtype)) {
+        *bound += fabs(x) * (v->dtype == TDN_F16 ? 0x1p-10 : 0x1p-7);
+        tdn_view_set(&one, 0, x);
+        return tdn_view_get(&one, 0);
+    }
     if (!is_integer(v))
         return x;
     const bool near_tie = fabs(fabs(x - floor(x)) - 0.5) <= *bound;
@@ -242,6 +253,57 @@ static tensor *random_operand(scene *s, int rank, const int64_t *dims)
         for (int i = 0; i < rank; i++)
             broadcast |= (random_bits() % 2) << i;
     return new_tensor(s, dtype, rank, dims, (layout)(random_bits() % 3), broadcast);
+}
+
+/* Elements as they are, from one type to another. */
+static void run_same(const tdn_kernel *k, const tdn_view *x, const tdn_view *y)
+{
+    scene *s = new_scene();
+    tdn_expr e = {.n_in = 1};
+    assert_true(tdn_expr_store(&e, tdn_expr_input(&e, 0), 0));
+    const tdn_group g = {.in = x, .n_in = 1, .out = y, .n_out = 1, .expr = &e};
+    step st;
+    assert_true(make_step(&st, tdn_family_find("map"), k, &g, s->arena));
+    run_step(&st);
+    end_scene(s);
+}
+
+/* Every half as a float, and floats as the nearest half, to the bit. */
+static void test_halves(void **state)
+{
+    (void)state;
+    enum { N = 1 << 16, ODD = 7 };
+    static uint16_t halves[N];
+    static float floats[N];
+    for (const tdn_kernel *k = tdn_family_find("map")->kernels; k->name; k++)
+        for (int type = 0; runs_here(k) && type < 4; type++) {
+            const tdn_dtype dtype = type % 2 ? TDN_BF16 : TDN_F16;
+            const int64_t n = type < 2 ? N : N - ODD;
+            const tdn_view h = tdn_view_make(halves, dtype, 1, &n),
+                           f = tdn_view_make(floats, TDN_F32, 1, &n);
+            for (int i = 0; i < n; i++)
+                halves[i] = (uint16_t)i;
+            run_same(k, &h, &f);
+            for (int i = 0; i < n; i++) {
+                const float wanted =
+                    dtype == TDN_F16 ? tdn_f16_to_f32((uint16_t)i) : tdn_bf16_to_f32((uint16_t)i);
+                if (memcmp(&floats[i], &wanted, 4) && !(isnan(floats[i]) && isnan(wanted)))
+                    fail_msg("%s: half %04x is %a, not %a", k->name, (unsigned)i, (double)floats[i],
+                             (double)wanted);
+            }
+            for (int i = 0; i < n; i++)
+                floats[i] = random_bits() % 2 ? sample(-INFINITY, INFINITY)
+                                              : random_float() * (random_bits() % 2 ? 1e5f : 1e-5f);
+            run_same(k, &f, &h);
+            for (int i = 0; i < n; i++) {
+                const uint16_t wanted =
+                    dtype == TDN_F16 ? tdn_f32_to_f16(floats[i]) : tdn_f32_to_bf16(floats[i]);
+                const double got = tdn_view_get(&h, i);
+                if (halves[i] != wanted && !(isnan(got) && isnan(floats[i])))
+                    fail_msg("%s: %a is half %04x, not %04x", k->name, (double)floats[i],
+                             (unsigned)halves[i], (unsigned)wanted);
+            }
+        }
 }
 
 static void map_once(const tdn_kernel *k)
@@ -361,7 +423,7 @@ int main(int argc, char **argv)
     set_seed(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_operations), cmocka_unit_test(test_sine_and_cosine),
-        cmocka_unit_test(test_expressions), cmocka_unit_test(test_in_place),
-        cmocka_unit_test(test_products_in_sums)};
+        cmocka_unit_test(test_halves),     cmocka_unit_test(test_expressions),
+        cmocka_unit_test(test_in_place),   cmocka_unit_test(test_products_in_sums)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

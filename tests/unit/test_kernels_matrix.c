@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Kernels conv and gemm: every row of their lists that this CPU runs, on random shapes, strides and
- * epilogues, against sums in double precision. An element may differ by (terms + 8) * eps * sum |a
+ * Kernels conv, hconv and gemm: every row of their lists that this CPU runs, on random shapes,
+ * strides and epilogues, against sums in double precision. An element may differ by (terms + 8) *
+ * eps * sum |a
  * * b|.
  */
 #include "backend/cpu/wino.h"
@@ -75,7 +76,8 @@ typedef struct epilogue_set {
     tdn_view extra[2];
 } epilogue_set;
 
-static void choose_epilogue(epilogue_set *set, scene *s, tdn_group *g)
+/* Operands as large as the result are of `dtype`. */
+static void choose_epilogue_of(epilogue_set *set, scene *s, tdn_group *g, tdn_dtype dtype)
 {
     memset(set, 0, sizeof *set);
     set->c = &epilogues[random_bits() % N_EPILOGUES];
@@ -84,7 +86,7 @@ static void choose_epilogue(epilogue_set *set, scene *s, tdn_group *g)
         uint32_t broadcast = 0;
         for (int axis = 0; axis < out->rank; axis++)
             broadcast |= (set->c->broadcast[i] >> (out->rank - 1 - axis) & 1) << axis;
-        set->extra[i] = new_tensor(s, TDN_F32, out->rank, out->dims,
+        set->extra[i] = new_tensor(s, broadcast ? TDN_F32 : dtype, out->rank, out->dims,
                                    random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE, broadcast)
                             ->view;
     }
@@ -97,6 +99,11 @@ static void choose_epilogue(epilogue_set *set, scene *s, tdn_group *g)
     }
 }
 
+static void choose_epilogue(epilogue_set *set, scene *s, tdn_group *g)
+{
+    choose_epilogue_of(set, s, g, TDN_F32);
+}
+
 /* The epilogue of one element, and what it makes of the sum's error. No epilogue here is steeper
  * than 2. */
 static double finish(const epilogue_set *set, double sum, const tdn_walk *w, double *bound)
@@ -106,7 +113,7 @@ static double finish(const epilogue_set *set, double sum, const tdn_walk *w, dou
         return sum;
     float args[3] = {(float)sum}, result;
     for (int i = 0; i < set->c->n_extra; i++)
-        args[i + 1] = ((float *)set->extra[i].data)[tdn_walk_offset(w, &set->extra[i])];
+        args[i + 1] = (float)tdn_view_get(&set->extra[i], tdn_walk_offset(w, &set->extra[i]));
     tdn_expr_eval(&set->expr, args, &result);
     return result;
 }
@@ -118,6 +125,11 @@ enum { FLOATS_APART = 1024 }; /* 4 KiB */
 static conv_case any_conv(void)
 {
     return random_bits() % 40 ? random_conv() : far_apart_conv(FLOATS_APART);
+}
+
+static double number_at(const tdn_view *v, int64_t offset)
+{
+    return v->dtype == TDN_F32 ? (double)((float *)v->data)[offset] : tdn_view_get(v, offset);
 }
 
 static double conv_at(const conv_case *c, const tdn_view *x, const tdn_view *w, const tdn_walk *at,
@@ -141,8 +153,7 @@ static double conv_at(const conv_case *c, const tdn_view *x, const tdn_view *w, 
             continue;
         const int64_t tap =
             ((at->index[4] * c->w[1] + t.index[0]) * c->w[2] + t.index[1]) * c->w[3] + t.index[2];
-        const double product =
-            (double)((float *)x->data)[offset] * ((float *)w->data)[tap * c->w[4] + t.index[3]];
+        const double product = number_at(x, offset) * number_at(w, tap * c->w[4] + t.index[3]);
         sum += product;
         *absolute += fabs(product);
     }
@@ -243,6 +254,77 @@ static int conv_once(const tdn_family *family, const tdn_kernel *k)
     if (made) {
         run_step(&st);
         compare_conv(&c, k, &g, &set);
+        check_gaps(out, k->name);
+        if (random_bits() % 8 == 0)
+            expect_checked(family, &st);
+    }
+    end_scene(s);
+    return made;
+}
+
+/* ---- hconv ----------------------------------------------------------------------------------- */
+
+enum { HALVES_APART = 2048, SHORT = 64 /* products that are summed up in binary16 */ };
+
+static void fill_small(const tdn_view *v)
+{
+    for (tdn_walk w = tdn_walk_begin(v->rank, v->dims); w.more; tdn_walk_next(&w))
+        tdn_view_set(v, tdn_walk_offset(&w, v), (double)random_between(-2, 2));
+}
+
+/* Sums of small integers are exact in either type, however they are added up; of other numbers, a
+ * sum of products in binary16 loses up to half a unit of it with each. */
+static double halves_bound(tdn_dtype dtype, double terms, double absolute, bool exact)
+{
+    const double each = exact ? 0 : dtype == TDN_F16 ? 0x1p-11 * fmin(terms, SHORT + 1) : 2 * EPS;
+    return absolute * (each + (exact ? 0 : (terms + 8) * EPS)) + (exact ? 0 : terms * 0x1p-24);
+}
+
+static void compare_halves(const conv_case *c, const tdn_kernel *k, const tdn_group *g,
+                           const epilogue_set *set, bool exact)
+{
+    const tdn_view *out = &g->out[0];
+    const double terms = (double)(c->w[1] * c->w[2] * c->w[3] * c->w[4]);
+    const double unit = out->dtype == TDN_F16 ? 0x1p-11 : out->dtype == TDN_BF16 ? 0x1p-8 : 0;
+    int64_t number = 0;
+    for (tdn_walk w = tdn_walk_begin(5, c->out); w.more; tdn_walk_next(&w), number++) {
+        double absolute;
+        const double sum = conv_at(c, &g->in[0], &g->in[1], &w, &absolute);
+        double bound = halves_bound(g->in[0].dtype, terms, absolute, exact);
+        const double wanted = finish(set, sum, &w, &bound);
+        bound += unit * (fabs(wanted) + bound) + (unit > 0 ? 0x1p-25 : 0);
+        expect_near(k, tdn_view_get(out, tdn_walk_offset(&w, out)), wanted, bound, number);
+    }
+}
+
+static int hconv_once(const tdn_family *family, const tdn_kernel *k)
+{
+    scene *s = new_scene();
+    const tdn_dtype half = strstr(k->name, "_bf16_") ? TDN_BF16 : TDN_F16;
+    conv_case c = random_bits() % 40 ? random_conv() : far_apart_conv(HALVES_APART);
+    while (c.w[1] % 2)
+        c = random_conv();
+    const bool exact = random_bits() % 2;
+    const tdn_view operands[2] = {
+        new_tensor(s, half, 5, c.x, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE, 0)->view,
+        new_tensor(s, half, 5, c.w, LAYOUT_DENSE, 0)->view};
+    for (int i = 0; exact && i < 2; i++)
+        fill_small(&operands[i]);
+    tensor *out = new_output(s, random_bits() % 3 ? half : TDN_F32, 5, c.out,
+                             random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE);
+    tdn_group g = {.desc = &c.desc, .in = operands, .n_in = 2, .out = &out->view, .n_out = 1};
+    epilogue_set set;
+    choose_epilogue_of(&set, s, &g, random_bits() % 2 ? half : TDN_F32);
+    g.variant = (int)random_between(0, family->n_variants - 1);
+    step st;
+    bool made = make_step(&st, family, k, &g, s->arena);
+    if (!made && g.variant > 0) {
+        g.variant = 0;
+        made = make_step(&st, family, k, &g, s->arena);
+    }
+    if (made) {
+        run_step(&st);
+        compare_halves(&c, k, &g, &set, exact);
         check_gaps(out, k->name);
         if (random_bits() % 8 == 0)
             expect_checked(family, &st);
@@ -494,6 +576,13 @@ static void test_conv(void **state)
     (void)state;
     walk("conv", conv_once, 400);
 }
+/* Rows are of CPUs with such instructions: on others there is nothing to walk. */
+static void test_hconv(void **state)
+{
+    (void)state;
+    walk("hconv", hconv_once, 200);
+}
+
 static void test_gemm(void **state)
 {
     (void)state;
@@ -580,6 +669,7 @@ int main(int argc, char **argv)
 {
     set_seed(argc, argv);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_conv),
+                                       cmocka_unit_test(test_hconv),
                                        cmocka_unit_test(test_gemm),
                                        cmocka_unit_test(test_mix),
                                        cmocka_unit_test(test_graphconv),

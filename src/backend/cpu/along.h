@@ -49,6 +49,7 @@ typedef struct tdn_norm_args {
 
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_pool_f32);
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_pool_u8);
+TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_pool_half);
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_reduce_f32);
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_softmax_f32);
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_norm_f32);

@@ -15,7 +15,7 @@
 extern const tdn_backend tdn_backend_cpu;
 extern const tdn_family tdn_family_conv, tdn_family_gemm, tdn_family_map, tdn_family_pool,
     tdn_family_reduce, tdn_family_softmax, tdn_family_norm, tdn_family_copy, tdn_family_pad,
-    tdn_family_mix, tdn_family_graphconv, tdn_family_iconv;
+    tdn_family_mix, tdn_family_graphconv, tdn_family_iconv, tdn_family_hconv;
 
 /* ---- Checks ---------------------------------------------------------------------------------- */
 
@@ -100,16 +100,17 @@ tdn_status tdn_map_program_check(const void *program, size_t size, tdn_error *er
 /* A guess of the cost of an element, in adds. */
 int64_t tdn_map_cost(const tdn_map_program *program);
 
-/* Element types of operands: an integer is the number that it holds, as a float, and takes the
- * nearest that it can hold. */
+static inline bool tdn_is_half(tdn_dtype dtype) { return dtype == TDN_F16 || dtype == TDN_BF16; }
+/* Element types of operands: an integer or half is the number that it holds, as a float, and takes
+ * the nearest that it can hold. */
 static inline bool tdn_map_takes(tdn_dtype dtype)
 {
     return dtype == TDN_F32 || dtype == TDN_BOOL || dtype == TDN_U8 || dtype == TDN_S8 ||
-           dtype == TDN_S32;
+           dtype == TDN_S32 || tdn_is_half(dtype);
 }
 static inline int64_t tdn_map_dtype_size(tdn_dtype dtype)
 {
-    return dtype == TDN_F32 || dtype == TDN_S32 ? 4 : 1;
+    return dtype == TDN_F32 || dtype == TDN_S32 ? 4 : tdn_is_half(dtype) ? 2 : 1;
 }
 
 /* n elements that lie `step` apart, as floats; and back: element i is from[i & mask]. */
@@ -231,7 +232,7 @@ typedef struct tdn_block {
     float lo, hi;
     float *spare; /* mr * nr floats, aligned */
     float *wide;  /* b holds halves: a panel's block of the sum as floats; NULL: b holds floats */
-    const struct tdn_sums *sums; /* of integers: what they have beside (iconv.h) */
+    const struct tdn_sums *sums; /* of bytes and halves: what they have beside (matrix.h) */
 } tdn_block;
 /* One block of the sum for all of the tile: taps tap0.. of n_taps, elements k0.. of k. `first`
  * starts the sum, otherwise c holds it; `last` applies the epilogue. */

@@ -26,7 +26,8 @@ bool tdn_epilogue_is_residual(const tdn_view *v, const tdn_view *out)
 static tdn_status check_extra(const tdn_view *v, const tdn_view *out, tdn_error *error)
 {
     TDN_TRY(tdn_cpu_check_view(v, out->rank, TDN_DTYPE_NONE, "an operand of an epilogue", error));
-    if ((v->dtype != TDN_F32 && v->dtype != TDN_BOOL && v->dtype != TDN_U8) ||
+    if ((v->dtype != TDN_F32 && v->dtype != TDN_BOOL && v->dtype != TDN_U8 &&
+         !tdn_is_half(v->dtype)) ||
         !tdn_view_same_dims(v, out))
         return tdn_fail(error, TDN_E_UNSUPPORTED,
                         "an operand of an epilogue that is not like its result");
@@ -92,9 +93,9 @@ static bool is_compiled_in(tdn_epilogue *ep, const tdn_group *g)
             if (has_result)
                 return false;
             has_result = true;
-        } else if (v->dtype != TDN_F32) {
+        } else if (v->dtype != TDN_F32 && v->dtype != g->in[0].dtype) {
             return false;
-        } else if (ep->bias < 0 && tdn_epilogue_is_bias(v, &g->out[0])) {
+        } else if (ep->bias < 0 && v->dtype == TDN_F32 && tdn_epilogue_is_bias(v, &g->out[0])) {
             ep->bias = ep->first + terms[i] - 1;
         } else if (ep->residual < 0 && tdn_epilogue_is_residual(v, &g->out[0])) {
             ep->residual = ep->first + terms[i] - 1;
@@ -197,7 +198,9 @@ tdn_status tdn_epilogue_check(const tdn_epilogue *ep, const void *rest, size_t r
                               const tdn_view *in, int n_in, const tdn_view *out, tdn_error *error)
 {
     TDN_TRY(tdn_epilogue_check_bytes(ep, rest, rest_size, in, n_in, out, error));
-    if (ep->residual >= 0 && in[ep->residual].dtype != TDN_F32)
-        return tdn_fail(error, TDN_E_FORMAT, "the residual of an epilogue is not of floats");
+    if (ep->residual >= 0 && in[ep->residual].dtype != TDN_F32 &&
+        in[ep->residual].dtype != in[0].dtype)
+        return tdn_fail(error, TDN_E_FORMAT,
+                        "the residual of an epilogue is of another type than its operands");
     return TDN_OK;
 }

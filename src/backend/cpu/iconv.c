@@ -207,7 +207,7 @@ static tdn_status check_dense(const tdn_kernel *kernel, const tdn_conv_args *arg
     TDN_TRY(tdn_cpu_check_blob(&in[1], tdn_iconv_packed_size(args), error));
     work->n_tiles = (size_t)tdn_tiling_n_tiles(t);
     work->scratch_size =
-        tdn_matrix_scratch_set(NULL, NULL, t, tdn_iconv_sums(args) + tdn_conv_extra(args, false));
+        tdn_matrix_scratch_set(NULL, NULL, t, tdn_conv_sums(args) + tdn_conv_extra(args, false));
     work->flops = 2 * TDN_WORD * t->outer * t->rows * t->cols * t->n_taps * t->k;
     return TDN_OK;
 }

@@ -35,16 +35,6 @@ typedef struct tdn_idwconv_args {
     tdn_dwconv_args conv;
 } tdn_idwconv_args;
 
-/* What a block of integers has beside tdn_block. */
-typedef struct tdn_sums {
-    const int32_t *start; /* at the tile's first column, of whole panels */
-    int32_t *partial;     /* [row] of whole panels, `step` apart: sums that are not complete */
-    int64_t step;
-    const tdn_requant *requant;
-    const float *scale; /* at the tile's first column; NULL: none */
-    tdn_dtype out, residual;
-} tdn_sums;
-
 TDN_DECLARE_DOT_LEVELS(tdn_block_fn, tdn_block_u8);
 TDN_DECLARE_DOT_LEVELS(tdn_kernel_fn, tdn_iconv_u8);
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_idwconv_u8);
@@ -55,14 +45,6 @@ tdn_status tdn_requant_make(tdn_requant *requant, tdn_epilogue *epilogue, tdn_ma
 tdn_status tdn_requant_check(const tdn_requant *requant, const tdn_epilogue *epilogue,
                              const void *rest, size_t rest_size, const tdn_view *in, int n_in,
                              const tdn_view *out, tdn_error *error);
-
-/* Floats of scratch for sums that are not complete, or for those that a program takes. */
-static inline int64_t tdn_iconv_sums(const tdn_conv_args *args)
-{
-    const tdn_tiling *t = &args->tiling;
-    const bool whole = t->tap_block == t->n_taps && t->k_block == t->k;
-    return whole && !args->epilogue.has_program ? 0 : (int64_t)t->max_rows * t->max_panels * t->nr;
-}
 
 /* Depthwise: those of some pixels, then of a line where a program takes them. */
 static inline int64_t tdn_idwconv_step(const tdn_view *out)

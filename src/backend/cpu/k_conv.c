@@ -20,20 +20,8 @@ TDN_INLINE void run(const tdn_call *call, size_t number, const bool sparse)
     float *own = wide + tdn_wide_floats(t, args->is_half);
     tdn_rows_set(call, args, &tile, &s, packed + args->desc.group * tdn_tiling_packed(t) * w_size,
                  own);
-    const int64_t col = tile.outer * t->cols + tile.col0;
-    tdn_block block = {.a = s.a,
-                       .c = s.c,
-                       .residual = ep->residual >= 0 ? s.residual : NULL,
-                       .bias = ep->bias >= 0 ? (const float *)call->in[ep->bias].data + col : NULL,
-                       .b_panel = t->n_taps * t->k * TDN_NR,
-                       .rows = tile.row1 - tile.row0,
-                       .cols = tile.col1 - tile.col0,
-                       .n_blocks = tile.n_blocks,
-                       .a_taps = t->n_taps,
-                       .lo = ep->lo,
-                       .hi = ep->hi,
-                       .spare = s.spare,
-                       .wide = args->is_half ? wide : NULL};
+    tdn_block block = tdn_rows_block(call, args, &tile, &s);
+    block.wide = args->is_half ? wide : NULL;
     const void *panels =
         packed + (tile.outer * tdn_tiling_packed(t) + tile.panel0 * block.b_panel) * w_size;
     if (!sparse || !TDN_KERNEL(tdn_sparse_f32)(&block, t, panels, terms))

@@ -129,7 +129,7 @@ void TDN_KERNEL(tdn_block_u8)(const tdn_block *t, int64_t tap0, int64_t n_taps, 
         end.n_cols = n_cols;
         for (int64_t block = 0, row0, row1; block < t->n_blocks; block++) {
             tdn_cpu_share(t->rows, block, t->n_blocks, &row0, &row1);
-            int32_t *partial = s->partial + row0 * s->step + col;
+            int32_t *partial = (int32_t *)s->partial + row0 * s->step + col;
             m.a = t->a + row0 * t->a_taps + tap0 * (row1 - row0);
             m.from = first ? s->start + col : partial;
             m.to = last ? (int32_t *)(void *)t->spare : partial;

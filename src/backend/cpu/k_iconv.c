@@ -14,36 +14,23 @@ void TDN_KERNEL(tdn_iconv_u8)(const tdn_call *call, size_t number)
     const tdn_epilogue *ep = &conv->epilogue;
     const tdn_tile tile = tdn_tiling_tile(t, number);
     const char *packed = call->in[1].data;
-    const int64_t n_sums = tdn_iconv_sums(conv), col = tile.outer * t->cols + tile.col0;
+    const int64_t n_sums = tdn_conv_sums(conv), col = tile.outer * t->cols + tile.col0;
     tdn_matrix_scratch s;
     tdn_matrix_scratch_set(&s, call->scratch, t, n_sums + tdn_conv_extra(conv, false));
     tdn_rows_set(call, conv, &tile, &s, packed + tdn_iconv_padding_offset(conv), s.extra + n_sums);
     tdn_sums sums = {.start =
                          (const int32_t *)(const void *)(packed + tdn_iconv_start_offset(conv)) +
                          (tile.outer * t->n_panels + tile.panel0) * TDN_NR,
-                     .partial = (int32_t *)(void *)s.extra,
+                     .partial = s.extra,
                      .step = (int64_t)t->max_panels * TDN_NR,
                      .requant = &args->requant,
                      .out = ep->has_program ? TDN_F32 : call->out[0].dtype};
-    tdn_block block = {.a = s.a,
-                       .c = s.c,
-                       .b_panel = t->n_taps * t->k * TDN_NR,
-                       .rows = tile.row1 - tile.row0,
-                       .cols = tile.col1 - tile.col0,
-                       .n_blocks = tile.n_blocks,
-                       .a_taps = t->n_taps,
-                       .lo = ep->lo,
-                       .hi = ep->hi,
-                       .spare = s.spare,
-                       .sums = &sums};
-    if (ep->bias >= 0)
-        block.bias = (const float *)call->in[ep->bias].data + col;
+    tdn_block block = tdn_rows_block(call, conv, &tile, &s);
+    block.sums = &sums;
     if (args->requant.scale >= 0)
         sums.scale = (const float *)call->in[args->requant.scale].data + col;
-    if (ep->residual >= 0) {
-        block.residual = s.residual;
+    if (ep->residual >= 0)
         sums.residual = call->in[ep->residual].dtype;
-    }
     for (int64_t row = 0; ep->has_program && row < block.rows; row++)
         s.c[row] = s.extra + row * sums.step;
     tdn_run_blocks(t, &block, &s, TDN_KERNEL(tdn_block_u8),

@@ -6,6 +6,7 @@
  * pass through a register. A scalar is a vector of equal lanes that is read again and again: its
  * register's step is 0.
  */
+#include "backend/cpu/halves.h"
 #include "backend/cpu/map.h"
 #include "backend/cpu/vmath.h"
 
@@ -178,6 +179,14 @@ static char *start(const tdn_map_operand *o, const chunk *c)
     return (char *)o->data + (c->row * o->row + c->col * o->col) * tdn_map_dtype_size(o->dtype);
 }
 
+TDN_INLINE void gather_halves(float *d, const void *from, const tdn_dtype dtype, int n)
+{
+    for (int i = 0; i < n; i += TDN_LANES) {
+        const int rest = n - i < TDN_LANES ? n - i : TDN_LANES;
+        tdn_store(d, i, TDN_F32, tdn_load(from, i, dtype, rest), rest);
+    }
+}
+
 static void gather_row(float *d, const void *from, tdn_dtype dtype, int64_t step, int n)
 {
     const float *floats = from;
@@ -190,6 +199,10 @@ static void gather_row(float *d, const void *from, tdn_dtype dtype, int64_t step
     else if (dtype == TDN_U8 && step == 1)
         for (int i = 0; i < n; i++)
             d[i] = bytes[i];
+    else if (dtype == TDN_F16 && step == 1)
+        gather_halves(d, from, TDN_F16, n);
+    else if (dtype == TDN_BF16 && step == 1)
+        gather_halves(d, from, TDN_BF16, n);
     else
         tdn_map_gather(d, from, dtype, step, n);
 }
@@ -205,6 +218,17 @@ static void scatter_bytes(uint8_t *to, const float *from, intptr_t mask, int n)
         x = vf_min(most, vf_max(vf_select(vm_eq(x, x), x, (vf){0}), (vf){0}));
         const several narrow = __builtin_convertvector(vf_to_int(vf_round(x)), several);
         memcpy(to + i, &narrow, (size_t)rest);
+    }
+}
+
+/* The same of halves. */
+TDN_INLINE void scatter_halves(void *to, const tdn_dtype dtype, const float *from, intptr_t mask,
+                               int n)
+{
+    for (int i = 0; i < n; i += TDN_LANES) {
+        const int rest = n - i < TDN_LANES ? n - i : TDN_LANES;
+        const vf x = mask ? tdn_load(from, i, TDN_F32, rest) : vf_load(from);
+        tdn_store(to, i, dtype, x, rest);
     }
 }
 
@@ -224,6 +248,10 @@ static void scatter(const tdn_map_operand *o, const chunk *c, const float *from,
         const float *part = from + (r * c->cols & mask);
         if (o->dtype == TDN_U8 && o->col == 1)
             scatter_bytes((uint8_t *)to + r * row, part, mask, c->cols);
+        else if (o->dtype == TDN_F16 && o->col == 1)
+            scatter_halves(to + r * row, TDN_F16, part, mask, c->cols);
+        else if (o->dtype == TDN_BF16 && o->col == 1)
+            scatter_halves(to + r * row, TDN_BF16, part, mask, c->cols);
         else
             tdn_map_scatter(to + r * row, o->dtype, o->col, part, mask, c->cols);
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Pooling, channels last: vectors over channels, four at a time so that their chains of maxima or
- * sums overlap. The largest of bytes needs no such care: a vector of them is four times as many. */
+ * sums overlap. The largest of bytes and halves needs no such care: a vector of them is more. */
 #include <math.h>
 
 #include "backend/cpu/along.h"
@@ -79,6 +79,27 @@ static void largest_bytes(const window *w, uint8_t *restrict to, int64_t channel
             }
 }
 
+/* Halves of either type are ordered as these integers; doing it again leads back. */
+TDN_INLINE int16_t order(int16_t x) { return (int16_t)(x ^ ((x >> 15) & 0x7fff)); }
+
+static void largest_halves(const window *w, int16_t *restrict to, int64_t channels, int16_t least)
+{
+    for (int64_t c = 0; c < channels; c++)
+        to[c] = order(least);
+    for (int64_t i = 0; i < w->n[0]; i++)
+        for (int64_t j = 0; j < w->n[1]; j++)
+            for (int64_t k = 0; k < w->n[2]; k++) {
+                const int16_t *p = (const int16_t *)(const void *)(w->from + i * w->step[0] +
+                                                                   j * w->step[1] + k * w->step[2]);
+                for (int64_t c = 0; c < channels; c++) {
+                    const int16_t x = order(p[c]);
+                    to[c] = to[c] > x ? to[c] : x;
+                }
+            }
+    for (int64_t c = 0; c < channels; c++)
+        to[c] = order(to[c]);
+}
+
 TDN_INLINE void pool_line(const tdn_call *call, const int64_t at[3], const int64_t size)
 {
     const tdn_pool_args *a = call->args;
@@ -93,6 +114,9 @@ TDN_INLINE void pool_line(const tdn_call *call, const int64_t at[3], const int64
         w.scale = 1.0f / (float)(count * set_axis(&w, &a->desc, x, 2, i));
         if (size == 1)
             largest_bytes(&w, (uint8_t *)to, out->dims[4]);
+        else if (size == 2) /* the least is minus infinity */
+            largest_halves(&w, (int16_t *)(void *)to, out->dims[4],
+                           (int16_t)(x->dtype == TDN_F16 ? 0xfc00 : 0xff80));
         else if (a->desc.kind == TDN_POOL_MAX)
             pool_pixel(&w, (float *)(void *)to, out->dims[4], true);
         else
@@ -119,3 +143,5 @@ void TDN_KERNEL(tdn_pool_f32)(const tdn_call *call, size_t tile)
 }
 
 void TDN_KERNEL(tdn_pool_u8)(const tdn_call *call, size_t tile) { pool_tile(call, tile, 1); }
+
+void TDN_KERNEL(tdn_pool_half)(const tdn_call *call, size_t tile) { pool_tile(call, tile, 2); }

@@ -8,7 +8,8 @@
  *
  * Products of bytes have more levels: avxvnni, avx512vnni and dotprod are avx2, avx512 and neon
  * with instructions for dot products of bytes. Only files of such products are compiled for them;
- * what else those call is of the level below (TDN_F32_KERNEL).
+ * what else those call is of the level below (TDN_F32_KERNEL). So have products of halves:
+ * avx512fp16 and armfp16 multiply binary16, avx512bf16 bfloat16.
  */
 #ifndef TDN_BACKEND_CPU_LEVELS_H
 #define TDN_BACKEND_CPU_LEVELS_H
@@ -22,6 +23,9 @@
 #define TDN_ISA_BITS_avx512vnni (TDN_ISA_BITS_avx512 | TDN_ISA_VNNI)
 #define TDN_ISA_BITS_neon TDN_ISA_ARM
 #define TDN_ISA_BITS_dotprod (TDN_ISA_ARM | TDN_ISA_DOTPROD)
+#define TDN_ISA_BITS_avx512fp16 (TDN_ISA_BITS_avx512 | TDN_ISA_AVX512FP16)
+#define TDN_ISA_BITS_avx512bf16 (TDN_ISA_BITS_avx512 | TDN_ISA_AVX512BF16)
+#define TDN_ISA_BITS_armfp16 (TDN_ISA_ARM | TDN_ISA_ARMFP16)
 
 #define TDN_F32_LEVEL_base base
 #define TDN_F32_LEVEL_avx2 avx2
@@ -30,6 +34,9 @@
 #define TDN_F32_LEVEL_avx512vnni avx512
 #define TDN_F32_LEVEL_neon neon
 #define TDN_F32_LEVEL_dotprod neon
+#define TDN_F32_LEVEL_avx512fp16 avx512
+#define TDN_F32_LEVEL_avx512bf16 avx512
+#define TDN_F32_LEVEL_armfp16 neon
 
 /* The register tile of matrix kernels: rows x columns. 2 vectors of columns; rows x 2 + 3 registers
  * at most. 12x32 fills 24 of 32 zmm registers, and its 12 row pointers leave an index and a pointer
@@ -48,8 +55,14 @@
 #define TDN_NR_neon 8
 #define TDN_MR_dotprod TDN_MR_neon
 #define TDN_NR_dotprod TDN_NR_neon
+#define TDN_MR_avx512fp16 TDN_MR_avx512
+#define TDN_NR_avx512fp16 64
+#define TDN_MR_avx512bf16 TDN_MR_avx512
+#define TDN_NR_avx512bf16 TDN_NR_avx512
+#define TDN_MR_armfp16 TDN_MR_neon
+#define TDN_NR_armfp16 16
 #define TDN_MR_MAX 12
-#define TDN_NR_MAX 32
+#define TDN_NR_MAX 64
 
 #define TDN_PASTE_(a, b) a##_##b
 #define TDN_PASTE(a, b) TDN_PASTE_(a, b)
@@ -75,6 +88,8 @@
 #define TDN_DECLARE_DOT_LEVELS(type, stem)                                                         \
     TDN_DECLARE_LEVELS(type, stem);                                                                \
     extern type stem##_avxvnni, stem##_avx512vnni, stem##_dotprod
+#define TDN_DECLARE_HALF_LEVELS(type, stem)                                                        \
+    extern type stem##_avx512fp16, stem##_avx512bf16, stem##_armfp16
 
 typedef void tdn_kernel_fn(const tdn_call *call, size_t tile);
 

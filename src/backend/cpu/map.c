@@ -17,6 +17,8 @@ static float read_number(const void *from, tdn_dtype dtype, int64_t i)
     switch (dtype) {
     case TDN_F32: return ((const float *)from)[i];
     case TDN_S32: return (float)((const int32_t *)from)[i];
+    case TDN_F16: return tdn_f16_to_f32(((const uint16_t *)from)[i]);
+    case TDN_BF16: return tdn_bf16_to_f32(((const uint16_t *)from)[i]);
     case TDN_S8: return ((const int8_t *)from)[i];
     case TDN_U8: return ((const uint8_t *)from)[i];
     default: return ((const uint8_t *)from)[i] != 0;
@@ -33,6 +35,8 @@ static void write_number(void *to, tdn_dtype dtype, int64_t i, float x)
 {
     switch (dtype) {
     case TDN_F32: ((float *)to)[i] = x; break;
+    case TDN_F16: ((uint16_t *)to)[i] = tdn_f32_to_f16(x); break;
+    case TDN_BF16: ((uint16_t *)to)[i] = tdn_f32_to_bf16(x); break;
     case TDN_S32: ((int32_t *)to)[i] = nearest(x, -2147483648.0f, 2147483520.0f); break;
     case TDN_S8: ((int8_t *)to)[i] = (int8_t)nearest(x, -128, 127); break;
     case TDN_U8: ((uint8_t *)to)[i] = (uint8_t)nearest(x, 0, 255); break;

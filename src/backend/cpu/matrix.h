@@ -40,6 +40,26 @@ typedef struct tdn_gemm_args {
     tdn_epilogue epilogue;
 } tdn_gemm_args;
 
+/* What a block has beside tdn_block where its sums are not of the output's type. */
+typedef struct tdn_sums {
+    void
+        *partial; /* [row] of whole panels, `step` apart: sums, of 4 bytes, that are not complete */
+    int64_t step;
+    tdn_dtype out, residual;
+    /* Of integers: */
+    const int32_t *start; /* at the tile's first column, of whole panels */
+    const struct tdn_requant *requant;
+    const float *scale; /* at the tile's first column; NULL: none */
+} tdn_sums;
+
+/* Floats of scratch for sums that are not complete, or for those that a program takes. */
+static inline int64_t tdn_conv_sums(const tdn_conv_args *args)
+{
+    const tdn_tiling *t = &args->tiling;
+    const bool whole = t->tap_block == t->n_taps && t->k_block == t->k;
+    return whole && !args->epilogue.has_program ? 0 : (int64_t)t->max_rows * t->max_panels * t->nr;
+}
+
 /* ---- What convolutions of floats and of integers share (conv_plan.c) ------------------------- */
 
 /* Operations in the time that a byte of weights costs a tile of rows, mostly hidden; and that one

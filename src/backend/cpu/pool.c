@@ -30,8 +30,8 @@ static tdn_status plan(tdn_pool_args *a, const tdn_pool_desc *desc, tdn_dtype dt
     TDN_TRY(check_desc(desc, error));
     TDN_TRY(tdn_cpu_check_view(x, 5, dtype, "the input of pooling", error));
     TDN_TRY(tdn_cpu_check_view(out, 5, dtype, "the output of pooling", error));
-    if (dtype == TDN_U8 && desc->kind != TDN_POOL_MAX)
-        return tdn_fail(error, TDN_E_UNSUPPORTED, "the average of bytes");
+    if (dtype != TDN_F32 && desc->kind != TDN_POOL_MAX)
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "the average of bytes or halves");
     if ((x->strides[4] != 1 && x->dims[4] != 1) || (out->strides[4] != 1 && out->dims[4] != 1))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "pooling over channels that are not contiguous");
     if (x->dims[0] != out->dims[0] || x->dims[4] != out->dims[4])
@@ -50,18 +50,34 @@ static tdn_status plan(tdn_pool_args *a, const tdn_pool_desc *desc, tdn_dtype dt
     return TDN_OK;
 }
 
+/* A kernel for each size of elements. */
+static const struct {
+    tdn_dtype dtypes[2];
+    const char *stem;
+} stems[] = {{{TDN_F32, TDN_F32}, "pool_f32"},
+             {{TDN_U8, TDN_U8}, "pool_u8"},
+             {{TDN_F16, TDN_BF16}, "pool_half"}};
+
+static const char *stem_of(tdn_dtype dtype)
+{
+    for (size_t i = 0; i < sizeof stems / sizeof *stems; i++)
+        if (stems[i].dtypes[0] == dtype || stems[i].dtypes[1] == dtype)
+            return stems[i].stem;
+    return "";
+}
+
 static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
                        tdn_error *error)
 {
     memset(made, 0, sizeof *made);
     made->packed_input = -1;
-    const bool bytes = g->n_in > 0 && g->in[0].dtype == TDN_U8;
-    made->kernel = tdn_cpu_kernel(tdn_family_pool.kernels, bytes ? "pool_u8" : "pool_f32", isa);
+    const tdn_dtype dtype = g->n_in > 0 ? g->in[0].dtype : TDN_DTYPE_NONE;
+    made->kernel = tdn_cpu_kernel(tdn_family_pool.kernels, stem_of(dtype), isa);
     if (!made->kernel || !g->desc || g->expr)
         return tdn_fail(error, TDN_E_UNSUPPORTED, "pooling with an epilogue, or for no such CPU");
     tdn_pool_args *a = made->args = tdn_arena_alloc(arena, 1, sizeof *a);
     made->args_size = sizeof *a;
-    return a ? plan(a, g->desc, bytes ? TDN_U8 : TDN_F32, g->in, g->n_in, g->out, g->n_out, error)
+    return a ? plan(a, g->desc, dtype, g->in, g->n_in, g->out, g->n_out, error)
              : tdn_fail_nomem(error, "pooling");
 }
 
@@ -69,11 +85,12 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
                         const tdn_view *in, int n_in, const tdn_view *out, int n_out,
                         tdn_work *work, tdn_error *error)
 {
-    const tdn_dtype dtype = tdn_cpu_kernel_is(kernel, "pool_u8") ? TDN_U8 : TDN_F32;
+    const tdn_dtype dtype = n_in > 0 ? in[0].dtype : TDN_DTYPE_NONE;
     const tdn_pool_args *a = args;
     tdn_pool_args wanted;
-    if (args_size != sizeof *a)
-        return tdn_fail(error, TDN_E_FORMAT, "arguments of pooling are cut");
+    if (args_size != sizeof *a || !tdn_cpu_kernel_is(kernel, stem_of(dtype)))
+        return tdn_fail(error, TDN_E_FORMAT,
+                        "arguments of pooling are cut, or of elements of another type");
     TDN_TRY(plan(&wanted, &a->desc, dtype, in, n_in, out, n_out, error));
     if (memcmp(&wanted, a, sizeof wanted) != 0)
         return tdn_fail(error, TDN_E_FORMAT, "arguments of pooling do not fit its operands");
@@ -87,6 +104,7 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
 
 static const tdn_kernel kernels[] = {
     TDN_LANE_ROWS("pool_u8", tdn_pool_u8),
+    TDN_LANE_ROWS("pool_half", tdn_pool_half),
     TDN_LANE_ROWS("pool_f32", tdn_pool_f32),
     {NULL, 0, 0, 0, NULL},
 };

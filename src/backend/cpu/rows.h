@@ -9,6 +9,27 @@
  * `own` has tdn_conv_extra floats. */
 void tdn_rows_set(const tdn_call *call, const tdn_conv_args *args, const tdn_tile *tile,
                   const tdn_matrix_scratch *s, const void *padding, float *own);
+/* The tile's operands, whose rows are set; what follows from the kind of terms is left out. */
+static inline tdn_block tdn_rows_block(const tdn_call *call, const tdn_conv_args *args,
+                                       const tdn_tile *tile, const tdn_matrix_scratch *s)
+{
+    const tdn_tiling *t = &args->tiling;
+    const tdn_epilogue *ep = &args->epilogue;
+    const int64_t col = tile->outer * t->cols + tile->col0;
+    return (tdn_block){.a = s->a,
+                       .c = s->c,
+                       .residual = ep->residual >= 0 ? s->residual : NULL,
+                       .bias = ep->bias >= 0 ? (const float *)call->in[ep->bias].data + col : NULL,
+                       .b_panel = t->n_taps * t->k * t->nr,
+                       .rows = tile->row1 - tile->row0,
+                       .cols = tile->col1 - tile->col0,
+                       .n_blocks = tile->n_blocks,
+                       .a_taps = t->n_taps,
+                       .lo = ep->lo,
+                       .hi = ep->hi,
+                       .spare = s->spare};
+}
+
 /* The epilogue's program over a tile; its input 0 is the output itself, or rows of floats, `step`
  * apart, where `sums` is not NULL. */
 void tdn_rows_run_epilogue(const tdn_call *call, const tdn_conv_args *args, const tdn_tile *tile,

@@ -17,17 +17,24 @@ enum {
     ISA_V3_VNNI = ISA_V3 | TDN_ISA_AVXVNNI,
     ISA_V4 = ISA_V3 | TDN_ISA_AVX512,
     ISA_V4_VNNI = ISA_V4 | TDN_ISA_VNNI,
-    ISA_V4_FP16 = ISA_V4_VNNI | TDN_ISA_AVX512BF16 | TDN_ISA_AVX512FP16,
+    ISA_V4_BF16 = ISA_V4_VNNI | TDN_ISA_AVX512BF16,
+    ISA_V4_FP16 = ISA_V4_BF16 | TDN_ISA_AVX512FP16,
     ISA_ARM_DOTPROD = TDN_ISA_ARM | TDN_ISA_DOTPROD,
     ISA_ARM_FP16 = ISA_ARM_DOTPROD | TDN_ISA_ARMFP16
 };
 
 static const tdn_target targets[] = {
-    {"x86-64", "x86-64", TDN_ISA_X86},         {"x86-64-v3", "x86-64", ISA_V3},
-    {"avx2-vnni", "x86-64", ISA_V3_VNNI},      {"x86-64-v4", "x86-64", ISA_V4},
-    {"avx512-vnni", "x86-64", ISA_V4_VNNI},    {"avx512-fp16", "x86-64", ISA_V4_FP16},
-    {"armv8-a", "aarch64", TDN_ISA_ARM},       {"armv8.2-dotprod", "aarch64", ISA_ARM_DOTPROD},
-    {"armv8.2-fp16", "aarch64", ISA_ARM_FP16}, {NULL, NULL, 0},
+    {"x86-64", "x86-64", TDN_ISA_X86},
+    {"x86-64-v3", "x86-64", ISA_V3},
+    {"avx2-vnni", "x86-64", ISA_V3_VNNI},
+    {"x86-64-v4", "x86-64", ISA_V4},
+    {"avx512-vnni", "x86-64", ISA_V4_VNNI},
+    {"avx512-bf16", "x86-64", ISA_V4_BF16},
+    {"avx512-fp16", "x86-64", ISA_V4_FP16},
+    {"armv8-a", "aarch64", TDN_ISA_ARM},
+    {"armv8.2-dotprod", "aarch64", ISA_ARM_DOTPROD},
+    {"armv8.2-fp16", "aarch64", ISA_ARM_FP16},
+    {NULL, NULL, 0},
 };
 
 #if defined(__x86_64__)
@@ -100,19 +107,13 @@ static uint64_t detect(void) { return 0; }
 #endif
 
 static const tdn_family *const families[] = {
-    &tdn_family_conv,
-    &tdn_family_gemm,
-    &tdn_family_map,
-    &tdn_family_pool,
-    &tdn_family_reduce,
-    &tdn_family_softmax,
-    &tdn_family_norm,
-    &tdn_family_copy,
-    &tdn_family_pad,
-    &tdn_family_mix,
-    &tdn_family_graphconv,
-    &tdn_family_iconv,
-    NULL,
+    &tdn_family_conv,      &tdn_family_gemm,
+    &tdn_family_map,       &tdn_family_pool,
+    &tdn_family_reduce,    &tdn_family_softmax,
+    &tdn_family_norm,      &tdn_family_copy,
+    &tdn_family_pad,       &tdn_family_mix,
+    &tdn_family_graphconv, &tdn_family_iconv,
+    &tdn_family_hconv,     NULL,
 };
 
 const tdn_backend tdn_backend_cpu = {

@@ -190,7 +190,7 @@ void tdn_wino_gains(const tdn_wino_args *a, double *least, double *most)
 }
 
 typedef struct columns {
-    double x[TDN_NR_MAX];
+    double x[TDN_NR_avx512]; /* the widest panel of floats */
 } columns;
 
 /* to[i] = sum over k of g[i][k] * from[k], n_rows x n_taps, `step` apart in both. */
