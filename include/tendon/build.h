@@ -97,16 +97,23 @@ typedef struct tdn_shape_set {
 typedef enum tdn_precision {
     TDN_PRECISION_FP32 = 0,
     TDN_PRECISION_FP16 = 1,
-    TDN_PRECISION_INT8 = 2
+    TDN_PRECISION_INT8 = 2,
+    TDN_PRECISION_BF16 = 3
 } tdn_precision;
+/* "fp32", "fp16", "int8", "bf16"; NULL for any other number. */
+TDN_API const char *tdn_precision_name(tdn_precision precision);
+/* Do CPUs of this target (NULL or "native": this one) multiply numbers of that precision? Without,
+ * fp16 is a matter of storage, of weights alone, and bf16 does nothing. 0: no, or no such target.
+ */
+TDN_API int tdn_target_multiplies(const char *target, tdn_precision precision);
 
 /* The precision of one layer, or of several, beside that of the build. */
 typedef struct tdn_layer_precision {
     const char *layer; /* a node's name in the model; or, with * ? and [], a pattern of names */
-    tdn_precision precision; /* TDN_PRECISION_FP32 or TDN_PRECISION_INT8 */
+    tdn_precision precision; /* any that all targets multiply, or TDN_PRECISION_FP32 */
 } tdn_layer_precision;
 
-/* What a build in 8 bits makes of a convolution or product by constants. */
+/* What a build in 8 bits or halves makes of a convolution or product by constants. */
 typedef struct tdn_product_info {
     uint32_t struct_size;
     const char *name; /* of the model's nodes in it, joined by " + "; valid during the call */
@@ -165,11 +172,14 @@ typedef struct tdn_build_options {
     /* The cores to time kernels on, as a pool takes them. NULL and 0: the system places threads. */
     const int32_t *cores;
     int32_t n_cores;
-    /* Of this model, for TDN_PRECISION_INT8: the ranges by which values are kept in 8 bits
-     * (calibrate.h). NULL: none, which a model with scales of its own needs not. */
+    /* Of this model: for TDN_PRECISION_INT8 the ranges by which values are kept in 8 bits
+     * (calibrate.h); NULL: none, which a model with scales of its own needs not. For
+     * TDN_PRECISION_FP16 what tells values that would overflow, which then stay float32; NULL: they
+     * are not known. */
     const tdn_calibration *calibration;
-    /* With a calibration: layers to keep in float32, and layers to keep in 8 bits though they are
-     * too small to gain by it. A row holds for a convolution or product by constants where its
+    /* In 8 bits with a calibration, or in halves that all targets multiply: layers to keep in
+     * float32 or another precision, and layers to keep in that of the build though they are too
+     * small to gain by it. A row holds for a convolution or product by constants where its
      * pattern matches one of the nodes in it (or their names as a tdn_product_info has them); of
      * several rows the last. One that matches none is an error. */
     const tdn_layer_precision *layer_precisions;

@@ -56,11 +56,10 @@ typedef struct builder {
     int32_t range_axis; /* of a min/opt/max range, or -1 */
     const char **input_names, **output_names;
     uint32_t n_inputs, n_outputs;
-    bool quantizes;
+    bool narrows;            /* products become int8, or halves that all targets multiply */
     tdn_timing_cache *times; /* of kernels, of all attempts; NULL: they are not kept */
-    tdn_products products;   /* that are int8 */
-    const tdn_layer_precision
-        *layers; /* the options', behind those of layers that int8 slows down */
+    tdn_products products;   /* and what becomes of them */
+    const tdn_layer_precision *layers; /* the options', behind those of layers that are slower so */
     int32_t n_layers;
 } builder;
 
@@ -72,20 +71,56 @@ static void progress(const builder *b, int phase, const char *what, double fract
 
 /* ---- Options --------------------------------------------------------------------------------- */
 
+int tdn_target_multiplies(const char *name, tdn_precision precision)
+{
+    const tdn_target *t =
+        !name || !strcmp(name, "native") ? tdn_target_detect() : tdn_target_find(name);
+    switch (precision) {
+    case TDN_PRECISION_FP16: return t && (t->isa & (TDN_ISA_AVX512FP16 | TDN_ISA_ARMFP16)) != 0;
+    case TDN_PRECISION_BF16: return t && (t->isa & TDN_ISA_AVX512BF16) != 0;
+    default: return t && tdn_precision_name(precision);
+    }
+}
+
+static bool all_multiply(const builder *b, tdn_precision precision)
+{
+    bool all = true;
+    for (int i = 0; i < b->n_targets; i++)
+        all = all && tdn_target_multiplies(b->targets[i]->name, precision);
+    return all;
+}
+
+/* Are there passes to make products narrow? All targets share a graph. */
+static bool narrows(const builder *b)
+{
+    const tdn_precision p = b->o->precision;
+    return p == TDN_PRECISION_INT8 ? b->o->calibration != NULL
+                                   : p != TDN_PRECISION_FP32 && all_multiply(b, p);
+}
+
 static tdn_status check_layers(const builder *b)
 {
     const tdn_build_options *o = b->o;
-    if (o->n_layer_precisions > 0 && (o->precision != TDN_PRECISION_INT8 || !o->calibration))
+    if (o->n_layer_precisions > 0 && !narrows(b))
         return tdn_fail(b->error, TDN_E_ARG,
-                        "precisions of layers go with int8 and a calibration: this build has %s",
-                        o->precision == TDN_PRECISION_INT8 ? "none" : "another precision");
+                        "precisions of layers go with int8 and a calibration, or with fp16 or bf16 "
+                        "where every target multiplies those: this build has %s",
+                        o->precision == TDN_PRECISION_INT8 ? "no calibration" : "neither");
     for (int i = 0; i < o->n_layer_precisions; i++) {
         const tdn_layer_precision *l = &o->layer_precisions[i];
         if (!l->layer)
             return tdn_fail(b->error, TDN_E_ARG, "precision %d of a layer has no name", i);
-        if (l->precision != TDN_PRECISION_FP32 && l->precision != TDN_PRECISION_INT8)
-            return tdn_fail(b->error, TDN_E_UNSUPPORTED,
-                            "layer '%s': this version has fp32 and int8 for layers", l->layer);
+        if (!tdn_precision_name(l->precision))
+            return tdn_fail(b->error, TDN_E_ARG,
+                            "layer '%s': precision %u is none of tdn_precision", l->layer,
+                            (unsigned)l->precision);
+        if (l->precision == TDN_PRECISION_INT8 && o->precision != TDN_PRECISION_INT8)
+            return tdn_fail(b->error, TDN_E_ARG, "layer '%s': int8 is for builds in int8",
+                            l->layer);
+        if ((l->precision == TDN_PRECISION_FP16 || l->precision == TDN_PRECISION_BF16) &&
+            !all_multiply(b, l->precision))
+            return tdn_fail(b->error, TDN_E_ARG, "layer '%s': not every target multiplies %s",
+                            l->layer, tdn_precision_name(l->precision));
     }
     return TDN_OK;
 }
@@ -96,7 +131,7 @@ static tdn_status check_options(builder *b)
     if (o->struct_size < sizeof *o)
         return tdn_fail(b->error, TDN_E_ARG, "options of size %u: use TDN_BUILD_OPTIONS_INIT",
                         o->struct_size);
-    if (o->precision > TDN_PRECISION_INT8)
+    if (!tdn_precision_name(o->precision))
         return tdn_fail(b->error, TDN_E_ARG, "precision %u is none of tdn_precision",
                         (unsigned)o->precision);
     if (o->precision == TDN_PRECISION_INT8 && !o->calibration && !tdn_model_has_scales(b->model))
@@ -104,7 +139,6 @@ static tdn_status check_options(builder *b)
             b->error, TDN_E_ARG,
             "int8 needs sample data (--calib-data), a calibration cache (--calib), or a "
             "model that carries its own scales");
-    TDN_TRY(check_layers(b));
     if (o->optimization_level < 0 || o->optimization_level > 5)
         return tdn_fail(b->error, TDN_E_ARG, "optimization level %d is not in 0..5",
                         o->optimization_level);
@@ -380,11 +414,12 @@ static void note_product(void *user, const tdn_product_info *product)
     tdn_products_add(&b->products, product);
 }
 
-/* Between the passes: what the calibration knows of becomes int8. */
+/* Between the passes: what becomes int8 or halves. */
 static tdn_status annotate(void *user, tdn_graph *g, tdn_error *error)
 {
     const builder *b = user;
-    const tdn_annotate_options options = {.range = calibrated_range,
+    const tdn_annotate_options options = {.precision = b->o->precision,
+                                          .range = b->o->calibration ? calibrated_range : NULL,
                                           .range_user = (void *)(uintptr_t)b->o->calibration,
                                           .layers = b->layers,
                                           .n_layers = b->n_layers,
@@ -413,7 +448,7 @@ static tdn_status optimize_set(builder *b, int set)
                                  .user = (void *)b->o,
                                  .before_batching = prove_batch,
                                  .batching_user = &p,
-                                 .before_quantizing = b->quantizes ? annotate : NULL,
+                                 .before_quantizing = b->narrows ? annotate : NULL,
                                  .quantizing_user = b};
     TDN_TRY(tdn_passes_run(g, &po, b->error));
     u->graph = g;
@@ -493,7 +528,7 @@ static tdn_status make_sections(builder *b, tdn_plan *plan)
 
 /* ---- The choice of kernels ------------------------------------------------------------------- */
 
-/* Where layers in 8 bits are held against float32, each has half of it. */
+/* Where narrow layers are held against float32, each has half of it. */
 static int64_t budget_ms(const builder *b)
 {
     static const int64_t by_level[] = {0, 500, 1000, 3000, 15000, TDN_TUNE_NO_LIMIT};
@@ -501,9 +536,7 @@ static int64_t budget_ms(const builder *b)
     int64_t budget = by_level[o->optimization_level];
     if (o->optimization_level > 0 && o->build_budget > 0)
         budget = o->build_budget < 1e6 ? (int64_t)(o->build_budget * 1e3) + 1 : TDN_TUNE_NO_LIMIT;
-    return budget != TDN_TUNE_NO_LIMIT && o->precision == TDN_PRECISION_INT8 && o->calibration
-               ? budget / 2
-               : budget;
+    return budget != TDN_TUNE_NO_LIMIT && narrows(b) ? budget / 2 : budget;
 }
 
 static void tune_progress(void *user, const char *what, double fraction)
@@ -604,7 +637,7 @@ static tdn_status prepare(builder *b)
     return b->products.failed ? tdn_fail_nomem(b->error, "names of layers") : TDN_OK;
 }
 
-/* Layers that are slower in 8 bits than in float32, where fewer multiplications may do, go back.
+/* Layers that are slower when narrow than in float32, where fewer multiplications may do, go back.
  * The options' rows come last, and so count. */
 static tdn_status undo_slower(builder *b)
 {
@@ -615,7 +648,7 @@ static tdn_status undo_slower(builder *b)
         tdn_arena_alloc(b->arena, (size_t)(b->products.n + n_given) + 1, sizeof *rows);
     if (!rows)
         return tdn_fail_nomem(b->error, "precisions of layers");
-    floats.quantizes = false;
+    floats.narrows = false;
     TDN_TRY(prepare(&floats));
     const int32_t n = tdn_products_slower(&b->products, &b->choices, &floats.choices, rows);
     if (n == 0)
@@ -635,20 +668,21 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
 {
     TDN_TRY(check_options(b));
     TDN_TRY(find_targets(b));
+    TDN_TRY(check_layers(b));
     TDN_TRY(find_sets(b));
     b->programs =
         tdn_arena_alloc(b->arena, (size_t)(b->n_sets * b->n_targets), sizeof *b->programs);
     if (!b->programs)
         return tdn_fail_nomem(b->error, "programs");
     tdn_timing_cache times = {.arena = b->arena};
-    b->quantizes = b->o->precision == TDN_PRECISION_INT8 && b->o->calibration;
-    b->times = b->o->timing_cache || b->quantizes ? &times : NULL;
+    b->narrows = narrows(b);
+    b->times = b->o->timing_cache || b->narrows ? &times : NULL;
     if (b->o->timing_cache && b->o->optimization_level > 0)
         TDN_TRY(read_cache(b, &times));
     b->layers = b->o->layer_precisions;
     b->n_layers = b->o->n_layer_precisions;
     TDN_TRY(prepare(b));
-    if (b->quantizes)
+    if (b->narrows)
         TDN_TRY(undo_slower(b));
     for (int32_t i = 0; b->o->product && i < b->products.n; i++)
         b->o->product(b->o->product_user, &b->products.items[i]);
@@ -660,14 +694,11 @@ static tdn_status compile(builder *b, void **bytes, size_t *size)
     const bool has_accuracy = is_calibrated && b->o->accuracy;
     if (is_calibrated)
         TDN_TRY(tdn_calibration_get_info(b->o->calibration, &calibration));
-    static const char *const precisions[] = {[TDN_PRECISION_FP32] = "fp32",
-                                             [TDN_PRECISION_FP16] = "fp16",
-                                             [TDN_PRECISION_INT8] = "int8"};
     const tdn_plan_note notes[] = {
         {"model", tdn_model_name(b->model)},
         {"model_sha256", tdn_model_digest(b->model)},
         {"version", tdn_version()},
-        {"precision", precisions[b->o->precision]},
+        {"precision", tdn_precision_name(b->o->precision)},
         {"kernels", b->tuning},
         {"flags", b->o->flags ? b->o->flags : ""},
         {"calibration", calibration.origin}, /* the last two: not in all plans */

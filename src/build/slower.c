@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bytes save on both sides of a layer, too, and times are noisy: float32 must be faster by a tenth.
- * A step belongs to the product with whose name its own begins: what it was fused with follows. */
+/*
+ * Bytes save on both sides of a layer, too, and times are noisy: float32 must be faster by a tenth.
+ * Halves save little beside, and becoming such costs a pass where a neighbour stays float32: they
+ * must be faster by a tenth. A step belongs to the product with whose name its own begins: what it
+ * was fused with follows.
+ */
 #include "build/slower.h"
 
 #include <string.h>
 
-#define MARGIN 1.1
+#define BYTES_MARGIN 1.1
+#define HALVES_MARGIN 0.9
 
 void tdn_products_add(tdn_products *p, const tdn_product_info *product)
 {
@@ -45,16 +50,21 @@ static double time_of(const char *name, const tdn_choices *c)
     return time;
 }
 
-int32_t tdn_products_slower(const tdn_products *p, const tdn_choices *bytes,
+static double margin_of(tdn_precision precision)
+{
+    return precision == TDN_PRECISION_INT8 ? BYTES_MARGIN : HALVES_MARGIN;
+}
+
+int32_t tdn_products_slower(const tdn_products *p, const tdn_choices *narrow,
                             const tdn_choices *floats, tdn_layer_precision *rows)
 {
     int32_t n = 0;
     for (int32_t i = 0; i < p->n; i++) {
         const tdn_product_info *product = &p->items[i];
-        const double as_bytes = time_of(product->name, bytes),
+        const double as_narrow = time_of(product->name, narrow),
                      as_floats = time_of(product->name, floats);
-        if (product->precision == TDN_PRECISION_INT8 && !product->is_forced && as_floats > 0 &&
-            as_bytes > MARGIN * as_floats)
+        if (product->precision != TDN_PRECISION_FP32 && !product->is_forced && as_floats > 0 &&
+            as_narrow > margin_of(product->precision) * as_floats)
             rows[n++] = (tdn_layer_precision){product->name, TDN_PRECISION_FP32};
     }
     return n;

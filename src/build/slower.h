@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which products are slower in 8 bits than in float32, by what the choice of kernels knows of both.
+/* Which products are slower when narrow than in float32, by what the choice of kernels knows of
+ * both.
  */
 #ifndef TDN_BUILD_SLOWER_H
 #define TDN_BUILD_SLOWER_H
@@ -17,10 +18,11 @@ typedef struct tdn_products {
 } tdn_products;
 void tdn_products_add(tdn_products *products, const tdn_product_info *product);
 
-/* Appends rows for those that are int8, not by force, and whose steps take longer in `bytes` than
- * in `floats`: the choices of two builds that differ in precision alone, decided. Returns how many.
+/* Appends rows for those that are narrow, not by force, and whose steps take longer in `narrow`
+ * than in `floats`: the choices of two builds that differ in precision alone, decided. Returns how
+ * many.
  */
-int32_t tdn_products_slower(const tdn_products *products, const tdn_choices *bytes,
+int32_t tdn_products_slower(const tdn_products *products, const tdn_choices *narrow,
                             const tdn_choices *floats, tdn_layer_precision *rows);
 
 #endif

@@ -175,12 +175,29 @@ static tdn_status check_given(const tdn_compile_args *args, const tdn_build_opti
                               tdn_error *error)
 {
     tdn_calibrate_options options;
+    const bool of_halves = build->precision == TDN_PRECISION_FP16;
     if (build->precision != TDN_PRECISION_INT8)
-        return args->calib || args->calib_data || args->calib_method
+        return args->calib || args->calib_method || (args->calib_data && !of_halves)
                    ? tdn_fail(error, TDN_E_ARG,
-                              "--calib, --calib-data and --calib-method are for --precision=int8")
+                              "--calib, --calib-data and --calib-method are for --precision=int8; "
+                              "--calib-data for fp16 too")
                    : TDN_OK;
     return tdn_calib_method_parse(args->calib_method, &options, error);
+}
+
+/* How far values reach, where fp16 would overflow; on random data where there are no samples. */
+static tdn_status find_ranges(tdn_calibration **calibration, const tdn_compile_args *args,
+                              tdn_model *model, const tdn_build_options *build, tdn_term *term,
+                              tdn_error *error)
+{
+    bool multiplies = build->n_targets > 0 || tdn_target_multiplies(NULL, build->precision);
+    for (int i = 0; i < build->n_targets; i++)
+        multiplies = multiplies && tdn_target_multiplies(build->targets[i], build->precision);
+    if (!multiplies && !args->calib_data)
+        return TDN_OK; /* weights alone are halves then */
+    tdn_compile_args asked = *args;
+    asked.calib_method = "minmax";
+    return tdn_calib_make(calibration, &asked, model, build, term, error);
 }
 
 tdn_status tdn_calib_prepare(tdn_calibration **calibration, const tdn_compile_args *args,
@@ -189,6 +206,8 @@ tdn_status tdn_calib_prepare(tdn_calibration **calibration, const tdn_compile_ar
 {
     *calibration = NULL;
     TDN_TRY(check_given(args, build, error));
+    if (build->precision == TDN_PRECISION_FP16)
+        return find_ranges(calibration, args, model, build, term, error);
     if (build->precision != TDN_PRECISION_INT8)
         return TDN_OK;
     if (args->calib && access(args->calib, F_OK) == 0)

@@ -25,9 +25,10 @@ tdn_status tdn_calib_make(tdn_calibration **calibration, const tdn_compile_args 
                           tdn_model *model, const tdn_build_options *build, tdn_term *term,
                           tdn_error *error);
 /*
- * What a build with these arguments needs: NULL where it is not one in 8 bits, or the model has
- * scales of its own. A cache that is there is read, and refused where it is stale; one that is not
- * is written. TDN_E_ARG in words where there is nothing to calibrate on.
+ * What a build with these arguments needs: NULL where it is neither in 8 bits nor in fp16 that its
+ * targets multiply, or the model has scales of its own. A cache that is there is read, and refused
+ * where it is stale; one that is not is written. TDN_E_ARG in words where there is nothing to
+ * calibrate on.
  */
 tdn_status tdn_calib_prepare(tdn_calibration **calibration, const tdn_compile_args *args,
                              tdn_model *model, const tdn_build_options *build, tdn_term *term,

@@ -28,7 +28,7 @@
     }
 #define PRECISION                                                                                  \
     {                                                                                              \
-        "precision", 0, TDN_OPT_TEXT, AT(precision), "fp32|fp16|int8",                             \
+        "precision", 0, TDN_OPT_TEXT, AT(precision), "fp32|fp16|bf16|int8",                        \
             "(fp32); by layer: --layerPrecisions=NAME:fp32,...", 0, 0                              \
     }
 #define LEVEL                                                                                      \
@@ -345,16 +345,15 @@ void tdn_log_line(void *user, tdn_log_level level, const char *line)
 
 /* ---- Precisions ------------------------------------------------------------------------------ */
 
-static const char *const precisions[] = {
-    [TDN_PRECISION_FP32] = "fp32", [TDN_PRECISION_FP16] = "fp16", [TDN_PRECISION_INT8] = "int8"};
-
 static bool find_precision(const char *name, size_t length, tdn_precision *precision)
 {
-    for (int i = 0; i < (int)(sizeof precisions / sizeof precisions[0]); i++)
-        if (strlen(precisions[i]) == length && memcmp(precisions[i], name, length) == 0) {
+    for (int i = 0; tdn_precision_name((tdn_precision)i); i++) {
+        const char *known = tdn_precision_name((tdn_precision)i);
+        if (strlen(known) == length && memcmp(known, name, length) == 0) {
             *precision = (tdn_precision)i;
             return true;
         }
+    }
     return false;
 }
 
@@ -362,7 +361,7 @@ static tdn_status prepare_precision(const char *name, tdn_build_options *o, tdn_
 {
     if (find_precision(name, strlen(name), &o->precision))
         return TDN_OK;
-    return tdn_fail(error, TDN_E_ARG, "--precision=%s: expected fp32, fp16 or int8", name);
+    return tdn_fail(error, TDN_E_ARG, "--precision=%s: expected fp32, fp16, bf16 or int8", name);
 }
 
 /* text[0..length-1] is NAME:PRECISION, and the name may have colons. */
@@ -372,14 +371,11 @@ static tdn_status parse_layer(const char *text, size_t length, tdn_arena *arena,
     const char *colon = memrchr(text, ':', length), *end = text + length;
     if (!colon || colon == text ||
         !find_precision(colon + 1, (size_t)(end - colon - 1), &row->precision))
-        return tdn_fail(error, TDN_E_ARG,
-                        "--layerPrecisions: '%.*s': expected NAME:fp32 or NAME:int8, several with "
-                        "commas between",
-                        (int)length, text);
-    if (row->precision == TDN_PRECISION_FP16)
-        return tdn_fail(error, TDN_E_UNSUPPORTED,
-                        "--layerPrecisions: '%.*s': layers are fp32 or int8 in this version",
-                        (int)length, text);
+        return tdn_fail(
+            error, TDN_E_ARG,
+            "--layerPrecisions: '%.*s': expected NAME:fp32, or int8, fp16, bf16, several "
+            "with commas between",
+            (int)length, text);
     const size_t quotes = colon - text > 2 && text[0] == '\'' && colon[-1] == '\'';
     row->layer = tdn_arena_strndup(arena, text + quotes, (size_t)(colon - text) - 2 * quotes);
     return row->layer ? TDN_OK : tdn_fail_nomem(error, "the layers");

@@ -95,6 +95,8 @@ static void choose_rule(validation *v)
         v->rms = 0.1;
     else if (known && !strcmp(info.precision, "fp16"))
         v->rms = 0.01;
+    else if (known && !strcmp(info.precision, "bf16"))
+        v->rms = 0.05;
 }
 
 static tdn_view view_of(const tdn_tensor *t)

@@ -25,11 +25,13 @@ typedef struct tdn_shape {
     int64_t dims[TDN_MAX_RANK];
 } tdn_shape;
 
-/* Quantisation: real = scale * (q - zero_point), per tensor (n == 1) or along `axis`. */
+/* How a float value is kept: in 8 bits, real = scale * (q - zero_point), per tensor (n == 1) or
+ * along `axis`; or, where n is 0, as `half`. */
 typedef struct tdn_quant {
     int32_t n, axis;
     const float *scale;
     const int32_t *zero_point;
+    tdn_dtype half; /* TDN_F16 or TDN_BF16 */
 } tdn_quant;
 
 typedef enum tdn_value_kind { TDN_VALUE_NODE, TDN_VALUE_INPUT, TDN_VALUE_CONST } tdn_value_kind;

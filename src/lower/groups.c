@@ -224,8 +224,10 @@ static tdn_status lower_pool(tdn_lowering *l, const tdn_node *n)
 {
     int n_spatial = n->out[0]->shape.rank - 2;
     const char *kind = tdn_attr_string(&n->attrs, "kind", "");
-    const bool bytes = n->in[0]->dtype == TDN_U8 && n->out[0]->dtype == TDN_U8;
-    if ((!bytes && !tdn_lower_is_f32(n)) || n_spatial < 1 || n_spatial > 3)
+    const tdn_dtype dtype = n->in[0]->dtype;
+    const bool narrow = (dtype == TDN_U8 || dtype == TDN_F16 || dtype == TDN_BF16) &&
+                        n->out[0]->dtype == dtype && !strcmp(kind, "max");
+    if ((!narrow && !tdn_lower_is_f32(n)) || n_spatial < 1 || n_spatial > 3)
         return tdn_lower_reference(l, n, "pooling needs float32 and one to three spatial axes");
     tdn_place in, out, result, canonical;
     TDN_TRY(tdn_place_unit(l, n->in[0], 1, &in));
@@ -623,8 +625,10 @@ static tdn_status (*const lower_core[])(tdn_lowering *l, const tdn_node *n) = {
     [TDN_CORE_EXPAND] = lower_expand,
     [TDN_CORE_CONCAT] = lower_concat,
     [TDN_CORE_PAD] = lower_pad,
-    [TDN_CORE_INTEGER_CONV] = tdn_lower_integer_conv,
-    [TDN_CORE_INTEGER_MATMUL] = tdn_lower_integer_matmul,
+    [TDN_CORE_INTEGER_CONV] = tdn_lower_narrow_conv,
+    [TDN_CORE_INTEGER_MATMUL] = tdn_lower_narrow_matmul,
+    [TDN_CORE_HALF_CONV] = tdn_lower_narrow_conv,
+    [TDN_CORE_HALF_MATMUL] = tdn_lower_narrow_matmul,
     [TDN_CORE_MIX] = tdn_lower_mix,
     [TDN_CORE_GRAPHCONV] = tdn_lower_graphconv,
 };

@@ -136,10 +136,10 @@ tdn_status tdn_lower_channels_result(tdn_lowering *l, const tdn_node *n, tdn_pla
 /* Puts axes of extent 1 in front until the rank is `rank`. */
 void tdn_place_lead(tdn_place *p, int rank);
 
-/* ---- integers.c: products of integers -------------------------------------------------------- */
+/* ---- narrow.c: products of integers and of halves -------------------------------------------- */
 
-tdn_status tdn_lower_integer_conv(tdn_lowering *l, const tdn_node *n);
-tdn_status tdn_lower_integer_matmul(tdn_lowering *l, const tdn_node *n);
+tdn_status tdn_lower_narrow_conv(tdn_lowering *l, const tdn_node *n);
+tdn_status tdn_lower_narrow_matmul(tdn_lowering *l, const tdn_node *n);
 
 /* ---- graphs.c: operators over the edges of a constant graph ---------------------------------- */
 

@@ -22,11 +22,20 @@ static bool take(const tdn_expr *e, const tdn_instr *in, int q, tdn_dequantized 
     }
 }
 
-static bool is_of_bytes(const tdn_node *n)
+static bool is_of_one(const tdn_node *n)
 {
     return n && n->op->core == TDN_CORE_MAP && n->n_in == 1 && n->n_out == 1 &&
-           (n->in[0]->dtype == TDN_U8 || n->in[0]->dtype == TDN_S8) &&
            tdn_shape_equal(&n->in[0]->shape, &n->out[0]->shape);
+}
+
+static bool is_of_bytes(const tdn_node *n)
+{
+    return is_of_one(n) && (n->in[0]->dtype == TDN_U8 || n->in[0]->dtype == TDN_S8);
+}
+
+static bool is_of_halves(const tdn_node *n)
+{
+    return is_of_one(n) && (n->in[0]->dtype == TDN_F16 || n->in[0]->dtype == TDN_BF16);
 }
 
 static bool follow(const tdn_node *n, tdn_dequantized *d)
@@ -60,11 +69,13 @@ tdn_value *tdn_value_unsigned(const tdn_value *q)
 bool tdn_value_is_dequantized(const tdn_value *v, tdn_dequantized *d)
 {
     const tdn_node *n = v->producer;
-    if (!is_of_bytes(n) || v->dtype != TDN_F32)
+    if ((!is_of_bytes(n) && !is_of_halves(n)) || v->dtype != TDN_F32)
         return false;
     *d = (tdn_dequantized){.q = n->in[0], .scale = 1};
     if (!follow(n, d))
         return false;
+    if (is_of_halves(n))
+        return d->scale == 1 && d->zero == 0;
     tdn_value *u = tdn_value_unsigned(d->q);
     if (u) {
         d->q = u;
@@ -78,6 +89,8 @@ void tdn_expr_dequantize(tdn_expr *e, float scale, float zero)
     int r = tdn_expr_input(e, 0);
     if (zero != 0)
         r = tdn_expr_add(e, TDN_X_SUB, r, tdn_expr_const(e, zero), 0);
-    tdn_expr_store(e, tdn_expr_add(e, TDN_X_MUL, r, tdn_expr_const(e, scale), 0), 0);
+    if (scale != 1)
+        r = tdn_expr_add(e, TDN_X_MUL, r, tdn_expr_const(e, scale), 0);
+    tdn_expr_store(e, r, 0);
     e->n_in = 1;
 }

@@ -8,7 +8,7 @@
 
 /* A value that is (q - zero) * scale, by one scale and zero point. */
 typedef struct tdn_dequantized {
-    tdn_value *q; /* U8, or S8 */
+    tdn_value *q; /* U8, S8; or F16, BF16, with scale 1 and zero 0 */
     float scale;
     int32_t zero;
 } tdn_dequantized;
@@ -16,7 +16,12 @@ typedef struct tdn_dequantized {
 bool tdn_value_is_dequantized(const tdn_value *v, tdn_dequantized *d);
 /* The U8 that the S8 q is, less 128; NULL where a map does not say so. */
 tdn_value *tdn_value_unsigned(const tdn_value *q);
-/* (in0 - zero) * scale, into an empty expression. */
+/* Is it kept in bytes? Otherwise it is in halves. */
+static inline bool tdn_dequantized_is_bytes(const tdn_dequantized *d)
+{
+    return d->q->dtype == TDN_U8 || d->q->dtype == TDN_S8;
+}
+/* (in0 - zero) * scale, into an empty expression; without what changes nothing. */
 void tdn_expr_dequantize(tdn_expr *e, float scale, float zero);
 
 #endif

@@ -39,7 +39,9 @@ typedef enum tdn_core {
     TDN_CORE_PAD,       /* attrs pads (2 * rank, not negative), value (float); constant mode */
     TDN_CORE_INTEGER_CONV, /* x U8, w constant S8, [constant zero point of x]; attrs as of conv; the
                               sums are S32 */
-    TDN_CORE_INTEGER_MATMUL /* the same of matrices: w (k, n) */
+    TDN_CORE_INTEGER_MATMUL, /* the same of matrices: w (k, n) */
+    TDN_CORE_HALF_CONV,      /* conv of halves, x and w constant of one type, F16 or BF16; F32 */
+    TDN_CORE_HALF_MATMUL     /* the same of matrices: w (k, n) */
 } tdn_core;
 
 typedef struct tdn_infer {
@@ -82,6 +84,11 @@ static inline tdn_infer tdn_infer_at(tdn_graph *g, tdn_node *node, tdn_error *er
 static inline bool tdn_node_is_of_integers(const tdn_node *node)
 {
     return node->op->core == TDN_CORE_INTEGER_CONV || node->op->core == TDN_CORE_INTEGER_MATMUL;
+}
+/* Is it a product of halves? */
+static inline bool tdn_node_is_of_halves(const tdn_node *node)
+{
+    return node->op->core == TDN_CORE_HALF_CONV || node->op->core == TDN_CORE_HALF_MATMUL;
 }
 /* Is every element of the result one of input 0's: moved, or the largest of some? */
 bool tdn_node_moves_elements(const tdn_node *node);

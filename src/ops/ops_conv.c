@@ -72,6 +72,15 @@ static tdn_status conv_infer(tdn_infer *io)
     return tdn_infer_set(io, 0, io->node->in[0]->dtype, &y);
 }
 
+/* Products of halves, whose sums are float32. */
+static tdn_status half_conv_infer(tdn_infer *io)
+{
+    tdn_window window;
+    tdn_shape y;
+    TDN_TRY(conv_shape(io, &window, &y));
+    return tdn_infer_set(io, 0, TDN_F32, &y);
+}
+
 static tdn_status conv_decompose(tdn_infer *io)
 {
     tdn_window window;
@@ -181,6 +190,8 @@ const tdn_op_def tdn_ops_conv[] = {
      .flops = conv_flops},
     {ROW("Conv", "tendon", 1, 2, 3), .infer = conv_infer, .core = TDN_CORE_CONV,
      .flops = conv_flops},
+    {ROW("HalfConv", "tendon", 1, 2, 2), .infer = half_conv_infer, .core = TDN_CORE_HALF_CONV,
+     .reference = "Conv", .flops = conv_flops},
     {ROW("ConvTranspose", "", 1, 2, 3), .infer = conv_transpose_infer,
      .flops = conv_transpose_flops},
     {ROW("DeformConv", "", 19, 3, 5), .infer = deform_conv_infer, .flops = conv_flops},

@@ -17,7 +17,7 @@ static int64_t sat_mul(int64_t a, int64_t b)
 
 /* ---- MatMul ---------------------------------------------------------------------------------- */
 
-static tdn_status matmul_infer(tdn_infer *io)
+static tdn_status product_infer(tdn_infer *io, tdn_dtype dtype)
 {
     TDN_TRY(tdn_infer_rank(io, 0, 1, TDN_MAX_RANK));
     TDN_TRY(tdn_infer_rank(io, 1, 1, TDN_MAX_RANK));
@@ -37,8 +37,16 @@ static tdn_status matmul_infer(tdn_infer *io)
         y.dims[y.rank++] = a->shape.dims[ra - 2];
     if (rb > 1)
         y.dims[y.rank++] = b->shape.dims[rb - 1];
-    return tdn_infer_set(io, 0, a->dtype, &y);
+    return tdn_infer_set(io, 0, dtype, &y);
 }
+
+static tdn_status matmul_infer(tdn_infer *io)
+{
+    return product_infer(io, tdn_in(io->node, 0) ? io->node->in[0]->dtype : TDN_F32);
+}
+
+/* Products of halves, whose sums are float32. */
+static tdn_status half_matmul_infer(tdn_infer *io) { return product_infer(io, TDN_F32); }
 
 static int64_t matmul_flops(const tdn_node *node)
 {
@@ -397,6 +405,17 @@ static int64_t det_flops(const tdn_node *node)
 
 const tdn_op_def tdn_ops_matmul[] = {
     {ROW("MatMul", 1, 2, 2), .infer = matmul_infer, .core = TDN_CORE_MATMUL, .flops = matmul_flops},
+    {.name = "HalfMatMul",
+     .domain = "tendon",
+     .since = 1,
+     .n_in_min = 2,
+     .n_in_max = 2,
+     .n_out_min = 1,
+     .n_out_max = 1,
+     .infer = half_matmul_infer,
+     .core = TDN_CORE_HALF_MATMUL,
+     .reference = "MatMul",
+     .flops = matmul_flops},
     {.name = "Mix",
      .domain = "tendon",
      .since = 1,

@@ -105,7 +105,10 @@ static const tdn_quant *quant_of(tdn_infer *io, const tdn_node *n)
         zeros[i] = (int32_t)tdn_view_get_int(&view, i);
     }
     axis += axis < 0 ? n->in[0]->shape.rank : 0;
-    *q = (tdn_quant){(int32_t)count, count == 1 ? 0 : (int32_t)axis, scale->data, zeros};
+    *q = (tdn_quant){.n = (int32_t)count,
+                     .axis = count == 1 ? 0 : (int32_t)axis,
+                     .scale = scale->data,
+                     .zero_point = zeros};
     return q;
 }
 

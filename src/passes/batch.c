@@ -131,11 +131,13 @@ static int node_axis(const tdn_node *n, const int32_t *axes)
     switch (n->op->core) {
     case TDN_CORE_MAP: return map_axis(n, axes);
     case TDN_CORE_CONCAT: return concat_axis(n, axes);
+    case TDN_CORE_HALF_MATMUL:
     case TDN_CORE_INTEGER_MATMUL:
     case TDN_CORE_MATMUL: out = matmul_axis(n, axes); break;
     case TDN_CORE_MIX: out = a >= 0 && a < n->out[0]->shape.rank - 1 ? a : MIXED; break;
     case TDN_CORE_GRAPHCONV:
     case TDN_CORE_CONV:
+    case TDN_CORE_HALF_CONV:
     case TDN_CORE_INTEGER_CONV:
     case TDN_CORE_POOL: out = a == 0 ? 0 : MIXED; break;
     case TDN_CORE_REDUCE: out = a < 0 ? MIXED : reduce_axis(n, a); break;

@@ -2,7 +2,8 @@
 /*
  * Bytes are moved instead of the real numbers that they stand for: a transpose, reshape or slice of
  * a dequantised value, or the largest in a window of it, is dequantised behind it. What quantises
- * such a value again, by the same scale, does nothing and goes.
+ * such a value again, by the same scale, does nothing and goes. So with halves, which are bytes
+ * here.
  */
 #include <string.h>
 
@@ -55,18 +56,36 @@ static bool is_quantizing(const tdn_node *n, float *scale, float *zero)
     return peel(e, &at, TDN_X_DIV, scale) && e->code[at].op == TDN_X_INPUT;
 }
 
+/* Is the map in0 as it is, in halves? */
+static bool is_halving(const tdn_node *n)
+{
+    const tdn_expr *e = n->expr;
+    return n->op->core == TDN_CORE_MAP && n->n_in == 1 && n->n_out == 1 &&
+           n->in[0]->dtype == TDN_F32 &&
+           (n->out[0]->dtype == TDN_F16 || n->out[0]->dtype == TDN_BF16) && e->n_instr == 2 &&
+           e->code[0].op == TDN_X_INPUT && e->code[1].op == TDN_X_STORE;
+}
+
+/* Does n make again what d is made of? */
+static bool makes_again(const tdn_node *n, const tdn_dequantized *d)
+{
+    float scale, zero;
+    const bool same = d->q->dtype == TDN_U8 ? is_quantizing(n, &scale, &zero) &&
+                                                  scale == d->scale && zero == (float)d->zero
+                                            : is_halving(n) && n->out[0]->dtype == d->q->dtype;
+    return same && tdn_shape_equal(&d->q->shape, &n->out[0]->shape);
+}
+
 tdn_status tdn_pass_dequantize_late(tdn_graph *g, tdn_error *error)
 {
     for (tdn_node *n = g->first, *next; n; n = next) {
         next = n->next;
         tdn_dequantized d;
-        float scale, zero;
         if (n->n_in == 0 || !n->in[0] || !n->out[0] || !tdn_value_is_dequantized(n->in[0], &d))
             continue;
         if (tdn_node_moves_elements(n) && n->out[0]->output < 0)
             TDN_TRY(move_behind(g, n, &d, error));
-        else if (d.q->dtype == TDN_U8 && is_quantizing(n, &scale, &zero) && scale == d.scale &&
-                 zero == (float)d.zero && tdn_shape_equal(&d.q->shape, &n->out[0]->shape))
+        else if (makes_again(n, &d))
             tdn_graph_replace(g, n->out[0], d.q);
     }
     return TDN_OK;

@@ -12,7 +12,7 @@ bool tdn_core_takes_epilogue(const tdn_node *n)
 {
     return n->op->core == TDN_CORE_CONV || n->op->core == TDN_CORE_MATMUL ||
            n->op->core == TDN_CORE_MIX || n->op->core == TDN_CORE_GRAPHCONV ||
-           tdn_node_is_of_integers(n);
+           tdn_node_is_of_integers(n) || tdn_node_is_of_halves(n);
 }
 
 static bool takes_epilogue(const tdn_node *n)
@@ -34,7 +34,8 @@ static tdn_node *reader(const tdn_node *n)
 /* Of an operand of its epilogue, or of the result. */
 static bool takes_dtype(const tdn_node *n, tdn_dtype dtype)
 {
-    return dtype == TDN_F32 || (dtype == TDN_U8 && tdn_node_is_of_integers(n));
+    return dtype == TDN_F32 || (dtype == TDN_U8 && tdn_node_is_of_integers(n)) ||
+           (dtype == n->in[0]->dtype && tdn_node_is_of_halves(n));
 }
 
 static bool fits(const tdn_node *n, const tdn_node *map)

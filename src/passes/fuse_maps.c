@@ -63,8 +63,8 @@ static bool can_join(const fuser *f, const tdn_node *p, const tdn_node *c)
         if (f->first_use[p->out[i]->id] < c->mark)
             return false;
         const bool is_kept = p->out[i]->output >= 0 || p->out[i]->n_uses > reads(c, p->out[i]);
-        if (is_kept && p->out[i]->dtype == TDN_U8)
-            return false; /* alone, its map can be a product's epilogue, and bytes are read fast */
+        if (is_kept && p->out[i]->dtype != TDN_F32 && p->out[i]->dtype != TDN_BOOL)
+            return false; /* alone, its map can be a product's epilogue, and it is read fast */
         n_kept += is_kept;
     }
     return n_kept + c->n_out <= TDN_EXPR_MAX_OUT;

@@ -61,7 +61,7 @@ static bool has_grid(const tdn_node *n, int axis)
 {
     const tdn_value *w = n->in[1];
     const tdn_quant *q = w->quant;
-    return n->n_own_in == 2 && !n->expr && n->out[0]->dtype == TDN_F32 && q &&
+    return n->n_own_in == 2 && !n->expr && n->out[0]->dtype == TDN_F32 && q && q->n > 0 &&
            w->kind == TDN_VALUE_CONST && w->dtype == TDN_F32 && tdn_shape_count(&w->shape) > 0 &&
            w->shape.rank >= 2 && (q->n == 1 || (q->axis == axis && q->n == w->shape.dims[axis]));
 }
@@ -96,7 +96,7 @@ tdn_status tdn_pass_integer_products(tdn_graph *g, tdn_error *error)
         tdn_dequantized x;
         const bool is_conv = n->op->core == TDN_CORE_CONV;
         if ((is_conv || n->op->core == TDN_CORE_MATMUL) && has_grid(n, is_conv ? 0 : 1) &&
-            tdn_value_is_dequantized(n->in[0], &x))
+            tdn_value_is_dequantized(n->in[0], &x) && tdn_dequantized_is_bytes(&x))
             TDN_TRY(rewrite(g, n, &x, error));
     }
     return TDN_OK;

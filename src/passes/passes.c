@@ -48,6 +48,7 @@ const tdn_pass tdn_passes[] = {
     {"quantize", tdn_pass_quantize, QUANTIZES}, /* what was marked, and its readers */
     {"dequantize-late", tdn_pass_dequantize_late, QUANTIZES},
     {"integer-products", tdn_pass_integer_products, QUANTIZES},
+    {"half-products", tdn_pass_half_products, QUANTIZES}, /* of what was marked as halves */
     {"drop-dead", tdn_pass_drop_dead, QUANTIZES},
     {"fuse-scales", tdn_pass_fuse_scales, QUANTIZES},
     {"fuse-maps", tdn_pass_fuse_maps, QUANTIZES},

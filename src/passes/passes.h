@@ -58,6 +58,7 @@ tdn_status tdn_pass_split_product(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_space_to_depth(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_graph_conv(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_integer_products(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_half_products(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_bias(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_map_early(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fuse_maps(tdn_graph *g, tdn_error *error);

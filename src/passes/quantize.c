@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Values that are marked to be kept in 8 bits (a tdn_quant of one float value) are quantised right
- * where they are made, and products, maps and what moves elements read them dequantised. Passes
- * behind it turn that into products of integers, and the quantising into their epilogues.
+ * Values that are marked to be kept in 8 bits or in halves (a tdn_quant of one float value) are
+ * made so right where they are made, and products, maps and what moves elements read them as floats
+ * again. Passes behind it turn that into products of integers or halves, and what makes them such
+ * into their epilogues.
  */
 #include "base/status.h"
 #include "ops/dequantized.h"
@@ -35,9 +36,21 @@ static tdn_value *map_after(tdn_graph *g, tdn_node *before, tdn_value *x, const 
     return v;
 }
 
+/* x as halves, then as floats again. */
+static tdn_value *halved(tdn_graph *g, tdn_node *before, tdn_value *x, tdn_dtype half)
+{
+    const char *origin = x->producer ? x->producer->origin : x->name;
+    tdn_expr same = {.n_in = 1};
+    tdn_expr_store(&same, tdn_expr_input(&same, 0), 0);
+    tdn_value *h = map_after(g, before, x, &same, half, origin);
+    return h ? map_after(g, before, h, &same, TDN_F32, origin) : NULL;
+}
+
 /* clamp(round(x / scale) + zero), then (q - zero) * scale. */
 static tdn_value *quantized(tdn_graph *g, tdn_node *before, tdn_value *x, const tdn_quant *quant)
 {
+    if (quant->n == 0)
+        return halved(g, before, x, quant->half);
     const float scale = quant->scale[0], zero = (float)quant->zero_point[0];
     const char *origin = x->producer ? x->producer->origin : x->name;
     tdn_expr to = {.n_in = 1}, from = {0};

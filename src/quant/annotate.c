@@ -3,6 +3,9 @@
  * See annotate.h. Weights are symmetric, -127..127, one scale an output: of what that output's
  * weights reach. Values are unsigned where they cannot be negative, else on the zero 128.
  *
+ * Halves need no ranges; where one is known that binary16 does not reach, what reads the value
+ * stays float32.
+ *
  * A product that is a small part of all work and of all weights stays float32, unless bytes of what
  * it reads are there already: it has nothing to gain, and the first and the last layers of a
  * network, which are such ones as a rule, lose most by bytes.
@@ -28,9 +31,15 @@ typedef struct annotator {
     const tdn_annotate_options *o;
     const bool *binary, *not_negative; /* by value id */
     double work, weights;              /* of all products */
-    int n_products, n_quantized, n_small;
-    char missing[256]; /* names of values without a range */
+    int n_products, n_narrow, n_small;
+    char missing[256];   /* names of values without a range */
+    char too_large[256]; /* names of values that halves do not hold */
 } annotator;
+
+/* Samples reach less far than what comes later. */
+#define LARGEST_HALF 65504.0
+#define HEADROOM 2
+#define LEAST_NORMAL_HALF 0x1p-14f
 
 static bool is_product(const tdn_node *n)
 {
@@ -42,11 +51,14 @@ static bool is_product(const tdn_node *n)
            tdn_shape_count(&w->shape) > 0 && !n->out[0]->shape.bounded;
 }
 
-/* Kernels of integers read channels in fours, but of a depthwise convolution. */
-static bool has_kernel(const tdn_node *n)
+/* Kernels of integers read channels in fours, but of a depthwise convolution; those of halves in
+ * pairs. */
+static bool has_kernel(const tdn_node *n, bool of_halves)
 {
-    const int64_t group = tdn_attr_int(&n->attrs, "group", 1), c = n->in[1]->shape.dims[1];
-    return n->op->core != TDN_CORE_CONV || group == 1 || c == 1 || c % 4 == 0;
+    const bool is_conv = n->op->core == TDN_CORE_CONV;
+    const int64_t group = tdn_attr_int(&n->attrs, "group", 1);
+    const int64_t c = n->in[1]->shape.dims[is_conv ? 1 : 0];
+    return of_halves ? c % 2 == 0 : !is_conv || group == 1 || c == 1 || c % 4 == 0;
 }
 
 static double work_of(const tdn_node *n)
@@ -67,6 +79,8 @@ static tdn_value *source_of(tdn_value *v)
 /* By the name of the value, or of what its elements were moved from. */
 static bool range_of(const annotator *a, const tdn_value *v, float *amax)
 {
+    if (!a->o->range)
+        return false;
     for (;; v = v->producer->in[0]) {
         if (a->o->range(a->o->range_user, v->name, amax))
             return true;
@@ -82,7 +96,7 @@ static tdn_quant *new_quant(tdn_graph *g, int64_t n, int axis, float **scale, in
     *zero = tdn_arena_alloc(g->arena, (size_t)n, sizeof **zero);
     if (!q || !*scale || !*zero)
         return NULL;
-    *q = (tdn_quant){(int32_t)n, axis, *scale, *zero};
+    *q = (tdn_quant){.n = (int32_t)n, .axis = axis, .scale = *scale, .zero_point = *zero};
     return q;
 }
 
@@ -147,13 +161,13 @@ static tdn_status mark_weights(annotator *a, tdn_node *n, bool *done, tdn_error 
 }
 
 /* Names that the compiler made up are in no calibration: what they name may change. */
-static void note_missing(annotator *a, const char *name)
+static void note_name(char list[256], const char *name)
 {
     if (*name == '~')
         return;
-    const size_t used = strlen(a->missing);
-    if (!strstr(a->missing, name))
-        snprintf(a->missing + used, sizeof a->missing - used, "%s'%s'", used ? ", " : "", name);
+    const size_t used = strlen(list);
+    if (!strstr(list, name))
+        snprintf(list + used, 256 - used, "%s'%s'", used ? ", " : "", name);
 }
 
 static bool is_small(const annotator *a, const tdn_node *n)
@@ -168,21 +182,80 @@ static tdn_status quantize_product(annotator *a, tdn_node *n, bool is_forced, bo
     tdn_value *x = n->in[0], *v = source_of(x);
     float amax = 0;
     *done = false;
-    if (a->binary[x->id] || !has_kernel(n) || v->kind == TDN_VALUE_CONST)
+    if (a->binary[x->id] || !has_kernel(n, false) || v->kind == TDN_VALUE_CONST)
         return TDN_OK; /* spikes are added up, not multiplied */
     if (!is_forced && !v->quant && is_small(a, n)) {
         a->n_small++;
         return TDN_OK;
     }
     if (!v->quant && !range_of(a, v, &amax) && !range_of(a, x, &amax)) {
-        note_missing(a, v->name);
+        note_name(a->missing, v->name);
         return TDN_OK;
     }
     TDN_TRY(mark_weights(a, n, done, error));
     if (!*done)
         return TDN_OK;
-    a->n_quantized++;
+    a->n_narrow++;
     return v->quant || mark_value(a, v, amax) ? TDN_OK : tdn_fail_nomem(error, "a scale");
+}
+
+/* Do binary16 hold an output's weights well? As packed halves are asked (tdn_halves_check). */
+static bool weights_fit(const tdn_node *n)
+{
+    const tdn_value *w = n->in[1];
+    const bool conv = n->op->core == TDN_CORE_CONV;
+    const int64_t count = tdn_shape_count(&w->shape), outputs = w->shape.dims[conv ? 0 : 1],
+                  terms = count / outputs;
+    const float *data = w->data;
+    for (int64_t i = 0; i < outputs; i++) {
+        float largest = 0;
+        for (int64_t k = 0; k < terms; k++) {
+            const float x = fabsf(data[conv ? i * terms + k : k * outputs + i]);
+            if (!(x <= (float)LARGEST_HALF))
+                return false;
+            largest = fmaxf(largest, x);
+        }
+        if (largest > 0 && largest < LEAST_NORMAL_HALF)
+            return false;
+    }
+    return true;
+}
+
+static bool value_fits(annotator *a, const tdn_value *v, const tdn_value *x)
+{
+    float amax = 0;
+    if (!range_of(a, v, &amax) && !range_of(a, x, &amax))
+        return true;
+    const bool fits = (double)amax * HEADROOM <= LARGEST_HALF;
+    if (!fits)
+        note_name(a->too_large, v->name);
+    return fits;
+}
+
+static tdn_status halve_product(annotator *a, tdn_node *n, tdn_dtype half, bool is_forced,
+                                bool *done, tdn_error *error)
+{
+    tdn_value *x = n->in[0], *v = source_of(x);
+    *done = false;
+    if (a->binary[x->id] || !has_kernel(n, true) || v->kind == TDN_VALUE_CONST ||
+        (v->quant && v->quant->half != half))
+        return TDN_OK;
+    if (!is_forced && !v->quant && is_small(a, n)) {
+        a->n_small++;
+        return TDN_OK;
+    }
+    if (half == TDN_F16 && (!weights_fit(n) || !value_fits(a, v, x)))
+        return TDN_OK;
+    tdn_quant *q = tdn_arena_alloc(a->g->arena, 1, sizeof *q);
+    tdn_value *w = tdn_graph_const(a->g, n->in[1]->name, TDN_F32, &n->in[1]->shape, n->in[1]->data);
+    if (!q || !w)
+        return tdn_fail_nomem(error, "a mark of halves");
+    q->half = half;
+    v->quant = w->quant = q;
+    tdn_node_set_input(n, 1, w);
+    a->n_narrow++;
+    *done = true;
+    return TDN_OK;
 }
 
 static void log_line(const annotator *a, tdn_log_level level, const char *line)
@@ -192,21 +265,21 @@ static void log_line(const annotator *a, tdn_log_level level, const char *line)
 }
 
 static void report_product(const annotator *a, const tdn_node *n, const tdn_layer_precision *asked,
-                           bool is_int8)
+                           tdn_precision precision)
 {
     char line[512];
-    const tdn_precision precision = is_int8 ? TDN_PRECISION_INT8 : TDN_PRECISION_FP32;
     const tdn_product_info info = {.struct_size = sizeof info,
                                    .name = tdn_layer_name(n),
                                    .work = a->work > 0 ? work_of(n) / a->work : 0,
                                    .precision = precision,
                                    .is_forced = asked && asked->precision == precision};
-    snprintf(line, sizeof line, "%s: %5.2f %% of the work, %.400s", is_int8 ? "int8" : "fp32",
+    snprintf(line, sizeof line, "%s: %5.2f %% of the work, %.400s", tdn_precision_name(precision),
              100 * info.work, info.name);
     log_line(a, TDN_LOG_INFO, line);
     if (asked && asked->precision != info.precision) {
         snprintf(line, sizeof line,
-                 "layer '%.400s' stays float32: its operand or shape is none of bytes", info.name);
+                 "layer '%.400s' stays float32: its operand or shape is none of %s", info.name,
+                 tdn_precision_name(asked->precision));
         log_line(a, TDN_LOG_WARNING, line);
     }
     if (a->o->product)
@@ -216,21 +289,30 @@ static void report_product(const annotator *a, const tdn_node *n, const tdn_laye
 static tdn_status annotate_product(annotator *a, tdn_node *n, tdn_error *error)
 {
     const tdn_layer_precision *asked = tdn_layer_find(a->o->layers, a->o->n_layers, n);
+    const tdn_precision wanted = asked ? asked->precision : a->o->precision;
     bool done = false;
-    if (!asked || asked->precision == TDN_PRECISION_INT8)
+    if (wanted == TDN_PRECISION_INT8)
         TDN_TRY(quantize_product(a, n, asked != NULL, &done, error));
-    report_product(a, n, asked, done);
+    else if (wanted != TDN_PRECISION_FP32)
+        TDN_TRY(halve_product(a, n, wanted == TDN_PRECISION_FP16 ? TDN_F16 : TDN_BF16,
+                              asked != NULL, &done, error));
+    report_product(a, n, asked, done ? wanted : TDN_PRECISION_FP32);
     return TDN_OK;
 }
 
 static void report(const annotator *a)
 {
     char line[512];
-    snprintf(
-        line, sizeof line,
-        "int8: %d of %d convolutions and products by constants; %d are too small to gain by it",
-        a->n_quantized, a->n_products, a->n_small);
+    snprintf(line, sizeof line,
+             "%s: %d of %d convolutions and products by constants; %d are too small to gain by it",
+             tdn_precision_name(a->o->precision), a->n_narrow, a->n_products, a->n_small);
     log_line(a, TDN_LOG_INFO, line);
+    if (a->too_large[0]) {
+        snprintf(line, sizeof line,
+                 "fp16 would overflow, or nearly so, in %s: what reads them stays float32",
+                 a->too_large);
+        log_line(a, TDN_LOG_WARNING, line);
+    }
     if (!a->missing[0])
         return;
     snprintf(line, sizeof line,

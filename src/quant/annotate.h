@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Decides what is kept in 8 bits, and says so in the graph alone: a product (convolution, or
- * product with a constant matrix) that is to be one of integers gets weights on a grid, each output
- * with its own scale, and the value that it reads a scale of its own.
+ * Decides what is kept in 8 bits or in halves, and says so in the graph alone: a product
+ * (convolution, or product with a constant matrix) that is to be one of integers gets weights on a
+ * grid, each output with its own scale, and the value that it reads a scale of its own; one of
+ * halves, and the value that it reads, are marked as such.
  */
 #ifndef TDN_QUANT_ANNOTATE_H
 #define TDN_QUANT_ANNOTATE_H
@@ -15,7 +16,8 @@
 typedef bool tdn_range_fn(void *user, const char *name, float *amax);
 
 typedef struct tdn_annotate_options {
-    tdn_range_fn *range;
+    tdn_precision precision; /* of products that are large enough; INT8, FP16, BF16 */
+    tdn_range_fn *range;     /* NULL: no range is known */
     void *range_user;
     const tdn_layer_precision *layers; /* by name, before the annotator's own judgement */
     int32_t n_layers;

@@ -55,7 +55,8 @@ static bool range_of(void *user, const char *name, float *amax)
 
 static tdn_status annotate(void *user, tdn_graph *g, tdn_error *error)
 {
-    const tdn_annotate_options o = {.range = range_of, .range_user = user};
+    const tdn_annotate_options o = {
+        .precision = TDN_PRECISION_INT8, .range = range_of, .range_user = user};
     return tdn_quant_annotate(g, &o, error);
 }
 
@@ -129,7 +130,8 @@ static void test_nothing_without_marks(void **state)
 /* The product that reads x is two of the model's nodes. */
 static tdn_status annotate_layers(void *user, tdn_graph *g, tdn_error *error)
 {
-    const tdn_annotate_options o = {.range = range_of, .layers = user, .n_layers = 2};
+    const tdn_annotate_options o = {
+        .precision = TDN_PRECISION_INT8, .range = range_of, .layers = user, .n_layers = 2};
     for (tdn_node *n = g->first; n; n = n->next)
         if (strcmp(n->op->name, "MatMul") == 0 && n->in[0]->kind == TDN_VALUE_INPUT)
             n->origin = "net/one + net/[two]";

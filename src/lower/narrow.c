@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Products of integers as steps of the family iconv: a convolution as it is, a product of matrices
- * as one of a single tap, whose pixels are the rows. Rows are read in words of four bytes, so
- * channels are filled up to that.
+ * Products of integers and of halves as steps of the families iconv and hconv: a convolution as it
+ * is, a product of matrices as one of a single tap, whose pixels are the rows. Rows of bytes are
+ * read in words of four, so channels are filled up to that.
  */
+#include <string.h>
+
 #include "base/status.h"
 #include "lower/lowering.h"
 
@@ -18,11 +20,24 @@ static int32_t zero_of(const tdn_node *n)
 static bool is_usual(const tdn_node *n)
 {
     const tdn_value *w = n->in[1];
+    if (tdn_node_is_of_halves(n))
+        return w->dtype == n->in[0]->dtype && w->kind == TDN_VALUE_CONST;
     return n->in[0]->dtype == TDN_U8 && w->dtype == TDN_S8 && w->kind == TDN_VALUE_CONST &&
            (n->n_own_in < 3 || (n->in[2]->kind == TDN_VALUE_CONST && n->in[2]->dtype == TDN_U8));
 }
 
-static int64_t whole_words(int64_t n) { return (n + 3) / 4 * 4; }
+/* The left operand, its rows along `axis`. */
+static tdn_status place_rows(tdn_lowering *l, const tdn_node *n, int axis, tdn_place *x)
+{
+    return tdn_node_is_of_halves(n) ? tdn_place_unit(l, n->in[0], axis, x)
+                                    : tdn_place_words(l, n->in[0], axis, x);
+}
+
+/* Channels that a kernel reads of a row of n. */
+static int64_t whole_words(const tdn_node *node, int64_t n)
+{
+    return tdn_node_is_of_halves(node) ? n : (n + 3) / 4 * 4;
+}
 
 /* The group: `x` and the result as (n, d, h, w, channels) by now, weights to be shaped as dims say.
  */
@@ -34,12 +49,13 @@ static tdn_status make_step(tdn_lowering *l, const tdn_node *n, const tdn_iconv_
     tdn_place in[2] = {*x};
     TDN_TRY(tdn_place_of(l, n->in[1], &in[1]));
     in[1].view = *weights;
-    const tdn_status status =
-        tdn_step_make(l, "iconv", desc, in, 2, extra, n_extra, canonical, 1, n->expr);
+    const bool halves = tdn_node_is_of_halves(n); /* their description is where the other begins */
+    const tdn_status status = tdn_step_make(l, halves ? "hconv" : "iconv", desc, in, 2, extra,
+                                            n_extra, canonical, 1, n->expr);
     return tdn_lower_finish(l, n, status, out, result);
 }
 
-tdn_status tdn_lower_integer_conv(tdn_lowering *l, const tdn_node *n)
+tdn_status tdn_lower_narrow_conv(tdn_lowering *l, const tdn_node *n)
 {
     const tdn_value *w = n->in[1];
     const int n_spatial = n->out[0]->shape.rank - 2;
@@ -47,7 +63,7 @@ tdn_status tdn_lower_integer_conv(tdn_lowering *l, const tdn_node *n)
     if (!is_usual(n) || n_spatial < 1 || n_spatial > 3)
         return tdn_lower_reference(l, n, "it is of other types, or of more than three axes");
     tdn_place x, extra[TDN_EXPR_MAX_IN], out, result, canonical;
-    TDN_TRY(tdn_place_words(l, n->in[0], 1, &x));
+    TDN_TRY(place_rows(l, n, 1, &x));
     TDN_TRY(tdn_lower_channels_result(l, n, &out, &result));
     if (n->expr)
         TDN_TRY(tdn_lower_extras(l, n, extra, &n_extra));
@@ -56,7 +72,7 @@ tdn_status tdn_lower_integer_conv(tdn_lowering *l, const tdn_node *n)
     tdn_lower_window(n, desc.conv.stride, desc.conv.dilation, desc.conv.pad);
     tdn_lower_channels_last(&x);
     if (desc.conv.group == 1)
-        x.view.dims[4] = whole_words(x.view.dims[4]);
+        x.view.dims[4] = whole_words(n, x.view.dims[4]);
     canonical = out;
     tdn_lower_channels_last(&canonical);
     for (int i = 0; i < n_extra; i++)
@@ -64,7 +80,7 @@ tdn_status tdn_lower_integer_conv(tdn_lowering *l, const tdn_node *n)
     int64_t dims[5] = {w->shape.dims[0], w->shape.dims[1], 1, 1, 1};
     for (int i = 0; i < n_spatial; i++)
         dims[5 - n_spatial + i] = w->shape.dims[2 + i];
-    const tdn_view weights = tdn_view_make((void *)(uintptr_t)w->data, TDN_S8, 5, dims);
+    const tdn_view weights = tdn_view_make((void *)(uintptr_t)w->data, w->dtype, 5, dims);
     return make_step(l, n, &desc, &x, &weights, extra, n_extra, &canonical, &out, &result);
 }
 
@@ -73,16 +89,17 @@ static bool turned(tdn_lowering *l, const tdn_value *w, tdn_view *weights)
 {
     const int64_t k = w->shape.dims[0], n = w->shape.dims[1];
     const int64_t dims[5] = {n, k, 1, 1, 1};
-    const int8_t *from = w->data;
-    int8_t *to = tdn_arena_alloc_data(l->arena, (size_t)(k * n) + 1);
+    const size_t size = tdn_dtype_size(w->dtype, 1);
+    const char *from = w->data;
+    char *to = tdn_arena_alloc_data(l->arena, (size_t)(k * n) * size + 1);
     for (int64_t i = 0; to && i < n; i++)
         for (int64_t j = 0; j < k; j++)
-            to[i * k + j] = from[j * n + i];
-    *weights = tdn_view_make(to, TDN_S8, 5, dims);
+            memcpy(to + (size_t)(i * k + j) * size, from + (size_t)(j * n + i) * size, size);
+    *weights = tdn_view_make(to, w->dtype, 5, dims);
     return to != NULL;
 }
 
-tdn_status tdn_lower_integer_matmul(tdn_lowering *l, const tdn_node *n)
+tdn_status tdn_lower_narrow_matmul(tdn_lowering *l, const tdn_node *n)
 {
     enum { RANK = 5 };
     const tdn_shape *xs = &n->in[0]->shape, *s = &n->out[0]->shape;
@@ -91,7 +108,7 @@ tdn_status tdn_lower_integer_matmul(tdn_lowering *l, const tdn_node *n)
         return tdn_lower_reference(l, n, "it is of other types, or of more than four axes of rows");
     tdn_place x, extra[TDN_EXPR_MAX_IN], out, result, canonical;
     tdn_view weights;
-    TDN_TRY(tdn_place_words(l, n->in[0], xs->rank - 1, &x));
+    TDN_TRY(place_rows(l, n, xs->rank - 1, &x));
     TDN_TRY(tdn_place_result(l, n->out[0], NULL, &result));
     out = result;
     const int last = s->rank - 1;
@@ -105,7 +122,7 @@ tdn_status tdn_lower_integer_matmul(tdn_lowering *l, const tdn_node *n)
                                  .x_zero = zero_of(n)};
     tdn_place_lead(&x, RANK);
     x.view.strides[4] = 1;
-    x.view.dims[4] = whole_words(x.view.dims[4]);
+    x.view.dims[4] = whole_words(n, x.view.dims[4]);
     canonical = out;
     tdn_place_lead(&canonical, RANK);
     canonical.view.strides[4] = 1;
