@@ -56,6 +56,8 @@ typedef struct tdn_group {
     bool is_sparse;  /* in[0] is the result of comparisons, 0 or 1, and may be mostly zeros */
     bool takes_halves; /* packed weights may be kept in half precision: otherwise the variants that
                           do so are refused */
+    tdn_dtype halves;  /* F16 or BF16: products of floats may be made of these instead, in variants
+                          that do so; NONE: not */
     bool dry;          /* sizes and cost only: nothing is packed */
 } tdn_group;
 

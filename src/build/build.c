@@ -98,6 +98,16 @@ static bool narrows(const builder *b)
                                    : p != TDN_PRECISION_FP32 && all_multiply(b, p);
 }
 
+/* What all targets multiply that graph convolutions may be made of in a narrow build. */
+static tdn_dtype half_of(const builder *b)
+{
+    const tdn_precision p = b->o->precision;
+    if (p != TDN_PRECISION_BF16 && all_multiply(b, TDN_PRECISION_FP16))
+        return TDN_F16;
+    return p != TDN_PRECISION_FP16 && all_multiply(b, TDN_PRECISION_BF16) ? TDN_BF16
+                                                                          : TDN_DTYPE_NONE;
+}
+
 static tdn_status check_layers(const builder *b)
 {
     const tdn_build_options *o = b->o;
@@ -419,6 +429,7 @@ static tdn_status annotate(void *user, tdn_graph *g, tdn_error *error)
 {
     const builder *b = user;
     const tdn_annotate_options options = {.precision = b->o->precision,
+                                          .half = half_of(b),
                                           .range = b->o->calibration ? calibrated_range : NULL,
                                           .range_user = (void *)(uintptr_t)b->o->calibration,
                                           .layers = b->layers,

@@ -29,7 +29,7 @@
 #define PRECISION                                                                                  \
     {                                                                                              \
         "precision", 0, TDN_OPT_TEXT, AT(precision), "fp32|fp16|bf16|int8",                        \
-            "(fp32); by layer: --layerPrecisions=NAME:fp32,...", 0, 0                              \
+            "(fp32); by layer: --layerPrecisions=NAME:fp32", 0, 0                                  \
     }
 #define LEVEL                                                                                      \
     {                                                                                              \

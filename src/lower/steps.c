@@ -168,6 +168,8 @@ tdn_status tdn_step_make(tdn_lowering *l, const char *name, const void *desc, co
     const tdn_node *n = l->node; /* its first input is the group's, whatever was copied */
     if (n && n->n_in > 0 && n->in[0])
         group.is_sparse = l->binary[n->in[0]->id];
+    if (n && n->n_own_in > 1 && n->in[1] && n->in[1]->quant && n->in[1]->quant->n == 0)
+        group.halves = n->in[1]->quant->half;
     tdn_made made = {.packed_input = -1};
     TDN_TRY(l->collect ? collect(l, &made, family, &group) : make_chosen(l, &made, family, &group));
     return tdn_step_made(l, &made, places, n_in + n_extra, out, n_out);

@@ -203,7 +203,7 @@ static tdn_status quantize_product(annotator *a, tdn_node *n, bool is_forced, bo
 static bool weights_fit(const tdn_node *n)
 {
     const tdn_value *w = n->in[1];
-    const bool conv = n->op->core == TDN_CORE_CONV;
+    const bool conv = n->op->core != TDN_CORE_MATMUL;
     const int64_t count = tdn_shape_count(&w->shape), outputs = w->shape.dims[conv ? 0 : 1],
                   terms = count / outputs;
     const float *data = w->data;
@@ -221,15 +221,28 @@ static bool weights_fit(const tdn_node *n)
     return true;
 }
 
-static bool value_fits(annotator *a, const tdn_value *v, const tdn_value *x)
+/* `gain`: how much larger than its operand what is multiplied may be. */
+static bool value_fits(annotator *a, const tdn_value *v, const tdn_value *x, double gain)
 {
     float amax = 0;
     if (!range_of(a, v, &amax) && !range_of(a, x, &amax))
         return true;
-    const bool fits = (double)amax * HEADROOM <= LARGEST_HALF;
+    const bool fits = (double)amax * gain * HEADROOM <= LARGEST_HALF;
     if (!fits)
         note_name(a->too_large, v->name);
     return fits;
+}
+
+static bool mark_halves(annotator *a, tdn_node *n, tdn_dtype half)
+{
+    tdn_quant *q = tdn_arena_alloc(a->g->arena, 1, sizeof *q);
+    tdn_value *w = tdn_graph_const(a->g, n->in[1]->name, TDN_F32, &n->in[1]->shape, n->in[1]->data);
+    if (!q || !w)
+        return false;
+    q->half = half;
+    w->quant = q;
+    tdn_node_set_input(n, 1, w);
+    return true;
 }
 
 static tdn_status halve_product(annotator *a, tdn_node *n, tdn_dtype half, bool is_forced,
@@ -244,18 +257,47 @@ static tdn_status halve_product(annotator *a, tdn_node *n, tdn_dtype half, bool 
         a->n_small++;
         return TDN_OK;
     }
-    if (half == TDN_F16 && (!weights_fit(n) || !value_fits(a, v, x)))
+    if (half == TDN_F16 && (!weights_fit(n) || !value_fits(a, v, x, 1)))
         return TDN_OK;
-    tdn_quant *q = tdn_arena_alloc(a->g->arena, 1, sizeof *q);
-    tdn_value *w = tdn_graph_const(a->g, n->in[1]->name, TDN_F32, &n->in[1]->shape, n->in[1]->data);
-    if (!q || !w)
-        return tdn_fail_nomem(error, "a mark of halves");
-    q->half = half;
-    v->quant = w->quant = q;
-    tdn_node_set_input(n, 1, w);
-    a->n_narrow++;
-    *done = true;
-    return TDN_OK;
+    *done = mark_halves(a, n, half);
+    if (*done)
+        v->quant = n->in[1]->quant;
+    a->n_narrow += *done;
+    return *done ? TDN_OK : tdn_fail_nomem(error, "a mark of halves");
+}
+
+/* Graph convolutions read and write floats, and multiply halves inside. */
+static bool is_graph(const tdn_node *n)
+{
+    return n->op->core == TDN_CORE_GRAPHCONV && n->in[1]->kind == TDN_VALUE_CONST &&
+           n->in[2]->kind == TDN_VALUE_CONST && n->in[1]->dtype == TDN_F32 &&
+           n->in[0]->shape.dims[1] % 2 == 0;
+}
+
+/* The most that the graph (kinds, from, to) makes of a value: sums over neighbours. */
+static double gain_of(const tdn_value *graph)
+{
+    const int64_t *dims = graph->shape.dims;
+    const float *weight = graph->data;
+    double most = 1;
+    for (int64_t i = 0; i < dims[0] * dims[2]; i++) {
+        double sum = 0;
+        for (int64_t from = 0; from < dims[1]; from++)
+            sum += fabs((double)weight[(i / dims[2] * dims[1] + from) * dims[2] + i % dims[2]]);
+        most = fmax(most, sum);
+    }
+    return most;
+}
+
+static tdn_status halve_graph(annotator *a, tdn_node *n, tdn_dtype half, bool *done,
+                              tdn_error *error)
+{
+    *done = false;
+    if (half == TDN_F16 &&
+        (!weights_fit(n) || !value_fits(a, source_of(n->in[0]), n->in[0], gain_of(n->in[2]))))
+        return TDN_OK;
+    *done = mark_halves(a, n, half);
+    return *done ? TDN_OK : tdn_fail_nomem(error, "a mark of halves");
 }
 
 static void log_line(const annotator *a, tdn_log_level level, const char *line)
@@ -300,6 +342,22 @@ static tdn_status annotate_product(annotator *a, tdn_node *n, tdn_error *error)
     return TDN_OK;
 }
 
+/* There is a choice where it is to be narrow; kernels in bytes there are none. */
+static tdn_status annotate_graph(annotator *a, tdn_node *n, tdn_error *error)
+{
+    const tdn_layer_precision *asked = tdn_layer_find(a->o->layers, a->o->n_layers, n);
+    bool done = false;
+    char line[512];
+    if (a->o->half != TDN_DTYPE_NONE && (!asked || asked->precision != TDN_PRECISION_FP32))
+        TDN_TRY(halve_graph(a, n, a->o->half, &done, error));
+    if (done) {
+        snprintf(line, sizeof line, "%s: graph convolution %.400s", tdn_dtype_name(a->o->half),
+                 tdn_layer_name(n));
+        log_line(a, TDN_LOG_INFO, line);
+    }
+    return TDN_OK;
+}
+
 static void report(const annotator *a)
 {
     char line[512];
@@ -321,6 +379,8 @@ static void report(const annotator *a)
     log_line(a, TDN_LOG_WARNING, line);
 }
 
+static bool has_choice(const tdn_node *n) { return is_product(n) || is_graph(n); }
+
 tdn_status tdn_quant_annotate(tdn_graph *g, const tdn_annotate_options *options, tdn_error *error)
 {
     annotator a = {.g = g, .o = options};
@@ -334,7 +394,10 @@ tdn_status tdn_quant_annotate(tdn_graph *g, const tdn_annotate_options *options,
             a.work += work_of(n);
             a.weights += (double)tdn_shape_count(&n->in[1]->shape);
         }
-    TDN_TRY(tdn_layers_check(options->layers, options->n_layers, g, is_product, error));
+    TDN_TRY(tdn_layers_check(options->layers, options->n_layers, g, has_choice, error));
+    for (tdn_node *n = g->first; n; n = n->next)
+        if (is_graph(n))
+            TDN_TRY(annotate_graph(&a, n, error));
     for (int small = 0; small < 2; small++) /* these follow what others made of their operands */
         for (tdn_node *n = g->first; n; n = n->next)
             if (is_product(n) && is_small(&a, n) == (small != 0))

@@ -17,6 +17,7 @@ typedef bool tdn_range_fn(void *user, const char *name, float *amax);
 
 typedef struct tdn_annotate_options {
     tdn_precision precision; /* of products that are large enough; INT8, FP16, BF16 */
+    tdn_dtype half;          /* what graph convolutions may multiply inside; NONE: float32 alone */
     tdn_range_fn *range;     /* NULL: no range is known */
     void *range_user;
     const tdn_layer_precision *layers; /* by name, before the annotator's own judgement */

@@ -264,6 +264,11 @@ static int conv_once(const tdn_family *family, const tdn_kernel *k)
 
 /* ---- hconv ----------------------------------------------------------------------------------- */
 
+static tdn_dtype factor_of(const tdn_kernel *k)
+{
+    return strstr(k->name, "_bf16_") ? TDN_BF16 : strstr(k->name, "_f16_") ? TDN_F16 : TDN_F32;
+}
+
 enum { HALVES_APART = 2048, SHORT = 64 /* products that are summed up in binary16 */ };
 
 static void fill_small(const tdn_view *v)
@@ -300,7 +305,7 @@ static void compare_halves(const conv_case *c, const tdn_kernel *k, const tdn_gr
 static int hconv_once(const tdn_family *family, const tdn_kernel *k)
 {
     scene *s = new_scene();
-    const tdn_dtype half = strstr(k->name, "_bf16_") ? TDN_BF16 : TDN_F16;
+    const tdn_dtype half = factor_of(k);
     conv_case c = random_bits() % 40 ? random_conv() : far_apart_conv(HALVES_APART);
     while (c.w[1] % 2)
         c = random_conv();
@@ -540,12 +545,20 @@ static int graphconv_once(const tdn_family *family, const tdn_kernel *k)
                                      .n_kinds = (int32_t)kinds,
                                      .n_from = (int32_t)x[3],
                                      .n_to = (int32_t)y[3]};
+    const tdn_dtype factor = factor_of(k);
+    const bool exact = factor != TDN_F32 && random_bits() % 2;
     const tdn_view operands[3] = {
         new_tensor(s, TDN_F32, 5, x, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE, 0)->view,
         new_tensor(s, TDN_F32, 2, (int64_t[]){y[4], kinds * x[4]}, LAYOUT_DENSE, 0)->view,
         new_tensor(s, TDN_F32, 2, (int64_t[]){y[3], y[4]}, LAYOUT_DENSE, 0)->view};
     tensor *out = new_output(s, TDN_F32, 5, y, random_bits() % 2 ? LAYOUT_INNER : LAYOUT_DENSE);
+    for (int64_t i = 0; exact && i < kinds * x[3] * y[3]; i++)
+        ((float *)adjacency.data)[i] = ((float *)adjacency.data)[i] != 0;
+    for (int i = 0; exact && i < 2; i++)
+        fill_small(&operands[i]);
     tdn_group g = {.desc = &desc, .in = operands, .n_in = 3, .out = &out->view, .n_out = 1};
+    g.variant = factor != TDN_F32;
+    g.halves = factor != TDN_F32 ? factor : TDN_DTYPE_NONE;
     epilogue_set set;
     choose_epilogue(&set, s, &g);
     step st;
@@ -557,6 +570,9 @@ static int graphconv_once(const tdn_family *family, const tdn_kernel *k)
             double absolute;
             const double sum = graphconv_at(&g, &o, &absolute);
             double bound = ((double)(kinds * x[3] * x[4]) + 8) * EPS * absolute;
+            if (factor != TDN_F32)
+                bound += halves_bound(factor, (double)(kinds * x[4]), absolute, exact) +
+                         (exact ? 0 : (factor == TDN_F16 ? 0x1p-10 : 0x1p-7) * absolute);
             const double wanted = finish(&set, sum, &o, &bound);
             expect_near(k, ((float *)out->view.data)[tdn_walk_offset(&o, &out->view)], wanted,
                         bound, number);

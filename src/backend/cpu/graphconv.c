@@ -8,6 +8,8 @@
  */
 #include "backend/cpu/graphconv.h"
 
+#include "backend/cpu/hconv.h"
+
 #include <string.h>
 
 enum { MAX_ENTRIES = 1 << 20, TILES_WANTED = 16, SUM_FLOATS = 48 << 10 };
@@ -29,18 +31,31 @@ static tdn_status check_views(const tdn_view *in, const tdn_view *out, tdn_error
     return TDN_OK;
 }
 
+/* What a kernel's products are of. */
+static tdn_dtype factor_of(const tdn_kernel *kernel)
+{
+    return tdn_cpu_kernel_is(kernel, "graphconv_f16")    ? TDN_F16
+           : tdn_cpu_kernel_is(kernel, "graphconv_bf16") ? TDN_BF16
+                                                         : TDN_F32;
+}
+
 /* Derives all that follows from n_kinds, n_entries, n_sums and operands. */
 static tdn_status plan(tdn_graphconv_args *a, const tdn_kernel *kernel, const tdn_view *in,
                        const tdn_view *out, tdn_error *error)
 {
     TDN_TRY(check_views(in, out, error));
     const int64_t nodes = out->dims[3], c = in[0].dims[4];
+    const int n_in_term = factor_of(kernel) == TDN_F32 ? 1 : TDN_HALVES_IN_TERM;
     a->n_rows = out->dims[0] * out->dims[1] * out->dims[2];
+    a->half = (int32_t)factor_of(kernel);
+    if (c % n_in_term != 0)
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "products of halves over odd channels");
     if (a->n_kinds < 1 || a->n_kinds > TDN_GRAPHCONV_MAX_KINDS || a->n_entries < 0 ||
         a->n_entries > MAX_ENTRIES || nodes * a->n_kinds > TDN_GRAPHCONV_MAX_COLUMNS ||
         a->n_sums < 0 || a->n_sums > nodes * a->n_kinds || c > 1 << 20 || nodes < 1 || c < 1 ||
         a->n_rows > INT32_MAX / nodes ||
-        !tdn_tiling_make(&a->tiling, 1, a->n_rows * nodes, out->dims[4], a->n_kinds, c, kernel))
+        !tdn_tiling_make(&a->tiling, 1, a->n_rows * nodes, out->dims[4], a->n_kinds, c / n_in_term,
+                         kernel))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a graph convolution that is too large");
     const int64_t a_row = tdn_cpu_max(1, a->n_sums * tdn_graphconv_sum_floats(a));
     const int64_t most = tdn_cpu_max(1, SUM_FLOATS / a_row);
@@ -57,6 +72,22 @@ static size_t packed_size(const tdn_graphconv_args *a, int64_t nodes)
            tdn_columns_size(nodes * a->n_kinds, a->n_entries);
 }
 
+/* Weights (m, kinds * c) as panels of halves. */
+static void pack_halves(uint16_t *to, const tdn_graphconv_args *a, const float *weights)
+{
+    const tdn_tiling *t = &a->tiling;
+    const int64_t terms = t->n_taps * t->k * TDN_HALVES_IN_TERM;
+    const bool pairs = a->half == TDN_BF16;
+    for (int64_t panel = 0; panel < t->n_panels; panel++)
+        for (int64_t k = 0; k < terms; k++)
+            for (int64_t j = 0; j < t->nr; j++) {
+                const int64_t col = panel * t->nr + j, word = panel * terms / 2 + k / 2;
+                const float x = col < t->cols ? weights[col * terms + k] : 0;
+                to[word * 2 * t->nr + (pairs ? 2 * j + k % 2 : k % 2 * t->nr + j)] =
+                    pairs ? tdn_f32_to_bf16(x) : tdn_f32_to_f16(x);
+            }
+}
+
 static tdn_status pack(tdn_made *made, const tdn_graphconv_args *a, const tdn_group *g,
                        const tdn_stack *edges, tdn_arena *arena, tdn_error *error)
 {
@@ -66,8 +97,11 @@ static tdn_status pack(tdn_made *made, const tdn_graphconv_args *a, const tdn_gr
     memset(made->packed, 0, made->packed_size);
     const tdn_tiling *t = &a->tiling;
     const int64_t dims[4] = {1, 1, t->n_taps, t->k}, strides[4] = {0, 0, t->k, 1};
-    tdn_pack_panels(made->packed, false, g->in[1].data, t->cols, t->n_taps * t->k, dims, strides,
-                    t->nr);
+    if (a->half == TDN_F32)
+        tdn_pack_panels(made->packed, false, g->in[1].data, t->cols, t->n_taps * t->k, dims,
+                        strides, t->nr);
+    else
+        pack_halves(made->packed, a, g->in[1].data);
     tdn_columns_pack((float *)made->packed + tdn_tiling_packed(t), edges);
     return TDN_OK;
 }
@@ -77,7 +111,11 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
 {
     memset(made, 0, sizeof *made);
     made->packed_input = 1;
-    made->kernel = tdn_kernel_best(tdn_family_graphconv.kernels, isa);
+    const char *stem = g->variant == 0         ? "graphconv_f32"
+                       : g->halves == TDN_F16  ? "graphconv_f16"
+                       : g->halves == TDN_BF16 ? "graphconv_bf16"
+                                               : "none";
+    made->kernel = tdn_cpu_kernel(tdn_family_graphconv.kernels, stem, isa);
     const tdn_graphconv_desc *d = g->desc;
     const tdn_view *w = &g->in[1];
     if (!made->kernel || g->n_in != 3 || g->n_out != 1 || !d || !w->data || w->rank != 2 ||
@@ -95,6 +133,7 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
     tdn_map_program *program;
     TDN_TRY(tdn_epilogue_make(&a.epilogue, &program, g, 3, arena, error));
     made->packed_size = packed_size(&a, d->n_to);
+    made->cost = 2 * a.n_rows * a.n_sums * a.tiling.k * a.tiling.cols;
     if (!g->dry)
         TDN_TRY(pack(made, &a, g, &edges, arena, error));
     return tdn_epilogue_store(made, &a, sizeof a, program, arena, error);
@@ -139,9 +178,12 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
 }
 
 static const tdn_kernel kernels[] = {
-    TDN_TILE_ROWS("graphconv_f32", tdn_graphconv_f32),
+    TDN_TILE_ROWS("graphconv_f32", tdn_graphconv),
+    TDN_TILE_ROW("graphconv_f16", tdn_graphconv, armfp16, TDN_ON_ARM),
+    TDN_TILE_ROW("graphconv_f16", tdn_graphconv, avx512fp16, TDN_ON_X86),
+    TDN_TILE_ROW("graphconv_bf16", tdn_graphconv, avx512bf16, TDN_ON_X86),
     {NULL, 0, 0, 0, NULL},
 };
 
 const tdn_family tdn_family_graphconv = {
-    .name = "graphconv", .kernels = kernels, .make = make, .check = check};
+    .name = "graphconv", .n_variants = 2, .kernels = kernels, .make = make, .check = check};

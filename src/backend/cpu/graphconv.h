@@ -2,8 +2,9 @@
 /*
  * Arguments and packed constants of graphconv steps.
  *
- * The packed operand: panels [panel][kind][c][nr], then one table of columns: where each (kind,
- * w)'s entries begin (kinds * w + 1 numbers), then the entries.
+ * The packed operand: panels [panel][kind][c][nr], or of halves [panel][kind][word] as hconv.h has
+ * them, then one table of columns: where each (kind, w)'s entries begin (kinds * w + 1 numbers),
+ * then the entries. Halves are inside alone: the left operand becomes such as its sums are made.
  */
 #ifndef TDN_BACKEND_CPU_GRAPHCONV_H
 #define TDN_BACKEND_CPU_GRAPHCONV_H
@@ -18,15 +19,16 @@ typedef struct tdn_graphconv_args {
     int64_t n_rows;            /* of outer axes together */
     int32_t n_tiles, max_rows; /* of one tile */
     int32_t n_kinds, n_entries;
-    int32_t n_sums; /* columns (kind, w) that are not empty */
-    int32_t zero;
+    int32_t n_sums;    /* columns (kind, w) that are not empty */
+    int32_t half;      /* tdn_dtype: what products are of, TDN_F32 or halves */
     tdn_tiling tiling; /* for its panels and blocks of the sum: taps are kinds */
     tdn_epilogue epilogue;
 } tdn_graphconv_args;
 _Static_assert(sizeof(tdn_graphconv_args) == 32 + sizeof(tdn_tiling) + sizeof(tdn_epilogue),
                "no padding: compared as bytes");
 
-TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_graphconv_f32);
+TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_graphconv);
+TDN_DECLARE_HALF_LEVELS(tdn_kernel_fn, tdn_graphconv);
 
 static inline tdn_columns tdn_graph_columns(const tdn_graphconv_args *a, const void *packed,
                                             int64_t n_nodes)
@@ -47,6 +49,7 @@ typedef struct tdn_graphconv_scratch {
     void **c;
     const void **bias;
     float *spare, *sums; /* [row][sum][c, rounded up] */
+    float *partial;      /* of halves: products that are not complete, [row] of whole panels */
     int32_t *order;      /* nodes, those of one set of kinds together */
     uint32_t *kinds;     /* by node: of its neighbours, a bit each */
     int32_t *slots;      /* by column: its number among the sums */
@@ -59,6 +62,12 @@ static inline int64_t tdn_graphconv_sum_floats(const tdn_graphconv_args *a)
     return tdn_cpu_row_floats(a->tiling.k);
 }
 
+/* Floats of a row of partial products. */
+static inline int64_t tdn_graphconv_step(const tdn_graphconv_args *a)
+{
+    return (int64_t)a->tiling.n_panels * a->tiling.nr;
+}
+
 static inline tdn_graphconv_scratch tdn_graphconv_scratch_at(const tdn_graphconv_args *a,
                                                              int64_t n_nodes, void *memory)
 {
@@ -68,17 +77,21 @@ static inline tdn_graphconv_scratch tdn_graphconv_scratch_at(const tdn_graphconv
     const size_t spare = (size_t)(a->tiling.mr * a->tiling.nr) * sizeof(float);
     const size_t sums = (size_t)a->max_rows * (size_t)a->n_sums *
                         (size_t)tdn_graphconv_sum_floats(a) * sizeof(float);
+    const size_t partial =
+        a->half == TDN_F32 ? 0 : rows * (size_t)tdn_graphconv_step(a) * sizeof(float);
     const size_t order = tdn_round_up((size_t)n_nodes * sizeof(int32_t), TDN_ALIGN);
     const size_t slots = tdn_round_up((size_t)(n_nodes * a->n_kinds) * sizeof(int32_t), TDN_ALIGN);
     char *p = memory;
-    tdn_graphconv_scratch s = {.size = list + 2 * line + spare + sums + 2 * order + slots};
+    tdn_graphconv_scratch s = {.size =
+                                   list + 2 * line + spare + sums + partial + 2 * order + slots};
     if (p) {
         s.a = (const void **)(void *)p;
         s.c = (void **)(void *)(p += list);
         s.bias = (const void **)(void *)(p += line);
         s.spare = (float *)(void *)(p += line);
         s.sums = (float *)(void *)(p += spare);
-        s.order = (int32_t *)(void *)(p += sums);
+        s.partial = (float *)(void *)(p += sums);
+        s.order = (int32_t *)(void *)(p += partial);
         s.kinds = (uint32_t *)(void *)(p += order);
         s.slots = (int32_t *)(void *)(p += order);
         s.program = p + slots;

@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A tile of a graph convolution: some rows of the outer axes, all nodes of each. Sums over
- * neighbours go to scratch; one neighbour of weight 1 is read where it lies. Nodes are taken in
- * groups that have the same kinds of neighbours, and each group is a matrix product over those.
+ * A tile of a graph convolution, by products of floats or of halves: some rows of the outer axes,
+ * all nodes of each. Sums over neighbours go to scratch; one neighbour of weight 1 is read where it
+ * lies. Nodes are taken in groups that have the same kinds of neighbours, and each group is a
+ * matrix product over those.
  */
 #include <math.h>
 
 #include "backend/cpu/graphconv.h"
-#include "backend/cpu/vec.h"
+#include "backend/cpu/halves.h"
+#include "backend/cpu/hconv.h"
+
+#define FACTOR TDN_PASTE(TDN_FACTOR, TDN_LEVEL)
 
 typedef struct work {
     const tdn_graphconv_args *args;
@@ -25,11 +29,11 @@ static const float *input_row(const work *w, int64_t row)
     return (const float *)x->data + tdn_matrix_offset(x, at, 0);
 }
 
-/* out = the sum over the column's neighbours; room up to a whole vector. */
-static void add_neighbours(const work *w, int64_t column, const float *in, float *out)
+/* out = the sum over the column's neighbours, of the type of factors; room up to a whole vector. */
+static void add_neighbours(const work *w, int64_t column, const float *in, void *out)
 {
     enum { WIDE = 4 };
-    const int64_t c = w->args->tiling.k, stride = w->call->in[0].strides[3];
+    const int64_t c = w->call->in[0].dims[4], stride = w->call->in[0].strides[3];
     const int32_t begin = w->columns.begins[column], end = w->columns.begins[column + 1];
     int64_t at = 0;
     for (; at + WIDE * TDN_LANES <= c; at += WIDE * TDN_LANES) {
@@ -43,7 +47,7 @@ static void add_neighbours(const work *w, int64_t column, const float *in, float
                 sum[i] += weight * vf_load(from + i * TDN_LANES);
         }
         TDN_UNROLLED (int i = 0; i < WIDE; i++)
-            vf_store(out + at + i * TDN_LANES, sum[i]);
+            tdn_store(out, at + i * TDN_LANES, FACTOR, sum[i], TDN_LANES);
     }
     for (; at < c; at += TDN_LANES) {
         const int n = (int)tdn_cpu_min(TDN_LANES, c - at);
@@ -51,7 +55,7 @@ static void add_neighbours(const work *w, int64_t column, const float *in, float
         for (int32_t e = begin; e < end; e++)
             sum += vf_set(w->columns.entries[e].weight) *
                    vf_load_n(in + w->columns.entries[e].row * stride + at, n);
-        vf_store(out + at, sum);
+        tdn_store(out, at, FACTOR, sum, TDN_LANES);
     }
 }
 
@@ -83,13 +87,18 @@ static float *sum_at(const work *w, int64_t row, int64_t column)
            (row * w->args->n_sums + w->s.slots[column]) * tdn_graphconv_sum_floats(w->args);
 }
 
+/* Floats that lie ready as a row of the input are read there. */
+static bool is_there(const work *w, int64_t column)
+{
+    return FACTOR == TDN_F32 && tdn_graph_is_row(&w->columns, column);
+}
+
 static void make_sums(const work *w)
 {
     for (int64_t row = 0; row < w->n_rows; row++) {
         const float *in = input_row(w, w->row0 + row);
         for (int64_t column = 0; column < w->args->n_kinds * w->n_nodes; column++)
-            if (w->columns.begins[column] < w->columns.begins[column + 1] &&
-                !tdn_graph_is_row(&w->columns, column))
+            if (w->columns.begins[column] < w->columns.begins[column + 1] && !is_there(w, column))
                 add_neighbours(w, column, in, sum_at(w, row, column));
     }
 }
@@ -102,10 +111,9 @@ static void set_left(const work *w, int64_t row, int64_t node, const void **to, 
         const int64_t column = k * w->n_nodes + node;
         if (!(w->s.kinds[node] >> k & 1))
             continue;
-        *to =
-            tdn_graph_is_row(&w->columns, column)
-                ? in + w->columns.entries[w->columns.begins[column]].row * w->call->in[0].strides[3]
-                : sum_at(w, row, column);
+        *to = is_there(w, column) ? in + w->columns.entries[w->columns.begins[column]].row *
+                                             w->call->in[0].strides[3]
+                                  : sum_at(w, row, column);
         to += step;
     }
 }
@@ -133,6 +141,13 @@ static void set_group(const work *w, int64_t first, int64_t n, int n_kinds, int6
     }
 }
 
+#if defined(__AVX512FP16__) || defined(__AVX512BF16__) ||                                          \
+    defined(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC)
+#define multiply_block TDN_KERNEL(tdn_block_half)
+#else
+#define multiply_block TDN_KERNEL(tdn_block_f32)
+#endif
+
 /* Kinds that follow each other are one block of the sum, where they are short enough. */
 static void multiply(const work *w, tdn_block *block, uint32_t kinds)
 {
@@ -146,8 +161,8 @@ static void multiply(const work *w, tdn_block *block, uint32_t kinds)
         for (int64_t k0 = 0; k0 < t->k; k0 += t->k_block) {
             const int64_t k = tdn_cpu_min(t->k_block, t->k - k0);
             block->b = panels + (kind * t->k + k0) * TDN_NR;
-            TDN_KERNEL(tdn_block_f32)
-            (block, tap, n, k0, k, tap + k0 == 0, tap + n == n_kinds && k0 + k == t->k);
+            multiply_block(block, tap, n, k0, k, tap + k0 == 0,
+                           tap + n == n_kinds && k0 + k == t->k);
         }
     }
 }
@@ -164,6 +179,10 @@ static void run_groups(const work *w)
         const int64_t rows = w->n_rows * n, n_blocks = tdn_cpu_div_up(rows, t->mr);
         const int n_kinds = __builtin_popcount(kinds);
         set_group(w, first, n, n_kinds, n_blocks);
+        const tdn_sums sums = {.partial = w->s.partial,
+                               .step = tdn_graphconv_step(w->args),
+                               .out = TDN_F32,
+                               .residual = TDN_F32};
         tdn_block block = {.a = w->s.a,
                            .c = w->s.c,
                            .residual = w->s.bias,
@@ -175,11 +194,12 @@ static void run_groups(const work *w)
                            .a_taps = n_kinds,
                            .lo = clamps ? ep->lo : -INFINITY,
                            .hi = clamps ? ep->hi : INFINITY,
-                           .spare = w->s.spare};
+                           .spare = w->s.spare,
+                           .sums = &sums};
         if (kinds)
             multiply(w, &block, kinds);
         else /* the sum of nothing */
-            TDN_KERNEL(tdn_block_f32)(&block, 0, 0, 0, 0, true, true);
+            multiply_block(&block, 0, 0, 0, 0, true, true);
     }
 }
 
@@ -207,11 +227,11 @@ static void run_program(const work *w)
         int64_t at[4] = {0};
         tdn_matrix_outer(y, row, at);
         tdn_epilogue_run(w->call, &w->args->epilogue, at, y->dims[3], 0, y->dims[4],
-                         TDN_KERNEL(tdn_map_region), w->s.program);
+                         TDN_F32_KERNEL(tdn_map_region), w->s.program);
     }
 }
 
-void TDN_KERNEL(tdn_graphconv_f32)(const tdn_call *call, size_t tile)
+void TDN_KERNEL(tdn_graphconv)(const tdn_call *call, size_t tile)
 {
     const tdn_graphconv_args *args = call->args;
     const int64_t n_nodes = call->out[0].dims[3];

@@ -64,6 +64,15 @@
 #define TDN_MR_MAX 12
 #define TDN_NR_MAX 64
 
+/* What a level's products are of, where a kernel has more than one kind. */
+#define TDN_FACTOR_base TDN_F32
+#define TDN_FACTOR_avx2 TDN_F32
+#define TDN_FACTOR_avx512 TDN_F32
+#define TDN_FACTOR_neon TDN_F32
+#define TDN_FACTOR_avx512fp16 TDN_F16
+#define TDN_FACTOR_avx512bf16 TDN_BF16
+#define TDN_FACTOR_armfp16 TDN_F16
+
 #define TDN_PASTE_(a, b) a##_##b
 #define TDN_PASTE(a, b) TDN_PASTE_(a, b)
 #define TDN_KERNEL(stem) TDN_PASTE(stem, TDN_LEVEL)
