@@ -34,7 +34,7 @@
 #define LEVEL                                                                                      \
     {                                                                                              \
         "optimization-level", 0, TDN_OPT_INT, AT(level), "0..5",                                   \
-            "effort (3); 0: no tuning; --build-budget=SECONDS", 0, 5                               \
+            "effort (3; 0: none); --build-budget=SECONDS", 0, 5                                    \
     }
 #define VERBOSE                                                                                    \
     {                                                                                              \
@@ -63,7 +63,7 @@
 
 const tdn_opt tdn_compile_opts[] = {
     PRECISION,
-    CALIB_DATA("samples for int8; also --calib, --calib-method"),
+    CALIB_DATA("samples (int8, fp16); --calib, --calib-method"),
     CALIBRATION,
     LAYER_PRECISIONS,
     LEVEL,

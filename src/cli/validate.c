@@ -29,7 +29,7 @@ static const tdn_opt validate_opts[] = {
     {"atol", 0, TDN_OPT_REAL, AT(atol), "X", "must hold: |a - b| <= atol + rtol |b| (1e-4)", 0,
      1e300},
     {"rtol", 0, TDN_OPT_REAL, AT(rtol), NULL, NULL, 0, 1e300},
-    {"rms", 0, TDN_OPT_REAL, AT(rms), "X", "or: RMS of a - b by b's (int8 0.1, fp16 0.01)", 0,
+    {"rms", 0, TDN_OPT_REAL, AT(rms), "X", "or: RMS by b's (int8 .1, fp16 .01, bf16 .05)", 0,
      1e300},
     {"samples", 0, TDN_OPT_INT, AT(samples), "N", "of which the reference evaluates N (all)", 1,
      1e12},

@@ -171,7 +171,7 @@ def test_wrong_usage(line, word):
 def test_usage_that_needs_the_model(models, tmp_path):
     model, out = models / "mlp.onnx", tmp_path / "p"
     for options, word in [
-        (["--precision=fp15"], "fp32, fp16 or int8"),
+        (["--precision=fp15"], "fp32, fp16, bf16 or int8"),
         (["--shapes=x"], "NAME:1x3x8"),
         (["--shapes=x:1x"], "numbers"),
         (["--shapes=x:1,6"], "NAME"),

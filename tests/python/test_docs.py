@@ -86,7 +86,7 @@ def test_bash_options(command):
 
 
 def test_bash_values():
-    assert bash(TENDON, "build", "--precision=") == ["fp32", "fp16", "int8"]
+    assert bash(TENDON, "build", "--precision=") == ["fp32", "fp16", "bf16", "int8"]
     assert bash(TENDON, "build", "--precision=i") == ["int8"]
     assert bash(TENDON, "build", "--precision", "fp1") == ["fp16"]
 
@@ -125,5 +125,5 @@ def test_zsh_options(command):
 
 def test_zsh_values():
     specs = zsh(TENDON, "build", "")
-    assert any(re.fullmatch(r"\*--precision=\[.*\]:fp32\|fp16\|int8:\(fp32 fp16 int8\)", spec) for spec in specs)
+    assert any(re.fullmatch(r"\*--precision=\[.*\]:fp32\|fp16\|bf16\|int8:\(fp32 fp16 bf16 int8\)", spec) for spec in specs)
     assert any(re.fullmatch(r"\*-o\[.*\]:PLAN:_files", spec) for spec in specs)

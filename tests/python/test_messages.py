@@ -136,7 +136,7 @@ MESSAGES = [
     ("bench fixed.plan --cores=0,0", USAGE, r"core 0 is named twice"),
     ("run fixed.plan -i in.npz --cores=0-1023", USAGE, r"core \d+ is not there: cores are 0 to \d+"),
     ("build fixed.onnx -o a --optimization-level=high", USAGE, r"--optimization-level=high: .* from 0 to 5\n.*"),
-    ("build fixed.onnx -o a --precision=fp8", USAGE, r"--precision=fp8: expected fp32, fp16 or int8"),
+    ("build fixed.onnx -o a --precision=fp8", USAGE, r"--precision=fp8: expected fp32, fp16, bf16 or int8"),
     ("build fixed.onnx -o a --target=avx1024", USAGE, r"no target 'avx1024'; there are: native, x86-64, .*armv8-a.*"),
     ("build fixed.onnx -o a --dump=nopass", USAGE, r"--dump=nopass: no pass .*\n  expected: all, import, .*drop-dead.*"),
     ("build fixed.onnx", USAGE, r"where does the plan go\? add -o FILE\.plan"),
