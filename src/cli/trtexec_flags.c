@@ -42,7 +42,7 @@ static const tdn_opt build_opts[] = {
     FLAG("fp16", fp16, "precision, as tendon build has it"),
     FLAG("int8", int8, NULL),
     TEXT("calib", calib, "FILE", "ranges of 8-bit values (else by random data)"),
-    TEXT("layerPrecisions", layer_precisions, "NAME:fp32,...", "fp32 or int8, by layer"),
+    TEXT("layerPrecisions", layer_precisions, "NAME:fp32,...", "fp32, int8, ..., by layer"),
     TEXT("profilingVerbosity", verbosity, "layer_names_only|detailed|none",
          "of the layer information"),
 };
@@ -136,7 +136,7 @@ static const other others[] = {
     {"noTF32", false, NULL, "float32 is float32 here, always"},
     {"stronglyTyped", false, NULL, no_types},
     {"explicitBatch", false, NULL, "the batch is explicit, always"},
-    {"bf16", false, "", fp32_only},
+    {"bf16", false, "", "not there yet: tendon build has --precision=bf16"},
     {"fp8", false, "", fp32_only},
     {"int4", false, "", fp32_only},
     {"best", false, "", fp32_only},
