@@ -184,7 +184,8 @@ typedef struct tdn_iconv_desc {
 
 /*
  * graphconv   in[0] (o0, o1, o2, from, c), in[1] the constant weights, dense (m, kinds * c), in[2]
- * the bias, dense (to, m); out (o0, o1, o2, to, m); strides of c and m 1.
+ * the bias, dense (to, m); out (o0, o1, o2, to, m); strides of c and m 1. Out is F32, or what map
+ * takes, where an epilogue makes it.
  */
 typedef struct tdn_graphconv_desc {
     const float *adjacency; /* dense (kind, from, to) */

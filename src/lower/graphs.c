@@ -135,8 +135,9 @@ tdn_status tdn_lower_graphconv(tdn_lowering *l, const tdn_node *n)
     for (int i = 1; i < 4; i++)
         if (n->in[i]->kind != TDN_VALUE_CONST)
             return tdn_lower_reference(l, n, "its weights and its graph must be constants");
-    if (!tdn_lower_is_f32(n))
-        return tdn_lower_reference(l, n, "a graph convolution needs float32");
+    for (int i = 0; i < n->n_in; i++)
+        if (n->in[i]->dtype != TDN_F32)
+            return tdn_lower_reference(l, n, "a graph convolution needs float32");
     tdn_place in[3], extra[TDN_EXPR_MAX_IN], out, result;
     int n_extra = 0, order[4];
     TDN_TRY(tdn_place_unit(l, n->in[0], 1, &in[0]));
@@ -148,7 +149,7 @@ tdn_status tdn_lower_graphconv(tdn_lowering *l, const tdn_node *n)
     TDN_TRY(tdn_place_result(l, n->out[0], order, &result));
     out = result;
     if (out.view.strides[1] != 1 && s->dims[1] != 1)
-        TDN_TRY(tdn_place_new(l, TDN_F32, 4, s->dims, order, &out));
+        TDN_TRY(tdn_place_new(l, n->out[0]->dtype, 4, s->dims, order, &out));
     if (n->expr)
         TDN_TRY(tdn_lower_extras(l, n, extra, &n_extra));
     tdn_place canonical = out;

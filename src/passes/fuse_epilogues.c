@@ -38,10 +38,15 @@ static bool takes_dtype(const tdn_node *n, tdn_dtype dtype)
            (dtype == n->in[0]->dtype && tdn_node_is_of_halves(n));
 }
 
+static bool makes_dtype(const tdn_node *n, tdn_dtype dtype)
+{
+    return takes_dtype(n, dtype) || (n->op->core == TDN_CORE_GRAPHCONV && dtype != TDN_BOOL);
+}
+
 static bool fits(const tdn_node *n, const tdn_node *map)
 {
     if (!map || map->op->core != TDN_CORE_MAP || map->n_out != 1 ||
-        !takes_dtype(n, map->out[0]->dtype))
+        !makes_dtype(n, map->out[0]->dtype))
         return false;
     for (int i = 0; i < map->n_in; i++)
         if (map->in[i] != n->out[0] && !takes_dtype(n, map->in[i]->dtype))

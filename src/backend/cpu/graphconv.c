@@ -8,16 +8,17 @@
  */
 #include "backend/cpu/graphconv.h"
 
-#include "backend/cpu/hconv.h"
-
 #include <string.h>
+
+#include "backend/cpu/epilogue.h"
+#include "backend/cpu/hconv.h"
 
 enum { MAX_ENTRIES = 1 << 20, TILES_WANTED = 16, SUM_FLOATS = 48 << 10 };
 
 static tdn_status check_views(const tdn_view *in, const tdn_view *out, tdn_error *error)
 {
     TDN_TRY(tdn_cpu_check_view(&in[0], 5, TDN_F32, "the input of a graph convolution", error));
-    TDN_TRY(tdn_cpu_check_view(out, 5, TDN_F32, "the output of a graph convolution", error));
+    TDN_TRY(tdn_cpu_check_view(out, 5, TDN_DTYPE_NONE, "the output of a graph convolution", error));
     TDN_TRY(tdn_cpu_check_view(&in[2], 2, TDN_F32, "the bias of a graph convolution", error));
     for (int i = 0; i < 3; i++)
         if (in[0].dims[i] != out->dims[i])
@@ -28,7 +29,10 @@ static tdn_status check_views(const tdn_view *in, const tdn_view *out, tdn_error
     if (in[2].dims[0] != out->dims[3] || in[2].dims[1] != out->dims[4] ||
         !tdn_view_is_dense(&in[2]))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a graph convolution whose bias does not fit");
-    return TDN_OK;
+    return tdn_map_takes(out->dtype)
+               ? TDN_OK
+               : tdn_fail(error, TDN_E_UNSUPPORTED, "a graph convolution as %s",
+                          tdn_dtype_name(out->dtype));
 }
 
 /* What a kernel's products are of. */
@@ -106,6 +110,19 @@ static tdn_status pack(tdn_made *made, const tdn_graphconv_args *a, const tdn_gr
     return TDN_OK;
 }
 
+/* Another type than F32 is made by a program. */
+static tdn_status make_epilogue(tdn_epilogue *ep, tdn_map_program **program, const tdn_group *g,
+                                tdn_arena *arena, tdn_error *error)
+{
+    const int first = 3;
+    if (g->out[0].dtype == TDN_F32)
+        return tdn_epilogue_make(ep, program, g, first, arena, error);
+    TDN_TRY(tdn_epilogue_begin(ep, g, first, error));
+    if (!g->expr)
+        return tdn_fail(error, TDN_E_UNSUPPORTED, "a graph convolution's sums as another type");
+    return tdn_epilogue_compile(ep, program, g, first, arena, error);
+}
+
 static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_arena *arena,
                        tdn_error *error)
 {
@@ -131,7 +148,7 @@ static tdn_status make(tdn_made *made, const tdn_group *g, uint64_t isa, tdn_are
                             .n_sums = (int32_t)tdn_cpu_min(n_sums, INT32_MAX)};
     TDN_TRY(plan(&a, made->kernel, g->in, &g->out[0], error));
     tdn_map_program *program;
-    TDN_TRY(tdn_epilogue_make(&a.epilogue, &program, g, 3, arena, error));
+    TDN_TRY(make_epilogue(&a.epilogue, &program, g, arena, error));
     made->packed_size = packed_size(&a, d->n_to);
     made->cost = 2 * a.n_rows * a.n_sums * a.tiling.k * a.tiling.cols;
     if (!g->dry)
@@ -167,9 +184,11 @@ static tdn_status check(const tdn_kernel *kernel, const void *args, size_t args_
     if (memcmp(&wanted, a, sizeof wanted) != 0 || a->epilogue.first != 3)
         return tdn_fail(error, TDN_E_FORMAT, "arguments of a graph convolution do not fit");
     TDN_TRY(tdn_epilogue_check(&a->epilogue, a + 1, args_size - sizeof *a, in, n_in, out, error));
+    if (out->dtype != TDN_F32 && !a->epilogue.has_program)
+        return tdn_fail(error, TDN_E_FORMAT, "nothing makes another type of a graph convolution");
     TDN_TRY(check_edges(a, &in[1], in[0].dims[3], out->dims[3], error));
     work->n_tiles = (size_t)a->n_tiles;
-    work->scratch_size = tdn_graphconv_scratch_at(a, out->dims[3], NULL).size;
+    work->scratch_size = tdn_graphconv_scratch_at(a, out, NULL).size;
     work->flops =
         2 * a->n_rows * in[0].dims[4] * (a->n_entries + (int64_t)a->n_sums * out->dims[4]);
     if (a->epilogue.has_program)

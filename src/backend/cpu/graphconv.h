@@ -50,6 +50,7 @@ typedef struct tdn_graphconv_scratch {
     const void **bias;
     float *spare, *sums; /* [row][sum][c, rounded up] */
     float *partial;      /* of halves: products that are not complete, [row] of whole panels */
+    float *results;      /* those that a program turns into another type, [row][node] the same */
     int32_t *order;      /* nodes, those of one set of kinds together */
     uint32_t *kinds;     /* by node: of its neighbours, a bit each */
     int32_t *slots;      /* by column: its number among the sums */
@@ -69,21 +70,23 @@ static inline int64_t tdn_graphconv_step(const tdn_graphconv_args *a)
 }
 
 static inline tdn_graphconv_scratch tdn_graphconv_scratch_at(const tdn_graphconv_args *a,
-                                                             int64_t n_nodes, void *memory)
+                                                             const tdn_view *out, void *memory)
 {
+    const int64_t n_nodes = out->dims[3];
     const size_t rows = (size_t)(a->max_rows * n_nodes), pointer = sizeof(void *);
     const size_t list = tdn_round_up(rows * (size_t)a->n_kinds * pointer, TDN_ALIGN);
     const size_t line = tdn_round_up(rows * pointer, TDN_ALIGN);
     const size_t spare = (size_t)(a->tiling.mr * a->tiling.nr) * sizeof(float);
     const size_t sums = (size_t)a->max_rows * (size_t)a->n_sums *
                         (size_t)tdn_graphconv_sum_floats(a) * sizeof(float);
-    const size_t partial =
-        a->half == TDN_F32 ? 0 : rows * (size_t)tdn_graphconv_step(a) * sizeof(float);
+    const size_t panels = rows * (size_t)tdn_graphconv_step(a) * sizeof(float);
+    const size_t partial = a->half == TDN_F32 ? 0 : panels;
+    const size_t results = out->dtype == TDN_F32 ? 0 : panels;
     const size_t order = tdn_round_up((size_t)n_nodes * sizeof(int32_t), TDN_ALIGN);
     const size_t slots = tdn_round_up((size_t)(n_nodes * a->n_kinds) * sizeof(int32_t), TDN_ALIGN);
     char *p = memory;
-    tdn_graphconv_scratch s = {.size =
-                                   list + 2 * line + spare + sums + partial + 2 * order + slots};
+    tdn_graphconv_scratch s = {.size = list + 2 * line + spare + sums + partial + results +
+                                       2 * order + slots};
     if (p) {
         s.a = (const void **)(void *)p;
         s.c = (void **)(void *)(p += list);
@@ -91,7 +94,8 @@ static inline tdn_graphconv_scratch tdn_graphconv_scratch_at(const tdn_graphconv
         s.spare = (float *)(void *)(p += line);
         s.sums = (float *)(void *)(p += spare);
         s.partial = (float *)(void *)(p += sums);
-        s.order = (int32_t *)(void *)(p += partial);
+        s.results = (float *)(void *)(p += partial);
+        s.order = (int32_t *)(void *)(p += results);
         s.kinds = (uint32_t *)(void *)(p += order);
         s.slots = (int32_t *)(void *)(p += order);
         s.program = p + slots;

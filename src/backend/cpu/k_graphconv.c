@@ -125,6 +125,15 @@ static int64_t output_offset(const tdn_view *v, int64_t row, int64_t node)
     return tdn_matrix_offset(v, at, 0);
 }
 
+/* Where the products of a row and node go: to the output, or where its program finds them. */
+static float *result_at(const work *w, int64_t row, int64_t node)
+{
+    const tdn_view *y = &w->call->out[0];
+    return y->dtype == TDN_F32
+               ? (float *)y->data + output_offset(y, w->row0 + row, node)
+               : w->s.results + (row * w->n_nodes + node) * tdn_graphconv_step(w->args);
+}
+
 /* Nodes order[first ..] of all rows, n of them, whose kinds are the same. */
 static void set_group(const work *w, int64_t first, int64_t n, int n_kinds, int64_t n_blocks)
 {
@@ -135,7 +144,7 @@ static void set_group(const work *w, int64_t first, int64_t n, int n_kinds, int6
         for (int64_t i = row0; i < row1; i++) {
             const int64_t row = i / n, node = w->s.order[first + i % n];
             set_left(w, row, node, w->s.a + row0 * n_kinds + (i - row0), row1 - row0);
-            w->s.c[i] = (float *)y->data + output_offset(y, w->row0 + row, node);
+            w->s.c[i] = result_at(w, row, node);
             w->s.bias[i] = (const float *)w->call->in[2].data + node * y->dims[4];
         }
     }
@@ -223,11 +232,13 @@ static void add_residual(const work *w)
 static void run_program(const work *w)
 {
     const tdn_view *y = &w->call->out[0];
-    for (int64_t row = w->row0; row < w->row0 + w->n_rows; row++) {
+    for (int64_t row = 0; row < w->n_rows; row++) {
         int64_t at[4] = {0};
-        tdn_matrix_outer(y, row, at);
-        tdn_epilogue_run(w->call, &w->args->epilogue, at, y->dims[3], 0, y->dims[4],
-                         TDN_F32_KERNEL(tdn_map_region), w->s.program);
+        tdn_matrix_outer(y, w->row0 + row, at);
+        tdn_epilogue_run_from(w->call, &w->args->epilogue, at, y->dims[3], 0, y->dims[4],
+                              y->dtype == TDN_F32 ? NULL : result_at(w, row, 0),
+                              tdn_graphconv_step(w->args), TDN_F32_KERNEL(tdn_map_region),
+                              w->s.program);
     }
 }
 
@@ -238,7 +249,7 @@ void TDN_KERNEL(tdn_graphconv)(const tdn_call *call, size_t tile)
     work w = {.args = args,
               .call = call,
               .columns = tdn_graph_columns(args, call->in[1].data, n_nodes),
-              .s = tdn_graphconv_scratch_at(args, n_nodes, call->scratch),
+              .s = tdn_graphconv_scratch_at(args, &call->out[0], call->scratch),
               .n_nodes = n_nodes};
     int64_t end;
     tdn_cpu_share(args->n_rows, (int64_t)tile, args->n_tiles, &w.row0, &end);
