@@ -2,8 +2,9 @@
 /*
  * Speed of every kernel that this CPU runs, on shapes that networks have: GFLOP/s and GB/s on one
  * core, beside the core's own peak of fused multiply-adds, measured here too; products of bytes
- * beside four times that, what an instruction for four of them in place of one can reach. The best
- * of many short runs counts, since other work on the machine only ever adds.
+ * beside four times that, and of halves beside twice, what an instruction for four or two of them
+ * in place of one can reach. The best of many short runs counts, since other work on the machine
+ * only ever adds.
  *
  *     bench_kernels [PART OF A NAME]
  */
@@ -13,6 +14,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/half.h"
 #include "runtime/machine.h"
 
 enum { MAX_PEAKS = 8, PEAK_NS = 12000000 };
@@ -26,7 +28,7 @@ static double peak_of(const tdn_kernel *k)
     for (int i = 0; i < MAX_PEAKS && peaks[i].level; i++)
         if (!(peaks[i].isa & ~k->isa))
             peak = peak_rates[i];
-    return strstr(k->name, "_u8_") ? 4 * peak : peak;
+    return peak * (strstr(k->name, "_u8_") ? 4 : strstr(k->name, "hconv_") ? 2 : 1);
 }
 
 static void measure_peaks(uint64_t isa)
@@ -58,6 +60,7 @@ typedef struct bench {
     tdn_norm_desc norm;
     tdn_pad_desc pad;
     tdn_expr expr;
+    tdn_dtype narrow; /* of products of bytes or halves */
     int64_t bytes;
 } bench;
 
@@ -139,7 +142,7 @@ static void conv_grouped(bench *b) { conv(b, 28, 28, 128, 128, 3, 3, 1, 1, 1, 1,
 static void dwconv_3x3_144(bench *b) { conv(b, 56, 56, 144, 144, 3, 3, 1, 1, 1, 1, 144); }
 static void dwconv_5x5_240_s2(bench *b) { conv(b, 28, 28, 240, 240, 5, 5, 2, 2, 2, 2, 240); }
 
-/* ---- Products of bytes ---- */
+/* ---- Products of bytes and of halves ---- */
 
 static tdn_view bytes(bench *b, tdn_dtype dtype, int rank, const int64_t *dims)
 {
@@ -153,6 +156,40 @@ static tdn_view bytes(bench *b, tdn_dtype dtype, int rank, const int64_t *dims)
     v.data = data;
     b->bytes += n;
     return v;
+}
+
+static tdn_view halves(bench *b, int rank, const int64_t *dims)
+{
+    tdn_view v = tdn_view_make(NULL, b->narrow, rank, dims);
+    const int64_t n = tdn_view_count(&v);
+    uint16_t *data = tdn_arena_alloc_data(b->arena, (size_t)n * sizeof *data);
+    if (!data)
+        exit(1);
+    for (int64_t i = 0; i < n; i++) {
+        const float x = (float)((i * 7919) % 1000) / 1000 - 0.5f;
+        data[i] = b->narrow == TDN_F16 ? tdn_f32_to_f16(x) : tdn_f32_to_bf16(x);
+    }
+    v.data = data;
+    b->bytes += n * (int64_t)sizeof *data;
+    return v;
+}
+
+/* Bias and relu; with a residual of halves, or not. */
+static void set_half_epilogue(bench *b, bool residual)
+{
+    tdn_expr *e = &b->expr;
+    b->extra[0] = b->out[0];
+    b->extra[0].dtype = TDN_F32;
+    memset(b->extra[0].strides, 0, 4 * sizeof b->extra[0].strides[0]);
+    b->extra[0].data = tensor(b, DIMS(b->out[0].dims[4])).data;
+    int y = tdn_expr_add(e, TDN_X_ADD, tdn_expr_input(e, 0), tdn_expr_input(e, 1), 0);
+    if (residual) {
+        b->extra[1] = halves(b, 5, b->out[0].dims);
+        y = tdn_expr_add(e, TDN_X_ADD, y, tdn_expr_input(e, 2), 0);
+    }
+    tdn_expr_store(e, tdn_expr_add(e, TDN_X_MAX, y, tdn_expr_const(e, 0), 0), 0);
+    b->group.expr = e;
+    b->group.n_extra = residual ? 2 : 1;
 }
 
 /* Scale, bias, relu and requantisation; with a residual of bytes, or not. */
@@ -179,40 +216,81 @@ static void set_requant(bench *b, bool residual)
     b->group.n_extra = residual ? 3 : 2;
 }
 
-static void iconv(bench *b, int64_t h, int64_t w, int64_t c, int64_t m, int kh, int kw, int stride,
-                  int pad_h, int pad_w, int group, bool residual)
+static void narrow_conv(bench *b, int64_t h, int64_t w, int64_t c, int64_t m, int kh, int kw,
+                        int stride, int pad_h, int pad_w, int group, bool residual)
 {
-    b->iconv.conv = (tdn_conv_desc){.stride = {1, stride, stride},
-                                    .dilation = {1, 1, 1},
-                                    .pad = {0, pad_h, pad_w},
-                                    .group = group};
-    b->iconv.x_zero = 128;
-    b->in[0] = bytes(b, TDN_U8, DIMS(1, 1, h, w, c));
-    b->in[1] = bytes(b, TDN_S8, DIMS(m, c / group, 1, kh, kw));
-    b->out[0] =
-        bytes(b, TDN_U8,
-              DIMS(1, 1, (h + 2 * pad_h - kh) / stride + 1, (w + 2 * pad_w - kw) / stride + 1, m));
-    b->group.desc = &b->iconv;
+    const int64_t x[] = {1, 1, h, w, c}, weights[] = {m, c / group, 1, kh, kw};
+    const int64_t y[] = {1, 1, (h + 2 * pad_h - kh) / stride + 1, (w + 2 * pad_w - kw) / stride + 1,
+                         m};
+    const bool of_bytes = b->narrow == TDN_U8;
+    b->conv = (tdn_conv_desc){.stride = {1, stride, stride},
+                              .dilation = {1, 1, 1},
+                              .pad = {0, pad_h, pad_w},
+                              .group = group};
+    b->iconv = (tdn_iconv_desc){.conv = b->conv, .x_zero = 128};
+    b->group.desc = of_bytes ? (const void *)&b->iconv : &b->conv;
     b->group.n_in = 2;
-    set_requant(b, residual);
+    b->in[0] = of_bytes ? bytes(b, TDN_U8, 5, x) : halves(b, 5, x);
+    b->in[1] = of_bytes ? bytes(b, TDN_S8, 5, weights) : halves(b, 5, weights);
+    b->out[0] = of_bytes ? bytes(b, TDN_U8, 5, y) : halves(b, 5, y);
+    if (of_bytes)
+        set_requant(b, residual);
+    else
+        set_half_epilogue(b, residual);
 }
-static void iconv_3x3_64_56(bench *b) { iconv(b, 56, 56, 64, 64, 3, 3, 1, 1, 1, 1, false); }
-static void iconv_3x3_256_14(bench *b) { iconv(b, 14, 14, 256, 256, 3, 3, 1, 1, 1, 1, false); }
-static void iconv_3x3_512_7(bench *b) { iconv(b, 7, 7, 512, 512, 3, 3, 1, 1, 1, 1, false); }
-static void iconv_1x1_256_64_56(bench *b) { iconv(b, 56, 56, 256, 64, 1, 1, 1, 0, 0, 1, false); }
-static void iconv_1x1_64_256_56(bench *b) { iconv(b, 56, 56, 64, 256, 1, 1, 1, 0, 0, 1, true); }
-static void iconv_1x1_512_2048_7(bench *b) { iconv(b, 7, 7, 512, 2048, 1, 1, 1, 0, 0, 1, true); }
-static void iconv_9x1_64(bench *b) { iconv(b, 150, 33, 64, 64, 9, 1, 1, 4, 0, 1, false); }
-static void iconv_7x7_s2_rgb(bench *b) { iconv(b, 224, 224, 4, 64, 7, 7, 2, 3, 3, 1, false); }
-static void iconv_1d_3_8_64(bench *b) { iconv(b, 1, 200, 8, 64, 1, 3, 1, 0, 1, 1, false); }
-static void iconv_grouped(bench *b) { iconv(b, 28, 28, 128, 128, 3, 3, 1, 1, 1, 4, false); }
-static void idwconv_3x3_144(bench *b) { iconv(b, 56, 56, 144, 144, 3, 3, 1, 1, 1, 144, false); }
-static void idwconv_5x5_240_s2(bench *b) { iconv(b, 28, 28, 240, 240, 5, 5, 2, 2, 2, 240, false); }
-static void iproduct_200_256_256(bench *b) { iconv(b, 1, 200, 256, 256, 1, 1, 1, 0, 0, 1, false); }
-static void iproduct_1_4096_1000(bench *b) { iconv(b, 1, 1, 4096, 1000, 1, 1, 1, 0, 0, 1, false); }
-static void iproduct_1_256_256(bench *b) { iconv(b, 1, 1, 256, 256, 1, 1, 1, 0, 0, 1, false); }
-static void iproduct_4_512_512(bench *b) { iconv(b, 1, 4, 512, 512, 1, 1, 1, 0, 0, 1, false); }
-static void iproduct_10_64_128(bench *b) { iconv(b, 1, 10, 64, 128, 1, 1, 1, 0, 0, 1, false); }
+static void narrow_3x3_64_56(bench *b) { narrow_conv(b, 56, 56, 64, 64, 3, 3, 1, 1, 1, 1, false); }
+static void narrow_3x3_256_14(bench *b)
+{
+    narrow_conv(b, 14, 14, 256, 256, 3, 3, 1, 1, 1, 1, false);
+}
+static void narrow_3x3_512_7(bench *b) { narrow_conv(b, 7, 7, 512, 512, 3, 3, 1, 1, 1, 1, false); }
+static void narrow_1x1_256_64_56(bench *b)
+{
+    narrow_conv(b, 56, 56, 256, 64, 1, 1, 1, 0, 0, 1, false);
+}
+static void narrow_1x1_64_256_56(bench *b)
+{
+    narrow_conv(b, 56, 56, 64, 256, 1, 1, 1, 0, 0, 1, true);
+}
+static void narrow_1x1_512_2048_7(bench *b)
+{
+    narrow_conv(b, 7, 7, 512, 2048, 1, 1, 1, 0, 0, 1, true);
+}
+static void narrow_9x1_64(bench *b) { narrow_conv(b, 150, 33, 64, 64, 9, 1, 1, 4, 0, 1, false); }
+static void narrow_7x7_s2_rgb(bench *b)
+{
+    narrow_conv(b, 224, 224, 4, 64, 7, 7, 2, 3, 3, 1, false);
+}
+static void narrow_1d_3_8_64(bench *b) { narrow_conv(b, 1, 200, 8, 64, 1, 3, 1, 0, 1, 1, false); }
+static void narrow_grouped(bench *b) { narrow_conv(b, 28, 28, 128, 128, 3, 3, 1, 1, 1, 4, false); }
+static void narrow_dw_3x3_144(bench *b)
+{
+    narrow_conv(b, 56, 56, 144, 144, 3, 3, 1, 1, 1, 144, false);
+}
+static void narrow_dw_5x5_240_s2(bench *b)
+{
+    narrow_conv(b, 28, 28, 240, 240, 5, 5, 2, 2, 2, 240, false);
+}
+static void narrow_product_200_256_256(bench *b)
+{
+    narrow_conv(b, 1, 200, 256, 256, 1, 1, 1, 0, 0, 1, false);
+}
+static void narrow_product_1_4096_1000(bench *b)
+{
+    narrow_conv(b, 1, 1, 4096, 1000, 1, 1, 1, 0, 0, 1, false);
+}
+static void narrow_product_1_256_256(bench *b)
+{
+    narrow_conv(b, 1, 1, 256, 256, 1, 1, 1, 0, 0, 1, false);
+}
+static void narrow_product_4_512_512(bench *b)
+{
+    narrow_conv(b, 1, 4, 512, 512, 1, 1, 1, 0, 0, 1, false);
+}
+static void narrow_product_10_64_128(bench *b)
+{
+    narrow_conv(b, 1, 10, 64, 128, 1, 1, 1, 0, 0, 1, false);
+}
 
 static void gemm(bench *b, int64_t b0, int64_t b1, int64_t m, int64_t k, int64_t n, bool constant,
                  bool turned)
@@ -417,23 +495,38 @@ static const struct {
     {"conv", "3x3 128/4-128 28x28", conv_grouped},
     {"conv", "depthwise 3x3 144 56x56", dwconv_3x3_144},
     {"conv", "depthwise 5x5/2 240 28x28", dwconv_5x5_240_s2},
-    {"iconv", "3x3 64-64 56x56", iconv_3x3_64_56},
-    {"iconv", "3x3 256-256 14x14", iconv_3x3_256_14},
-    {"iconv", "3x3 512-512 7x7", iconv_3x3_512_7},
-    {"iconv", "1x1 256-64 56x56", iconv_1x1_256_64_56},
-    {"iconv", "1x1 64-256 56x56 + residual", iconv_1x1_64_256_56},
-    {"iconv", "1x1 512-2048 7x7 + residual", iconv_1x1_512_2048_7},
-    {"iconv", "9x1 64-64 150x33", iconv_9x1_64},
-    {"iconv", "7x7/2 4-64 224x224", iconv_7x7_s2_rgb},
-    {"iconv", "1-D 3 8-64 200", iconv_1d_3_8_64},
-    {"iconv", "3x3 128/4-128 28x28", iconv_grouped},
-    {"iconv", "depthwise 3x3 144 56x56", idwconv_3x3_144},
-    {"iconv", "depthwise 5x5/2 240 28x28", idwconv_5x5_240_s2},
-    {"iconv", "200x256x256", iproduct_200_256_256},
-    {"iconv", "1x4096x1000", iproduct_1_4096_1000},
-    {"iconv", "1x256x256", iproduct_1_256_256},
-    {"iconv", "4x512x512", iproduct_4_512_512},
-    {"iconv", "10x64x128", iproduct_10_64_128},
+    {"iconv", "3x3 64-64 56x56", narrow_3x3_64_56},
+    {"iconv", "3x3 256-256 14x14", narrow_3x3_256_14},
+    {"iconv", "3x3 512-512 7x7", narrow_3x3_512_7},
+    {"iconv", "1x1 256-64 56x56", narrow_1x1_256_64_56},
+    {"iconv", "1x1 64-256 56x56 + residual", narrow_1x1_64_256_56},
+    {"iconv", "1x1 512-2048 7x7 + residual", narrow_1x1_512_2048_7},
+    {"iconv", "9x1 64-64 150x33", narrow_9x1_64},
+    {"iconv", "7x7/2 4-64 224x224", narrow_7x7_s2_rgb},
+    {"iconv", "1-D 3 8-64 200", narrow_1d_3_8_64},
+    {"iconv", "3x3 128/4-128 28x28", narrow_grouped},
+    {"iconv", "depthwise 3x3 144 56x56", narrow_dw_3x3_144},
+    {"iconv", "depthwise 5x5/2 240 28x28", narrow_dw_5x5_240_s2},
+    {"iconv", "200x256x256", narrow_product_200_256_256},
+    {"iconv", "1x4096x1000", narrow_product_1_4096_1000},
+    {"iconv", "1x256x256", narrow_product_1_256_256},
+    {"iconv", "4x512x512", narrow_product_4_512_512},
+    {"iconv", "10x64x128", narrow_product_10_64_128},
+    {"hconv", "3x3 64-64 56x56", narrow_3x3_64_56},
+    {"hconv", "3x3 256-256 14x14", narrow_3x3_256_14},
+    {"hconv", "3x3 512-512 7x7", narrow_3x3_512_7},
+    {"hconv", "1x1 256-64 56x56", narrow_1x1_256_64_56},
+    {"hconv", "1x1 64-256 56x56 + residual", narrow_1x1_64_256_56},
+    {"hconv", "1x1 512-2048 7x7 + residual", narrow_1x1_512_2048_7},
+    {"hconv", "9x1 64-64 150x33", narrow_9x1_64},
+    {"hconv", "7x7/2 4-64 224x224", narrow_7x7_s2_rgb},
+    {"hconv", "1-D 3 8-64 200", narrow_1d_3_8_64},
+    {"hconv", "3x3 128/4-128 28x28", narrow_grouped},
+    {"hconv", "200x256x256", narrow_product_200_256_256},
+    {"hconv", "1x4096x1000", narrow_product_1_4096_1000},
+    {"hconv", "1x256x256", narrow_product_1_256_256},
+    {"hconv", "4x512x512", narrow_product_4_512_512},
+    {"hconv", "10x64x128", narrow_product_10_64_128},
     {"gemm", "200x256x256", gemm_200_256_256},
     {"gemm", "1x4096x1000", gemm_1_4096_1000},
     {"gemm", "1x256x256", gemm_1_256_256},
@@ -505,10 +598,16 @@ static double measure(const tdn_kernel *k, const tdn_call *call, size_t n_tiles)
     return sum < best ? sum : best;
 }
 
+/* What a kernel's products are of, where not of floats. */
+static tdn_dtype narrow_of(const tdn_kernel *k)
+{
+    return strstr(k->name, "_bf16") ? TDN_BF16 : strstr(k->name, "_f16") ? TDN_F16 : TDN_U8;
+}
+
 static void run_case(size_t c, const tdn_family *family, const tdn_kernel *k, int variant)
 {
     tdn_error error;
-    bench b = {.arena = tdn_arena_create(NULL)};
+    bench b = {.arena = tdn_arena_create(NULL), .narrow = narrow_of(k)};
     b.group = (tdn_group){.in = b.in,
                           .out = b.out,
                           .extra = b.extra,
@@ -538,7 +637,7 @@ static void run_case(size_t c, const tdn_family *family, const tdn_kernel *k, in
                      peak = peak_of(k);
         char name[64];
         snprintf(name, sizeof name, variant ? "%s/%d" : "%s", k->name, variant);
-        printf("%-20s %-28s %10.2f us %5zu tiles %8.1f GFLOP/s %5.1f %% %8.1f GB/s\n", name,
+        printf("%-24s %-28s %10.2f us %5zu tiles %8.1f GFLOP/s %5.1f %% %8.1f GB/s\n", name,
                cases[c].name, ns / 1e3, work.n_tiles, rate, peak > 0 ? 100 * rate / peak : 0,
                (double)b.bytes / ns);
         fflush(stdout);
