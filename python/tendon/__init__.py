@@ -113,7 +113,7 @@ def _build_options(
     optimization_level=3, build_budget=0, timing_cache=None, max_weights=0, threads=None, cores=None, workspace=0,
     dump=None, log, progress,
 ):  # fmt: skip
-    precisions = ("fp32", "fp16", "int8")
+    precisions = ("fp32", "fp16", "int8", "bf16")
     if precision not in precisions:
         raise ArgumentError(f"precision {precision!r} is not one of {', '.join(precisions)}")
     o = _c.BuildOptions(precisions.index(precision), optimization_level, _threads(threads))

@@ -326,6 +326,13 @@ def test_a_wrong_feed_is_refused_and_the_next_run_is_well(feed, error, words):
     close(session.run(None, {"x": normal(2, 6)}), expect(FIXED, x=normal(2, 6)))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_precisions(tmp_path, precision):
+    plan = tmp_path / "m.plan"
+    tendon.build(FIXED, plan, precision=precision, targets=["avx512-fp16"], optimization_level=0)
+    assert tendon.inspect(plan)["notes"]["precision"] == precision
+
+
 def test_failures_have_a_status_and_the_engines_words(tmp_path):
     wild = make([helper.make_node("Wild", ["x"], ["y"], domain="acme")], [value("x", F32, [1])], [value("y", F32, [1])])
     text, cut = tmp_path / "text.onnx", tmp_path / "cut.plan"
