@@ -38,21 +38,41 @@ static bool is_part(const char *name, const char *step)
            (step[size] == 0 || strncmp(step + size, " + ", 3) == 0);
 }
 
-/* Of all its steps; 0 where there are none. */
-static double time_of(const char *name, const tdn_choices *c)
+/* Of all its steps. */
+typedef struct effort {
+    double time; /* 0: not all were timed, or there are none */
+    double cost;
+} effort;
+
+static effort effort_of(const char *name, const tdn_choices *c)
 {
-    double time = 0;
+    effort e = {0};
+    bool all_timed = true;
     for (uint32_t i = 0; i < c->n; i++) {
         const tdn_choice *step = &c->items[i];
-        if (step->n_candidates > 0 && is_part(name, step->name))
-            time += step->candidates[step->chosen].time;
+        if (step->n_candidates == 0 || !is_part(name, step->name))
+            continue;
+        const tdn_candidate *chosen = &step->candidates[step->chosen];
+        e.time += chosen->time;
+        e.cost += (double)chosen->cost;
+        all_timed = all_timed && chosen->time > 0;
     }
-    return time;
+    e.time = all_timed ? e.time : 0;
+    return e;
 }
 
 static double margin_of(tdn_precision precision)
 {
     return precision == TDN_PRECISION_INT8 ? BYTES_MARGIN : HALVES_MARGIN;
+}
+
+/* By times, or by estimates where not all were taken. */
+static bool is_slower(const tdn_product_info *p, effort narrow, effort floats)
+{
+    const double margin = margin_of(p->precision);
+    return narrow.time > 0 && floats.time > 0
+               ? narrow.time > margin * floats.time
+               : floats.cost > 0 && narrow.cost > margin * floats.cost;
 }
 
 int32_t tdn_products_slower(const tdn_products *p, const tdn_choices *narrow,
@@ -61,10 +81,8 @@ int32_t tdn_products_slower(const tdn_products *p, const tdn_choices *narrow,
     int32_t n = 0;
     for (int32_t i = 0; i < p->n; i++) {
         const tdn_product_info *product = &p->items[i];
-        const double as_narrow = time_of(product->name, narrow),
-                     as_floats = time_of(product->name, floats);
-        if (product->precision != TDN_PRECISION_FP32 && !product->is_forced && as_floats > 0 &&
-            as_narrow > margin_of(product->precision) * as_floats)
+        if (product->precision != TDN_PRECISION_FP32 && !product->is_forced &&
+            is_slower(product, effort_of(product->name, narrow), effort_of(product->name, floats)))
             rows[n++] = (tdn_layer_precision){product->name, TDN_PRECISION_FP32};
     }
     return n;
