@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 COMPILER = ["graph", "ops", "onnx", "passes", "quant", "lower", "build"]
 NEEDED = re.compile(r"^(libc\.so\.6|libm\.so\.6|ld-linux-[\w-]+\.so\.\d|libtendon\.so\.\d+)$")
-MAX_SIZE = {"GNU": 1_200_000, "Clang": 1_500_000}  # gcc's is what is shipped; clang unrolls more
+MAX_SIZE = {"GNU": 1_250_000, "Clang": 1_500_000}  # gcc's is what is shipped; clang unrolls more
 
 
 def output(*command):

@@ -19,6 +19,7 @@ YMM_STACK = rf"%ymm.*{X86_STACK}|{X86_STACK}.*%ymm"
 ZMM_STACK = rf"%zmm.*{X86_STACK}|{X86_STACK}.*%zmm"
 ARM_STACK = r"\w+ [qv]\d.*\[(sp|x29)"
 FLOATS, BYTES = ["k_block", "k_dwconv"], ["k_iblock"]  # where the multiply-adds are
+HALVES, PAIRS = ["k_hblock"], ["k_bblock"]  # of binary16, of bfloat16
 # Files, their fused multiply-adds, and moves of vectors to and from the stack. Bytes without an instruction for dot
 # products take so many others that a move among them does not show: they have no rows.
 LEVELS = {
@@ -27,6 +28,9 @@ LEVELS = {
     "avxvnni": [(BYTES, r"(\{vex\}\s+)?vpdpbusd\s.*%ymm", YMM_STACK)],
     "avx512vnni": [(BYTES, r"vpdpbusd .*%zmm", ZMM_STACK)],
     "neon": [(FLOATS, r"fmla v\d+\.4s", ARM_STACK)],
+    "avx512fp16": [(HALVES, r"vfm\w+ph .*%zmm", ZMM_STACK)],
+    "avx512bf16": [(PAIRS, r"vdpbf16ps .*%zmm", ZMM_STACK)],
+    "armfp16": [(HALVES, r"fmla v\d+\.8h", ARM_STACK)],
     "dotprod": [(BYTES, r"sdot v\d+\.4s", ARM_STACK)],
 }
 LOOP_MIN_FUSED = 12  # loops with fewer are tails

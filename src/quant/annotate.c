@@ -165,9 +165,11 @@ static void note_name(char list[256], const char *name)
 {
     if (*name == '~')
         return;
+    char quoted[256];
     const size_t used = strlen(list);
-    if (!strstr(list, name))
-        snprintf(list + used, 256 - used, "%s'%s'", used ? ", " : "", name);
+    snprintf(quoted, sizeof quoted, "'%s'", name);
+    if (!strstr(list, quoted))
+        snprintf(list + used, 256 - used, "%s%s", used ? ", " : "", quoted);
 }
 
 static bool is_small(const annotator *a, const tdn_node *n)

@@ -23,15 +23,23 @@ TDN_INLINE void begin(const micro *m, const int rows, const int vectors)
                      m->from ? vf_load(m->from + i * m->from_step + j) : (vf){0});
 }
 
-/* Adds the short sums to the floats. */
+/* Adds the lower or upper lanes of the short sums to the floats. */
+TDN_INLINE void add_lanes(const micro *m, vh acc[][2], const int rows, const int vectors,
+                          const int upper)
+{
+    float *to = m->to + upper * TDN_LANES;
+    EACH_ROW {
+        EACH_VECTOR
+            vf_store(to + j * TDN_HALF_LANES,
+                     vf_load(to + j * TDN_HALF_LANES) + vf_from_halves(acc[i][j], upper));
+        to += m->to_step;
+    }
+}
+
 TDN_INLINE void hand_over(const micro *m, vh acc[][2], const int rows, const int vectors)
 {
-    EACH_ROW
-        EACH_VECTOR
-            TDN_UNROLLED (int upper = 0; upper < 2; upper++) {
-                float *to = m->to + i * m->to_step + j * TDN_HALF_LANES + upper * TDN_LANES;
-                vf_store(to, vf_load(to) + vf_from_halves(acc[i][j], upper));
-            }
+    add_lanes(m, acc, rows, vectors, 0);
+    add_lanes(m, acc, rows, vectors, 1);
 }
 
 /* The last -k products before `a` of every row; `wide` of them side by side where rows are few. As
