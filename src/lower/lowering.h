@@ -72,7 +72,7 @@ tdn_status tdn_place_result(tdn_lowering *l, const tdn_value *v, const int *orde
 /* Finds which values are written straight into another's place. */
 void tdn_place_targets(tdn_lowering *l);
 
-/* Finds which values products of integers read, and along which axis. */
+/* Finds which values products of integers and of halves read, and along which axis. */
 void tdn_place_rows(tdn_lowering *l);
 /* The place of bytes v with `axis` contiguous and rows that can be read in words of four to the
  * last one's end; copied where it is not so. */

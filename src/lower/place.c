@@ -112,9 +112,9 @@ void tdn_place_rows(tdn_lowering *l)
         const tdn_value *x = tdn_in(n, 0);
         int rank;
         const int64_t *perm = tdn_attr_ints(&n->attrs, "perm", &rank);
-        if (n->op->core == TDN_CORE_INTEGER_CONV)
+        if (n->op->core == TDN_CORE_INTEGER_CONV || n->op->core == TDN_CORE_HALF_CONV)
             l->row_axis[x->id] = 1;
-        else if (n->op->core == TDN_CORE_INTEGER_MATMUL)
+        else if (n->op->core == TDN_CORE_INTEGER_MATMUL || n->op->core == TDN_CORE_HALF_MATMUL)
             l->row_axis[x->id] = x->shape.rank - 1;
         else if (n->op->core == TDN_CORE_TRANSPOSE && perm && l->row_axis[n->out[0]->id] >= 0)
             l->row_axis[x->id] = (int32_t)perm[l->row_axis[n->out[0]->id]];
