@@ -26,6 +26,12 @@ enum {
     WEIGHT_FLOPS = 4    /* what reading a weight counts as */
 };
 
+/* Samples reach less far than what comes later, and ranges for bytes may be cut. */
+#define LARGEST_HALF 65504.0
+#define HEADROOM 2
+#define HEADROOM_CUT 64
+#define LEAST_NORMAL_HALF 0x1p-14f
+
 typedef struct annotator {
     tdn_graph *g;
     const tdn_annotate_options *o;
@@ -35,11 +41,6 @@ typedef struct annotator {
     char missing[256];   /* names of values without a range */
     char too_large[256]; /* names of values that halves do not hold */
 } annotator;
-
-/* Samples reach less far than what comes later. */
-#define LARGEST_HALF 65504.0
-#define HEADROOM 2
-#define LEAST_NORMAL_HALF 0x1p-14f
 
 static bool is_product(const tdn_node *n)
 {
@@ -226,10 +227,11 @@ static bool weights_fit(const tdn_node *n)
 /* `gain`: how much larger than its operand what is multiplied may be. */
 static bool value_fits(annotator *a, const tdn_value *v, const tdn_value *x, double gain)
 {
+    const bool is_cut = a->o->precision == TDN_PRECISION_INT8;
     float amax = 0;
     if (!range_of(a, v, &amax) && !range_of(a, x, &amax))
-        return true;
-    const bool fits = (double)amax * gain * HEADROOM <= LARGEST_HALF;
+        return !is_cut;
+    const bool fits = (double)amax * gain * (is_cut ? HEADROOM_CUT : HEADROOM) <= LARGEST_HALF;
     if (!fits)
         note_name(a->too_large, v->name);
     return fits;
