@@ -46,8 +46,10 @@ TDN_INLINE vf vf_load_bf16(const uint16_t *p)
 
 TDN_INLINE void vf_store_bf16(uint16_t *p, vf x)
 {
-    const vi bits = (vi)x, odd = (bits >> 16) & 1;
-    const vi rounded = (vi)vf_select(vm_eq(x, x), (vf)(bits + odd + 0x7fff), (vf)(bits | 0x400000));
+    typedef uint32_t bits_of __attribute__((vector_size(TDN_LANES * 4)));
+    const bits_of bits = (bits_of)x, odd = (bits >> 16) & 1;
+    const bits_of rounded =
+        (bits_of)vf_select(vm_eq(x, x), (vf)(bits + odd + 0x7fff), (vf)(bits | 0x400000));
     *(vh_unaligned *)p = __builtin_convertvector(rounded >> 16, vh_unaligned);
 }
 
