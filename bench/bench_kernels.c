@@ -167,7 +167,7 @@ static tdn_view halves(bench *b, int rank, const int64_t *dims)
         exit(1);
     for (int64_t i = 0; i < n; i++) {
         const float x = (float)((i * 7919) % 1000) / 1000 - 0.5f;
-        data[i] = b->narrow == TDN_F16 ? tdn_f32_to_f16(x) : tdn_f32_to_bf16(x);
+        data[i] = tdn_f32_to_half(x, b->narrow);
     }
     v.data = data;
     b->bytes += n * (int64_t)sizeof *data;

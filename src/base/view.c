@@ -133,7 +133,7 @@ static void store_float(tdn_dtype dtype, void *p, double x)
         memcpy(p, &f, sizeof f);
     } else {
         const float f = to_float_odd(x);
-        const uint16_t h = dtype == TDN_F16 ? tdn_f32_to_f16(f) : tdn_f32_to_bf16(f);
+        const uint16_t h = tdn_f32_to_half(f, dtype);
         memcpy(p, &h, sizeof h);
     }
 }

@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "base/half.h"
 #include "base/status.h"
 #include "lower/lowering.h"
 
@@ -225,8 +226,8 @@ static tdn_status lower_pool(tdn_lowering *l, const tdn_node *n)
     int n_spatial = n->out[0]->shape.rank - 2;
     const char *kind = tdn_attr_string(&n->attrs, "kind", "");
     const tdn_dtype dtype = n->in[0]->dtype;
-    const bool narrow = (dtype == TDN_U8 || dtype == TDN_F16 || dtype == TDN_BF16) &&
-                        n->out[0]->dtype == dtype && !strcmp(kind, "max");
+    const bool narrow = (dtype == TDN_U8 || tdn_is_half(dtype)) && n->out[0]->dtype == dtype &&
+                        !strcmp(kind, "max");
     if ((!narrow && !tdn_lower_is_f32(n)) || n_spatial < 1 || n_spatial > 3)
         return tdn_lower_reference(l, n, "pooling needs float32 and one to three spatial axes");
     tdn_place in, out, result, canonical;

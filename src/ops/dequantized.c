@@ -5,6 +5,7 @@
 
 #include <math.h>
 
+#include "base/half.h"
 #include "ops/op.h"
 
 /* The next step of (q - zero) * scale; false where it is no such one. */
@@ -33,10 +34,7 @@ static bool is_of_bytes(const tdn_node *n)
     return is_of_one(n) && (n->in[0]->dtype == TDN_U8 || n->in[0]->dtype == TDN_S8);
 }
 
-static bool is_of_halves(const tdn_node *n)
-{
-    return is_of_one(n) && (n->in[0]->dtype == TDN_F16 || n->in[0]->dtype == TDN_BF16);
-}
+static bool is_of_halves(const tdn_node *n) { return is_of_one(n) && tdn_is_half(n->in[0]->dtype); }
 
 static bool follow(const tdn_node *n, tdn_dequantized *d)
 {

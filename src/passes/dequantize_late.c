@@ -7,6 +7,7 @@
  */
 #include <string.h>
 
+#include "base/half.h"
 #include "base/status.h"
 #include "ops/dequantized.h"
 #include "ops/emit.h"
@@ -61,8 +62,7 @@ static bool is_halving(const tdn_node *n)
 {
     const tdn_expr *e = n->expr;
     return n->op->core == TDN_CORE_MAP && n->n_in == 1 && n->n_out == 1 &&
-           n->in[0]->dtype == TDN_F32 &&
-           (n->out[0]->dtype == TDN_F16 || n->out[0]->dtype == TDN_BF16) && e->n_instr == 2 &&
+           n->in[0]->dtype == TDN_F32 && tdn_is_half(n->out[0]->dtype) && e->n_instr == 2 &&
            e->code[0].op == TDN_X_INPUT && e->code[1].op == TDN_X_STORE;
 }
 

@@ -22,7 +22,7 @@ static tdn_value *halves_of(tdn_graph *g, const tdn_value *w, tdn_dtype half)
     const float *from = w->data;
     uint16_t *to = tdn_arena_alloc_data(g->arena, ((size_t)n + 1) * sizeof *to);
     for (int64_t i = 0; to && i < n; i++)
-        to[i] = half == TDN_F16 ? tdn_f32_to_f16(from[i]) : tdn_f32_to_bf16(from[i]);
+        to[i] = tdn_f32_to_half(from[i], half);
     return to ? tdn_graph_const(g, w->name, half, &w->shape, to) : NULL;
 }
 

@@ -36,32 +36,31 @@ static tdn_value *map_after(tdn_graph *g, tdn_node *before, tdn_value *x, const 
     return v;
 }
 
-/* x as halves, then as floats again. */
-static tdn_value *halved(tdn_graph *g, tdn_node *before, tdn_value *x, tdn_dtype half)
+/* clamp(round(x / scale) + zero). */
+static void quantize_expr(tdn_expr *e, float scale, float zero)
 {
-    const char *origin = x->producer ? x->producer->origin : x->name;
-    tdn_expr same = {.n_in = 1};
-    tdn_expr_store(&same, tdn_expr_input(&same, 0), 0);
-    tdn_value *h = map_after(g, before, x, &same, half, origin);
-    return h ? map_after(g, before, h, &same, TDN_F32, origin) : NULL;
+    int r = tdn_expr_add(e, TDN_X_MUL, tdn_expr_input(e, 0), tdn_expr_const(e, 1 / scale), 0);
+    r = tdn_expr_add(e, TDN_X_ROUND, r, 0, 0);
+    if (zero != 0)
+        r = tdn_expr_add(e, TDN_X_ADD, r, tdn_expr_const(e, zero), 0);
+    r = tdn_expr_add(e, TDN_X_MAX, r, tdn_expr_const(e, 0), 0);
+    tdn_expr_store(e, tdn_expr_add(e, TDN_X_MIN, r, tdn_expr_const(e, 255), 0), 0);
 }
 
-/* clamp(round(x / scale) + zero), then (q - zero) * scale. */
+/* x as bytes, or as halves, then as floats again. */
 static tdn_value *quantized(tdn_graph *g, tdn_node *before, tdn_value *x, const tdn_quant *quant)
 {
-    if (quant->n == 0)
-        return halved(g, before, x, quant->half);
-    const float scale = quant->scale[0], zero = (float)quant->zero_point[0];
+    const bool halves = quant->n == 0;
+    const float scale = halves ? 1 : quant->scale[0],
+                zero = halves ? 0 : (float)quant->zero_point[0];
     const char *origin = x->producer ? x->producer->origin : x->name;
     tdn_expr to = {.n_in = 1}, from = {0};
-    int r = tdn_expr_add(&to, TDN_X_MUL, tdn_expr_input(&to, 0), tdn_expr_const(&to, 1 / scale), 0);
-    r = tdn_expr_add(&to, TDN_X_ROUND, r, 0, 0);
-    if (zero != 0)
-        r = tdn_expr_add(&to, TDN_X_ADD, r, tdn_expr_const(&to, zero), 0);
-    r = tdn_expr_add(&to, TDN_X_MAX, r, tdn_expr_const(&to, 0), 0);
-    tdn_expr_store(&to, tdn_expr_add(&to, TDN_X_MIN, r, tdn_expr_const(&to, 255), 0), 0);
+    if (halves)
+        tdn_expr_store(&to, tdn_expr_input(&to, 0), 0);
+    else
+        quantize_expr(&to, scale, zero);
     tdn_expr_dequantize(&from, scale, zero);
-    tdn_value *q = map_after(g, before, x, &to, TDN_U8, origin);
+    tdn_value *q = map_after(g, before, x, &to, halves ? quant->half : TDN_U8, origin);
     return q ? map_after(g, before, q, &from, TDN_F32, origin) : NULL;
 }
 

@@ -215,10 +215,9 @@ static tdn_dtype random_dtype(void)
     return random_bits() % 4 ? TDN_F32 : others[random_bits() % 8];
 }
 
-static bool is_half(tdn_dtype dtype) { return dtype == TDN_F16 || dtype == TDN_BF16; }
 static bool is_integer(const tdn_view *v)
 {
-    return v->dtype != TDN_F32 && v->dtype != TDN_BOOL && !is_half(v->dtype);
+    return v->dtype != TDN_F32 && v->dtype != TDN_BOOL && !tdn_is_half(v->dtype);
 }
 
 /* What an element holds after a result went there; an integer may be one off beside a tie. */
@@ -232,7 +231,7 @@ static double held(const tdn_view *v, double x, double *bound)
     tdn_view one = tdn_view_make(&room, v->dtype, 0, NULL);
     if (v->dtype == TDN_BOOL)
         return x != 0;
-    if (is_half(v->dtype)) {
+    if (tdn_is_half(v->dtype)) {
         *bound += fabs(x) * (v->dtype == TDN_F16 ? 0x1p-10 : 0x1p-7);
         tdn_view_set(&one, 0, x);
         return tdn_view_get(&one, 0);

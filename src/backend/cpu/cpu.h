@@ -100,7 +100,6 @@ tdn_status tdn_map_program_check(const void *program, size_t size, tdn_error *er
 /* A guess of the cost of an element, in adds. */
 int64_t tdn_map_cost(const tdn_map_program *program);
 
-static inline bool tdn_is_half(tdn_dtype dtype) { return dtype == TDN_F16 || dtype == TDN_BF16; }
 /* Element types of operands: an integer or half is the number that it holds, as a float, and takes
  * the nearest that it can hold. */
 static inline bool tdn_map_takes(tdn_dtype dtype)

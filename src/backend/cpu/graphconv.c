@@ -81,14 +81,16 @@ static void pack_halves(uint16_t *to, const tdn_graphconv_args *a, const float *
 {
     const tdn_tiling *t = &a->tiling;
     const int64_t terms = t->n_taps * t->k * TDN_HALVES_IN_TERM;
-    const bool pairs = a->half == TDN_BF16;
+    const tdn_dtype half = (tdn_dtype)a->half;
     for (int64_t panel = 0; panel < t->n_panels; panel++)
         for (int64_t k = 0; k < terms; k++)
             for (int64_t j = 0; j < t->nr; j++) {
-                const int64_t col = panel * t->nr + j, word = panel * terms / 2 + k / 2;
+                const int64_t col = panel * t->nr + j;
+                const int64_t word = (panel * terms + k) / TDN_HALVES_IN_TERM;
                 const float x = col < t->cols ? weights[col * terms + k] : 0;
-                to[word * 2 * t->nr + (pairs ? 2 * j + k % 2 : k % 2 * t->nr + j)] =
-                    pairs ? tdn_f32_to_bf16(x) : tdn_f32_to_f16(x);
+                to[word * TDN_HALVES_IN_TERM * t->nr +
+                   tdn_hconv_slot(half, k % TDN_HALVES_IN_TERM, j, t->nr)] =
+                    tdn_f32_to_half(x, half);
             }
 }
 

@@ -29,13 +29,13 @@ static tdn_status check_operands(const tdn_conv_desc *d, const int32_t kernel[3]
 
 /* One word of nr columns, from `channel` of tap `tap` on. */
 static uint16_t *pack_word(uint16_t *to, const uint16_t *group, const int64_t w[5], int64_t col,
-                           int64_t cols, int64_t tap, int64_t channel, int nr, bool pairs)
+                           int64_t cols, int64_t tap, int64_t channel, int64_t nr, tdn_dtype half)
 {
     const int64_t volume = w[2] * w[3] * w[4];
     for (int i = 0; i < TDN_HALVES_IN_TERM; i++)
-        for (int j = 0; j < nr; j++) {
+        for (int64_t j = 0; j < nr; j++) {
             const int64_t at = ((col + j) * w[1] + channel + i) * volume + tap;
-            to[pairs ? j * TDN_HALVES_IN_TERM + i : i * nr + j] = col + j < cols ? group[at] : 0;
+            to[tdn_hconv_slot(half, i, j, nr)] = col + j < cols ? group[at] : 0;
         }
     return to + TDN_HALVES_IN_TERM * nr;
 }
@@ -46,7 +46,8 @@ static tdn_status pack(tdn_made *made, const tdn_conv_args *a, const tdn_view *w
     uint16_t *to = made->packed = tdn_arena_alloc_data(arena, made->packed_size);
     if (!to)
         return tdn_fail_nomem(error, "packed weights");
-    memset(to, 0, made->packed_size);
+    const size_t padding = tdn_hconv_padding_offset(a);
+    memset((char *)to + padding, 0, made->packed_size - padding);
     const int64_t *w = weights->dims;
     const int64_t volume = w[2] * w[3] * w[4], cols = w[0] / a->desc.group, nr = a->tiling.nr;
     for (int64_t g = 0; g < a->desc.group; g++) {
@@ -54,8 +55,7 @@ static tdn_status pack(tdn_made *made, const tdn_conv_args *a, const tdn_view *w
         for (int64_t panel = 0; panel < a->tiling.n_panels; panel++)
             for (int64_t tap = 0; tap < volume; tap++)
                 for (int64_t c = 0; c < w[1]; c += TDN_HALVES_IN_TERM)
-                    to = pack_word(to, group, w, panel * nr, cols, tap, c, (int)nr,
-                                   weights->dtype == TDN_BF16);
+                    to = pack_word(to, group, w, panel * nr, cols, tap, c, nr, weights->dtype);
     }
     return TDN_OK;
 }

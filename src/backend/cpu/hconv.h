@@ -13,6 +13,12 @@
 
 enum { TDN_HALVES_IN_TERM = 2 };
 
+/* Where in nr columns' word half `i` of column `j` is. */
+static inline int64_t tdn_hconv_slot(tdn_dtype half, int64_t i, int64_t j, int64_t nr)
+{
+    return half == TDN_BF16 ? j * TDN_HALVES_IN_TERM + i : i * nr + j;
+}
+
 TDN_DECLARE_HALF_LEVELS(tdn_block_fn, tdn_block_half);
 TDN_DECLARE_HALF_LEVELS(tdn_kernel_fn, tdn_hconv);
 

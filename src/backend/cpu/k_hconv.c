@@ -24,12 +24,6 @@ void TDN_KERNEL(tdn_hconv)(const tdn_call *call, size_t number)
                                ep->residual >= 0 ? call->in[ep->residual].dtype : TDN_DTYPE_NONE};
     tdn_block block = tdn_rows_block(call, args, &tile, &s);
     block.sums = &sums;
-    for (int64_t row = 0; ep->has_program && row < block.rows; row++)
-        s.c[row] = s.extra + row * sums.step;
-    tdn_run_blocks(t, &block, &s, TDN_KERNEL(tdn_block_half),
-                   packed + (tile.outer * tdn_tiling_packed(t) + tile.panel0 * block.b_panel) *
-                                TDN_TERM_SIZE);
-    if (ep->has_program)
-        tdn_rows_run_epilogue(call, args, &tile, s.extra, sums.step, TDN_F32_KERNEL(tdn_map_region),
-                              s.program);
+    tdn_rows_run_sums(call, args, &tile, &s, &block, TDN_KERNEL(tdn_block_half), packed,
+                      TDN_F32_KERNEL(tdn_map_region));
 }

@@ -31,12 +31,6 @@ void TDN_KERNEL(tdn_iconv_u8)(const tdn_call *call, size_t number)
         sums.scale = (const float *)call->in[args->requant.scale].data + col;
     if (ep->residual >= 0)
         sums.residual = call->in[ep->residual].dtype;
-    for (int64_t row = 0; ep->has_program && row < block.rows; row++)
-        s.c[row] = s.extra + row * sums.step;
-    tdn_run_blocks(t, &block, &s, TDN_KERNEL(tdn_block_u8),
-                   packed + (tile.outer * tdn_tiling_packed(t) + tile.panel0 * block.b_panel) *
-                                TDN_WORD);
-    if (ep->has_program)
-        tdn_rows_run_epilogue(call, conv, &tile, s.extra, sums.step, TDN_F32_KERNEL(tdn_map_region),
-                              s.program);
+    tdn_rows_run_sums(call, conv, &tile, &s, &block, TDN_KERNEL(tdn_block_u8), packed,
+                      TDN_F32_KERNEL(tdn_map_region));
 }

@@ -35,4 +35,23 @@ static inline tdn_block tdn_rows_block(const tdn_call *call, const tdn_conv_args
 void tdn_rows_run_epilogue(const tdn_call *call, const tdn_conv_args *args, const tdn_tile *tile,
                            float *sums, int64_t step, tdn_map_region_fn *region_fn, void *scratch);
 
+/* A tile whose sums wait outside of the output: `packed` are all weights, and a program takes the
+ * sums from s->extra. */
+static inline void tdn_rows_run_sums(const tdn_call *call, const tdn_conv_args *args,
+                                     const tdn_tile *tile, const tdn_matrix_scratch *s,
+                                     tdn_block *block, tdn_block_fn *block_fn, const char *packed,
+                                     tdn_map_region_fn *region_fn)
+{
+    const tdn_tiling *t = &args->tiling;
+    const int64_t step = block->sums->step;
+    const bool has_program = args->epilogue.has_program;
+    for (int64_t row = 0; has_program && row < block->rows; row++)
+        s->c[row] = s->extra + row * step;
+    tdn_run_blocks(t, block, s, block_fn,
+                   packed + (tile->outer * tdn_tiling_packed(t) + tile->panel0 * block->b_panel) *
+                                TDN_TERM_SIZE);
+    if (has_program)
+        tdn_rows_run_epilogue(call, args, tile, s->extra, step, region_fn, s->program);
+}
+
 #endif
