@@ -14,6 +14,7 @@ typedef struct rows {
     const char *padding; /* a tap of it */
     int64_t *offsets;    /* of the taps, in bytes from a pixel's first */
     char *border;        /* the next free row for a padded pixel */
+    int64_t begin, end;  /* of the columns whose windows lie inside of x along w */
     /* Of the line of pixels at hand: */
     const char *image;
     int64_t first[2]; /* where its windows begin in x along d and h */
@@ -29,13 +30,19 @@ static void locate(const tdn_view *out, int64_t row, int64_t at[4])
     }
 }
 
-static void advance(const tdn_view *out, int64_t at[4])
+/* n pixels on, to the end of a line at most: true where that was reached. */
+static bool advance(const tdn_view *out, int64_t at[4], int64_t n)
 {
-    for (int i = 3; i >= 0; i--) {
+    at[3] += n;
+    if (at[3] < out->dims[3])
+        return false;
+    at[3] = 0;
+    for (int i = 2; i >= 0; i--) {
         if (++at[i] < out->dims[i])
-            return;
+            break;
         at[i] = 0;
     }
+    return true;
 }
 
 /* Offsets of taps wrap where the tap lies outside of x; they are then not used. */
@@ -118,17 +125,49 @@ static void set_border(rows *r, const void **to, int64_t step, int64_t first)
         }
 }
 
-/* Pixel `w` of the line at hand. */
-static void set_one(rows *r, const void **to, int64_t step, int64_t w)
+/* Columns whose windows lie inside of x along w. */
+static void find_inside(rows *r)
 {
-    const int64_t first = w * r->args->desc.stride[2] - r->args->desc.pad[2];
-    if (!r->is_inside || !are_inside(r, 2, first)) {
-        set_border(r, to, step, first);
-        return;
+    const tdn_conv_desc *d = &r->args->desc;
+    const int64_t span = (int64_t)(r->args->kernel[2] - 1) * d->dilation[2];
+    const int64_t last = r->x->dims[3] - 1 - span + d->pad[2]; /* where a window may begin */
+    r->begin = tdn_cpu_div_up(tdn_cpu_max(0, d->pad[2]), d->stride[2]);
+    r->end = last >= 0 ? last / d->stride[2] + 1 : 0;
+}
+
+/* Columns w .. w + n of the line at hand, all inside. */
+static void set_run(const rows *r, const void **to, int64_t step, int64_t w, int64_t n)
+{
+    const int64_t pixel = r->x->strides[3] * r->x_size, by = r->args->desc.stride[2] * pixel;
+    const int n_taps = r->args->tiling.n_taps;
+    const char *first = r->image + r->start + w * by - r->args->desc.pad[2] * pixel;
+    for (int tap = 0; tap < n_taps; tap++, to += step) {
+        const char *p = first + r->offsets[tap];
+        for (int64_t i = 0; i < n; i++)
+            to[i] = p + i * by;
     }
-    const char *p = r->image + r->start + first * r->x->strides[3] * r->x_size;
-    for (int tap = 0; tap < r->args->tiling.n_taps; tap++)
-        to[tap * step] = p + r->offsets[tap];
+}
+
+/* Columns w .. w + n of the line at hand: those that touch the padding one by one. */
+static void set_line(rows *r, const void **to, int64_t step, int64_t w, int64_t n)
+{
+    const tdn_conv_desc *d = &r->args->desc;
+    for (int64_t i = 0; i < n;) {
+        const int64_t inside = tdn_cpu_min(r->end, w + n) - (w + i);
+        if (r->is_inside && w + i >= r->begin && inside > 0) {
+            set_run(r, to + i, step, w + i, inside);
+            i += inside;
+        } else {
+            set_border(r, to + i, step, (w + i) * d->stride[2] - d->pad[2]);
+            i++;
+        }
+    }
+}
+
+static void set_pointers(void **to, char *first, int64_t by, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] = first + i * by;
 }
 
 void tdn_rows_set(const tdn_call *call, const tdn_conv_args *args, const tdn_tile *tile,
@@ -150,26 +189,23 @@ void tdn_rows_set(const tdn_call *call, const tdn_conv_args *args, const tdn_til
     const int64_t c_step = out->strides[3] * tdn_map_dtype_size(out->dtype);
     const int64_t more_step =
         residual ? residual->strides[3] * tdn_map_dtype_size(residual->dtype) : 0;
-    char *c = NULL, *more = NULL;
     int64_t at[4];
     set_offsets(&r);
+    find_inside(&r);
     locate(out, tile->row0, at);
+    begin_line(&r, at);
     for (int64_t block = 0; block < tile->n_blocks; block++) {
-        int64_t row0, row1;
+        int64_t row0, row1, n;
         tdn_cpu_share(tile->row1 - tile->row0, block, tile->n_blocks, &row0, &row1);
-        for (int64_t row = row0; row < row1; row++, advance(out, at)) {
-            if (row == 0 || at[3] == 0) {
+        for (int64_t row = row0; row < row1; row += n) {
+            n = tdn_cpu_min(row1 - row, out->dims[3] - at[3]);
+            set_line(&r, s->a + row0 * t->n_taps + (row - row0), row1 - row0, at[3], n);
+            set_pointers(s->c + row, tdn_matrix_at(out, at, col), c_step, n);
+            if (residual)
+                set_pointers((void **)s->residual + row, tdn_matrix_at(residual, at, col),
+                             more_step, n);
+            if (advance(out, at, n))
                 begin_line(&r, at);
-                c = tdn_matrix_at(out, at, col);
-                more = residual ? tdn_matrix_at(residual, at, col) : NULL;
-            }
-            set_one(&r, s->a + row0 * t->n_taps + (row - row0), row1 - row0, at[3]);
-            s->c[row] = c;
-            c += c_step;
-            if (residual) {
-                s->residual[row] = more;
-                more += more_step;
-            }
         }
     }
 }
