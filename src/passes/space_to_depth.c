@@ -43,15 +43,15 @@ static bool is_taken(const tdn_node *n, halved *h)
     return true;
 }
 
-/* (n, c, h, w) -> (n, 4 c, h / 2, w / 2), made channels last. */
+/* (n, c, h, w) -> (n, 4 c, h / 2, w / 2), made channels last: all axes are split, then moved at
+ * once. */
 static tdn_value *halve_image(tdn_infer *io, tdn_value *x)
 {
-    const int64_t *d = x->shape.dims, h = d[2] / 2, w = d[3] / 2;
-    const tdn_shape pairs = tdn_shape_make(5, (int64_t[]){d[0], h, 2, w, 2 * d[1]});
-    const tdn_shape fours = tdn_shape_make(4, (int64_t[]){d[0], h, w, 4 * d[1]});
-    x = tdn_emit_transpose(io, x, (int64_t[]){0, 2, 3, 1});
-    x = tdn_emit_reshape(io, x, &pairs); /* neighbours in a line lie together now */
-    x = tdn_emit_transpose(io, x, (int64_t[]){0, 1, 3, 2, 4});
+    const int64_t *d = x->shape.dims, c = d[1], h = d[2] / 2, w = d[3] / 2;
+    const tdn_shape split = tdn_shape_make(6, (int64_t[]){d[0], c, h, 2, w, 2});
+    const tdn_shape fours = tdn_shape_make(4, (int64_t[]){d[0], h, w, 4 * c});
+    x = tdn_emit_reshape(io, x, &split);
+    x = tdn_emit_transpose(io, x, (int64_t[]){0, 2, 4, 3, 5, 1});
     x = tdn_emit_reshape(io, x, &fours);
     return tdn_emit_transpose(io, x, (int64_t[]){0, 3, 1, 2});
 }

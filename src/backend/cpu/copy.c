@@ -17,30 +17,77 @@ typedef struct copy_args {
     int64_t from[TDN_MAX_RANK], to[TDN_MAX_RANK]; /* strides in elements */
 } copy_args;
 
-enum { TILE_BYTES = 1 << 17, TILES_WANTED = 32, SQUARE = 16, COLUMNS_A_TILE = 4096 };
+enum { TILE_BYTES = 1 << 17, TILES_WANTED = 32, SQUARE = 16, LINE = 64, COLUMNS_A_TILE = 4096 };
 
 /* ---- Making ---------------------------------------------------------------------------------- */
+
+static void move_axis(copy_args *a, int axis, int to)
+{
+    const int64_t dim = a->dims[axis], from_stride = a->from[axis], to_stride = a->to[axis];
+    for (int i = axis; i < to; i++) {
+        a->dims[i] = a->dims[i + 1];
+        a->from[i] = a->from[i + 1];
+        a->to[i] = a->to[i + 1];
+    }
+    a->dims[to] = dim;
+    a->from[to] = from_stride;
+    a->to[to] = to_stride;
+}
 
 /* The source's contiguous axis becomes the second last, so that a square of the two
  * can be turned. */
 static void pair_axes(copy_args *a)
 {
     const int last = a->rank - 1;
-    if (a->from[last] == 1)
-        return;
-    for (int i = 0; i < last; i++)
+    for (int i = 0; i < last && a->from[last] != 1; i++)
         if (a->from[i] == 1) {
-            const int64_t dim = a->dims[i], to = a->to[i];
-            for (int j = i; j + 1 < last; j++) {
-                a->dims[j] = a->dims[j + 1];
-                a->from[j] = a->from[j + 1];
-                a->to[j] = a->to[j + 1];
-            }
-            a->dims[last - 1] = dim;
-            a->from[last - 1] = 1;
-            a->to[last - 1] = to;
+            move_axis(a, i, last - 1);
             return;
         }
+}
+
+/* Lines are long enough to be moved as they are, or both sides of squares are. */
+static bool pays_as_it_is(const copy_args *a)
+{
+    const int last = a->rank - 1;
+    const int64_t run = a->dims[last];
+    if (last == 0)
+        return true;
+    if (a->from[last] == 1 && a->to[last] == 1)
+        return run * a->element_size >= LINE;
+    return a->from[last - 1] == 1 && a->to[last] == 1 && run >= SQUARE / 2 &&
+           a->dims[last - 1] >= SQUARE / 2;
+}
+
+/* Else the longest axis is the innermost: as pixels of few channels are best moved a line of one
+ * channel at a time. */
+static bool take_longest(copy_args *a)
+{
+    int longest = a->rank - 1;
+    for (int i = 0; i < a->rank; i++)
+        if (a->dims[i] > a->dims[longest])
+            longest = i;
+    if (pays_as_it_is(a) || longest == a->rank - 1)
+        return false;
+    move_axis(a, longest, a->rank - 1);
+    return true;
+}
+
+/* Those tiles first that leave together what lies together: lines, unless one axis is as long. */
+static void cut_tiles(copy_args *a, bool is_longest)
+{
+    const int64_t cols = a->dims[a->rank - 1];
+    const int64_t wanted =
+        tdn_cpu_min(TILES_WANTED, a->n_rows * cols * a->element_size / TILE_BYTES + 1);
+    const int64_t most_cols = tdn_cpu_max(1, cols / COLUMNS_A_TILE);
+    int64_t by_rows = tdn_cpu_max(1, tdn_cpu_min(a->n_rows, wanted));
+    int64_t by_cols = tdn_cpu_min(wanted / by_rows, most_cols);
+    if (is_longest) {
+        by_cols = tdn_cpu_min(wanted, most_cols);
+        by_rows = tdn_cpu_min(a->n_rows, wanted / by_cols);
+    }
+    a->row_tiles = a->n_rows > 0 && cols > 0 ? (int32_t)by_rows : 0;
+    a->col_tiles = (int32_t)by_cols;
 }
 
 static tdn_status plan(copy_args *a, const tdn_view *in, int n_in, const tdn_view *out, int n_out,
@@ -57,20 +104,16 @@ static tdn_status plan(copy_args *a, const tdn_view *in, int n_in, const tdn_vie
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a copy of %s", tdn_dtype_name(in->dtype));
     tdn_layout l;
     tdn_layout_collapse(&l, (const tdn_view *const[]){in, out}, 2, 1, 0, out->rank);
-    const int64_t n_rows = tdn_layout_rows(&l), cols = l.dims[l.rank - 1];
-    const int64_t wanted =
-        tdn_cpu_min(TILES_WANTED, n_rows * cols * (int64_t)size / TILE_BYTES + 1);
-    const int64_t by_rows = tdn_cpu_max(1, tdn_cpu_min(n_rows, wanted));
     memset(a, 0, sizeof *a);
     a->rank = l.rank;
     a->element_size = (int32_t)size;
-    a->row_tiles = n_rows > 0 && cols > 0 ? (int32_t)by_rows : 0;
-    a->col_tiles = (int32_t)tdn_cpu_max(1, tdn_cpu_min(wanted / by_rows, cols / COLUMNS_A_TILE));
-    a->n_rows = n_rows;
     memcpy(a->dims, l.dims, (size_t)l.rank * sizeof *l.dims);
     memcpy(a->from, l.strides[0], (size_t)l.rank * sizeof *l.dims);
     memcpy(a->to, l.strides[1], (size_t)l.rank * sizeof *l.dims);
     pair_axes(a);
+    const bool is_longest = take_longest(a);
+    a->n_rows = tdn_layout_rows(&l) * l.dims[l.rank - 1] / tdn_cpu_max(1, a->dims[a->rank - 1]);
+    cut_tiles(a, is_longest);
     return TDN_OK;
 }
 
