@@ -7,6 +7,7 @@
  * register's step is 0.
  */
 #include "backend/cpu/halves.h"
+#include "backend/cpu/ints.h"
 #include "backend/cpu/map.h"
 #include "backend/cpu/vmath.h"
 
@@ -210,15 +211,26 @@ static void gather_row(float *d, const void *from, tdn_dtype dtype, int64_t step
 /* Bytes, side by side; `from` is whole vectors, or a scalar's. */
 static void scatter_bytes(uint8_t *to, const float *from, intptr_t mask, int n)
 {
-    typedef uint8_t several __attribute__((vector_size(TDN_LANES)));
     const vf most = vf_set(255);
     for (int i = 0; i < n; i += TDN_LANES) {
         const int rest = n - i < TDN_LANES ? n - i : TDN_LANES;
         vf x = vf_load_n(from + (i & mask), mask ? rest : TDN_LANES);
         x = vf_min(most, vf_max(vf_select(vm_eq(x, x), x, (vf){0}), (vf){0}));
-        const several narrow = __builtin_convertvector(vf_to_int(vf_round(x)), several);
-        memcpy(to + i, &narrow, (size_t)rest);
+        const vb bytes = vi_to_bytes(vf_round_int(x));
+        if (rest == TDN_LANES)
+            vb_store(to + i, bytes);
+        else
+            vb_store_n(to + i, bytes, rest);
     }
+}
+
+/* Bytes, `step` apart. */
+static void spread_bytes(uint8_t *to, int64_t step, const float *from, intptr_t mask, int n)
+{
+    uint8_t bytes[CHUNK];
+    scatter_bytes(bytes, from, mask, n);
+    for (int i = 0; i < n; i++)
+        to[i * step] = bytes[i];
 }
 
 /* The same of halves. */
@@ -248,6 +260,8 @@ static void scatter(const tdn_map_operand *o, const chunk *c, const float *from,
         const float *part = from + (r * c->cols & mask);
         if (o->dtype == TDN_U8 && o->col == 1)
             scatter_bytes((uint8_t *)to + r * row, part, mask, c->cols);
+        else if (o->dtype == TDN_U8)
+            spread_bytes((uint8_t *)to + r * row, o->col, part, mask, c->cols);
         else if (o->dtype == TDN_F16 && o->col == 1)
             scatter_halves(to + r * row, TDN_F16, part, mask, c->cols);
         else if (o->dtype == TDN_BF16 && o->col == 1)

@@ -35,6 +35,18 @@ static int innermost_score(const tdn_layout *l, int axis, int out)
     return score;
 }
 
+/* A longer axis that some operand has contiguous is better than a short one that more have. */
+static bool is_better(const tdn_layout *l, int axis, int than, int out)
+{
+    enum { SHORT = 8, CONTIGUOUS = 4 };
+    const int score = innermost_score(l, axis, out), other = innermost_score(l, than, out);
+    if (l->dims[than] < SHORT && l->dims[axis] >= SHORT && score >= CONTIGUOUS)
+        return true;
+    if (l->dims[axis] < SHORT && l->dims[than] >= SHORT && other >= CONTIGUOUS)
+        return false;
+    return score > other;
+}
+
 /* Innermost last; the others by the stride of the first output, longest first. */
 static void order_axes(tdn_layout *l, int out)
 {
@@ -42,7 +54,7 @@ static void order_axes(tdn_layout *l, int out)
         return;
     int best = l->rank - 1;
     for (int i = l->rank - 2; i >= 0; i--)
-        if (innermost_score(l, i, out) > innermost_score(l, best, out))
+        if (is_better(l, i, best, out))
             best = i;
     swap_axes(l, best, l->rank - 1);
     for (int i = 1; i < l->rank - 1; i++)
