@@ -67,14 +67,17 @@ static double work_of(const tdn_node *n)
     return (double)tdn_node_flops(n) + WEIGHT_FLOPS * (double)tdn_shape_count(&n->in[1]->shape);
 }
 
-/* What v's elements were moved from; of an input of the network v itself, which is quantised as it
- * is moved. */
+/* What v's elements were moved from; of an input of the network that was only transposed v itself,
+ * which is quantised as it is moved. */
 static tdn_value *source_of(tdn_value *v)
 {
     tdn_value *from = v;
-    while (from->producer && tdn_node_moves_elements(from->producer))
+    bool only_transposed = true;
+    while (from->producer && tdn_node_moves_elements(from->producer)) {
+        only_transposed &= from->producer->op->core == TDN_CORE_TRANSPOSE;
         from = from->producer->in[0];
-    return from->kind == TDN_VALUE_INPUT ? v : from;
+    }
+    return from->kind == TDN_VALUE_INPUT && only_transposed ? v : from;
 }
 
 /* By the name of the value, or of what its elements were moved from. */
