@@ -22,7 +22,8 @@ enum {
     GATHERED_COLUMNS = 128,      /* of a tile: below, copies cost too much of the product */
     JOINED_TILES = 8,            /* of rows with all columns: for some threads, and with so many */
     JOINED_ROWS = 48,            /* rows that it is worth to keep weights in L1 for them */
-    TILE_FLOPS = 1 << 19         /* a tile of less is not worth a worker's attention: some 5 us */
+    TILE_FLOPS = 1 << 19,        /* a tile of less is not worth a worker's attention: some 5 us */
+    WEIGHT_FLOPS = 8             /* as long as it takes to read a term of the right operand */
 };
 
 #define MAX_HALF 65504.0
@@ -51,8 +52,10 @@ static void choose_blocks(tdn_tiling *t)
  * the right operand, splitting columns more tiles read the left one: of all splits, the one that
  * reads least.
  */
-static void choose_tiles(tdn_tiling *t, int64_t flops, int32_t shape)
+static void choose_tiles(tdn_tiling *t, int32_t shape)
 {
+    const int64_t of_row = t->outer * t->cols * t->n_taps * t->k;
+    const int64_t flops = of_row * tdn_cpu_max(2 * t->rows, WEIGHT_FLOPS);
     const int64_t n_blocks = tdn_cpu_div_up(t->rows, t->mr);
     const int64_t sum = (int64_t)t->k_block * t->tap_block;
     const int64_t most = tdn_cpu_min(ROW_BLOCK_FLOATS / sum, ROW_POINTERS / t->n_taps) / t->mr;
@@ -106,11 +109,11 @@ bool tdn_tiling_make(tdn_tiling *t, int64_t outer, int64_t rows, int64_t cols, i
         t->outer = 0; /* nothing to do: no tiles */
         return shape == 0;
     }
-    choose_tiles(t, 2 * count, 0);
+    choose_tiles(t, 0);
     if (shape == 0)
         return true;
     const int32_t by_rows = t->n_row_tiles, by_cols = t->n_col_tiles;
-    choose_tiles(t, 2 * count, shape);
+    choose_tiles(t, shape);
     return t->n_row_tiles != by_rows || t->n_col_tiles != by_cols;
 }
 
