@@ -10,6 +10,7 @@
 
 #include "base/hash.h"
 #include "base/status.h"
+#include "passes/passes.h"
 
 /* ---- Life ------------------------------------------------------------------------------------ */
 
@@ -277,5 +278,5 @@ tdn_status tdn_model_graph(tdn_graph **g, tdn_model *model, tdn_arena *arena,
 {
     tdn_onnx_issues issues;
     TDN_TRY(tdn_model_import(g, model, arena, shapes, &issues, error));
-    return issues.n == 0 ? TDN_OK : fail_issues(model, &issues, error);
+    return issues.n == 0 ? tdn_pass_widen(*g, error) : fail_issues(model, &issues, error);
 }

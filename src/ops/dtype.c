@@ -42,6 +42,14 @@ tdn_dtype tdn_dtype_of_onnx(int64_t number)
     return number > 0 && number < N_ROWS ? rows[number].dtype : TDN_DTYPE_NONE;
 }
 
+int64_t tdn_dtype_to_onnx(tdn_dtype dtype)
+{
+    int64_t number = 1;
+    while (number < N_ROWS && rows[number].dtype != dtype)
+        number++;
+    return number < N_ROWS ? number : 0;
+}
+
 const char *tdn_dtype_onnx_name(int64_t number)
 {
     return number > 0 && number < N_ROWS ? rows[number].name : "unknown";

@@ -11,6 +11,8 @@
 /* NONE for what is unknown or not supported: complex numbers, 8-bit floats and smaller, 2-bit
  * integers. */
 tdn_dtype tdn_dtype_of_onnx(int64_t number);
+/* 0 for what it has no number of. */
+int64_t tdn_dtype_to_onnx(tdn_dtype dtype);
 /* The name that ONNX gives the number ("float8e4m3fn"), for messages; "unknown" where
  * it has none. */
 const char *tdn_dtype_onnx_name(int64_t number);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Conversions of dtype. A cast between fp32 and booleans is a Map, one to the same dtype is
+ * Conversions of dtype. A cast that a Map makes by itself is one, one to the same dtype is
  * nothing, all others run by the reference. Strings, complex numbers and floats of 8 bits and fewer
  * are refused by name.
  */
+#include "base/half.h"
 #include "ops/dtype.h"
 #include "ops/emit.h"
 
@@ -24,10 +25,14 @@ static tdn_status cast_like_infer(tdn_infer *io)
     return tdn_infer_set(io, 0, io->node->in[1]->dtype, &io->node->in[0]->shape);
 }
 
-/* Is it a change of type that a map makes by itself? Booleans are 0 and 1 there. */
+/* Is it a change of type that a map makes by itself? Booleans are 0 and 1 there. Integers from
+ * floats are cut off, which stores of maps are not. */
 static bool is_mappable(tdn_dtype from, tdn_dtype to)
 {
-    return (from == TDN_F32 && to == TDN_BOOL) || (from == TDN_BOOL && to == TDN_F32);
+    if (from == TDN_F32)
+        return to == TDN_BOOL || tdn_is_half(to);
+    return to == TDN_F32 && (from == TDN_BOOL || from == TDN_U8 || from == TDN_S8 ||
+                             from == TDN_S32 || tdn_is_half(from));
 }
 
 static tdn_status cast_decompose(tdn_infer *io)

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/half.h"
 #include "base/status.h"
 #include "passes/passes.h"
 
@@ -65,6 +66,8 @@ static bool can_join(const fuser *f, const tdn_node *p, const tdn_node *c)
         const bool is_kept = p->out[i]->output >= 0 || p->out[i]->n_uses > reads(c, p->out[i]);
         if (is_kept && p->out[i]->dtype != TDN_F32 && p->out[i]->dtype != TDN_BOOL)
             return false; /* alone, its map can be a product's epilogue, and it is read fast */
+        if (tdn_is_half(p->out[i]->dtype) && reads(c, p->out[i]))
+            return false; /* what is rounded stays so */
         n_kept += is_kept;
     }
     return n_kept + c->n_out <= TDN_EXPR_MAX_OUT;

@@ -41,6 +41,9 @@ extern const tdn_pass tdn_passes[];
 /* Runs all of them. options may be NULL. */
 tdn_status tdn_passes_run(tdn_graph *g, const tdn_pass_options *options, tdn_error *error);
 
+/* Of every model before all others, for its reference, too: see widen.c. */
+tdn_status tdn_pass_widen(tdn_graph *g, tdn_error *error);
+
 tdn_status tdn_pass_decompose(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_simplify(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_merge_equal(tdn_graph *g, tdn_error *error);
