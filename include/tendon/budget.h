@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The accuracy budget of a build in 8 bits: what 8 bits cost is measured on samples, and as many
- * layers as need be, the worst ones, are kept in float32.
+ * layers as need be, the worst ones, are kept in halves or in float32.
  *
  *     tdn_budget_options options = TDN_BUDGET_OPTIONS_INIT;
  *     options.budget = 0.01;
@@ -44,6 +44,9 @@ typedef struct tdn_budget_options {
     const tdn_layer_precision *layer_precisions;
     int32_t n_layer_precisions;
     int32_t max_batches; /* of data to run on, spread over all of it, but for labels; 0: 32 */
+    /* What layers are kept in where the budget holds so, else float32: TDN_PRECISION_FP16 or BF16,
+     * which this machine and every target of the build to come must multiply. */
+    tdn_precision kept;
 } tdn_budget_options;
 #define TDN_BUDGET_OPTIONS_INIT                                                                    \
     {                                                                                              \
@@ -53,8 +56,9 @@ typedef struct tdn_budget_options {
 /*
  * Builds the model in float32 and in 8 bits, runs both and compares. Where all of it in 8 bits is
  * over the budget, each layer is measured alone in 8 bits, and the least number of those that cost
- * most accuracy for the work that they save is found by bisection with which the budget holds; the
- * choice is always one that was measured. `samples` is as tdn_calibrate takes it; its method,
+ * most accuracy for the work that they save is found by bisection with which the budget holds, kept
+ * in options->kept, or in float32 where not even all would do so; the choice is always one that was
+ * measured. `samples` is as tdn_calibrate takes it; its method,
  * percentile, origin and log do not count. The same model, calibration and samples give the same
  * choice. Returns   TDN_OK: *budget is the caller's, for tdn_budget_free; TDN_E_ARG for options
  * that break a rule; TDN_E_FORMAT for labels where no output has a row for each, and for inputs
@@ -70,7 +74,7 @@ TDN_API tdn_status tdn_budget_choose(tdn_budget **budget, tdn_model *model,
 TDN_API void tdn_budget_free(tdn_budget *budget);
 
 /*
- * The rows for tdn_build_options: the options' own, and those that keep layers in float32, also
+ * The rows for tdn_build_options: the options' own, and those that keep layers wide, also
  * layers that the compiler estimates to be slower in 8 bits. With them a build has no layer in 8
  * bits that the measured one has not. They live as long as the budget.
  */
@@ -93,9 +97,9 @@ TDN_API tdn_status tdn_budget_get_info(const tdn_budget *budget, tdn_budget_info
 /* A convolution or product by constants that can be in 8 bits. */
 typedef struct tdn_budget_product {
     uint32_t struct_size;
-    int32_t is_float32; /* not 0: kept so by the choice */
-    const char *name;   /* as tdn_product_info has it; the budget's */
-    double work;        /* its share, 0..1 */
+    tdn_precision precision; /* of the choice: TDN_PRECISION_INT8, or what it is kept in */
+    const char *name;        /* as tdn_product_info has it; the budget's */
+    double work;             /* its share, 0..1 */
     /* Signal to noise of the outputs in dB with this one alone in 8 bits, of the worst output;
      * infinite where nothing changes, NaN where all in 8 bits held and it was not measured. */
     double sqnr;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The choice of what stays float32. All in 8 bits is tried first, and mostly that is the end.
- * Otherwise each product is measured alone, which orders them: noise adds up, so the one whose
- * noise buys least work is the first to go. How many must go is a question of the whole network,
- * and answered by trials of it.
+ * The choice of what is kept wide: in halves where these do, else in float32. All in 8 bits is
+ * tried first, and mostly that is the end. Otherwise each product is measured alone, which orders
+ * them: noise adds up, so the one whose noise buys least work is the first to go. How many must go
+ * is a question of the whole network, and answered by trials of it.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -38,6 +38,7 @@ typedef struct chooser {
     tdn_names *by_name;
     tdn_budget_product **found; /* in the network's order, then the worst first */
     int32_t n, n_free;          /* n_free: that the options do not force */
+    tdn_precision kept;         /* what those are in that are kept wide */
     slower *slower;
     int32_t n_slower;
     bool collects; /* the trial of all in 8 bits says which there are */
@@ -79,6 +80,7 @@ static void add_product(chooser *c, const tdn_product_info *info)
     if (p)
         *p = (tdn_budget_product){.struct_size = sizeof *p,
                                   .name = tdn_arena_strdup(c->b->arena, info->name),
+                                  .precision = TDN_PRECISION_INT8,
                                   .sqnr = NAN,
                                   .is_forced = info->is_forced};
     if (!p || !p->name || !c->found || !tdn_names_put(c->by_name, p->name, p)) {
@@ -112,16 +114,16 @@ static void on_product(void *user, const tdn_product_info *info)
     tdn_budget_product *p = c->out_of_memory ? NULL : tdn_names_find(c->by_name, info->name);
     if (p && c->collects)
         p->work += info->work;
-    if (p && is_int8)
-        p->is_float32 = 0;
+    if (p && (is_int8 || p->precision == TDN_PRECISION_FP32))
+        p->precision = info->precision;
 }
 
-/* Afterwards is_float32 is as the trial's build had it. */
+/* Afterwards the precisions are those that the trial's build had. */
 static tdn_status try_layers(chooser *c, const tdn_layer_precision *layers, int32_t n, bool quick,
                              tdn_trial *trial)
 {
     for (int32_t i = 0; i < c->n; i++)
-        c->found[i]->is_float32 = 1;
+        c->found[i]->precision = TDN_PRECISION_FP32;
     c->b->info.n_builds++;
     TDN_TRY(tdn_trials_run(&c->trials, layers, n, on_product, c, quick, trial));
     return c->out_of_memory ? tdn_fail_nomem(c->trials.error, "the layers") : TDN_OK;
@@ -169,7 +171,9 @@ static void add_layer(tdn_budget *b, const char *layer, tdn_precision precision)
     b->layers[b->n_layers++] = (tdn_layer_precision){layer, precision};
 }
 
-/* Of those that are slower, the options' rows, and of all that is_float32 says. */
+static bool is_kept(const tdn_budget_product *p) { return p->precision != TDN_PRECISION_INT8; }
+
+/* Of those that are slower, the options' rows, and of all that are kept. */
 static tdn_status set_layers(chooser *c)
 {
     tdn_budget *b = c->b;
@@ -185,18 +189,19 @@ static tdn_status set_layers(chooser *c)
         add_layer(b, tdn_arena_strdup(b->arena, c->o->layer_precisions[i].layer),
                   c->o->layer_precisions[i].precision);
     for (int32_t i = 0; i < c->n; i++)
-        if (c->found[i]->is_float32 && !c->found[i]->is_forced)
-            add_layer(b, quoted(c->found[i]->name, b->arena), TDN_PRECISION_FP32);
+        if (is_kept(c->found[i]) && !c->found[i]->is_forced)
+            add_layer(b, quoted(c->found[i]->name, b->arena), c->kept);
     return tdn_arena_failed(b->arena) ? tdn_fail_nomem(c->trials.error, "the layers") : TDN_OK;
 }
 
-/* With n_kept of them in float32: is the error within the budget? */
+/* With n_kept of them wide: is the error within the budget? */
 static tdn_status try_keeping(chooser *c, int32_t n_kept, bool *holds)
 {
     tdn_trial trial;
     for (int32_t i = 0, k = 0; i < c->n; i++) {
-        c->found[i]->is_float32 = !c->found[i]->is_forced && k < n_kept;
-        k += c->found[i]->is_float32;
+        const bool kept = !c->found[i]->is_forced && k < n_kept;
+        c->found[i]->precision = kept ? c->kept : TDN_PRECISION_INT8;
+        k += kept;
     }
     TDN_TRY(set_layers(c));
     TDN_TRY(try_layers(c, c->b->layers, c->b->n_layers, false, &trial));
@@ -236,18 +241,31 @@ static tdn_status fail_budget(const chooser *c)
 }
 
 /* The least number that holds: `low` does not, `high` does, or is all there are. */
-static tdn_status bisect(chooser *c)
+static tdn_status bisect(chooser *c, bool *holds)
 {
     int32_t low = 0, high = c->n_free, tried = 0;
-    bool holds = false;
+    *holds = false;
     while (high - low > 1) {
         tried = low + (high - low) / 2;
-        progress(c, 4, "Keeping the worst in float32", (double)(c->n_free - (high - low)) / c->n);
-        TDN_TRY(try_keeping(c, tried, &holds));
-        *(holds ? &high : &low) = tried;
+        progress(c, 4, "Keeping the worst wide", (double)(c->n_free - (high - low)) / c->n);
+        TDN_TRY(try_keeping(c, tried, holds));
+        *(*holds ? &high : &low) = tried;
     }
-    if (tried != high || !holds) /* the choice is the trial that was last */
-        TDN_TRY(try_keeping(c, high, &holds));
+    return tried == high && *holds ? TDN_OK /* the choice is the trial that was last */
+                                   : try_keeping(c, high, holds);
+}
+
+/* In halves where all in halves would do. */
+static tdn_status keep_worst(chooser *c)
+{
+    bool holds = false;
+    c->kept = c->o->kept;
+    if (c->kept != TDN_PRECISION_FP32)
+        TDN_TRY(try_keeping(c, c->n_free, &holds));
+    if (holds)
+        return bisect(c, &holds);
+    c->kept = TDN_PRECISION_FP32;
+    TDN_TRY(bisect(c, &holds));
     return holds ? TDN_OK : fail_budget(c);
 }
 
@@ -263,14 +281,31 @@ static tdn_status search(chooser *c)
         return TDN_OK;
     TDN_TRY(measure_alone(c));
     sort_by_harm(c);
-    return bisect(c);
+    return keep_worst(c);
 }
 
 /* ---- The report ------------------------------------------------------------------------------ */
 
-/* "int8 9 of 12 products, error 0.8 %, all int8 would have error 3.1 %; float32: conv1, conv2". */
+/* "; bf16: conv1, conv2" behind the text, where some have that precision. */
+static const char *put_kept(const chooser *c, const char *text, tdn_precision precision)
+{
+    const char *end = "";
+    for (int32_t i = 0; i < c->n && text; i++) {
+        if (c->found[i]->precision != precision)
+            continue;
+        text = *end ? tdn_arena_printf(c->b->arena, "%s, %s", text, c->found[i]->name)
+                    : tdn_arena_printf(c->b->arena, "%s; %s: %s", text,
+                                       tdn_precision_name(precision), c->found[i]->name);
+        end = ",";
+    }
+    return text;
+}
+
+/* "int8 9 of 12 products, error 0.8 %, all int8 would have error 3.1 %; fp32: conv1, conv2". */
 static tdn_status put_text(chooser *c)
 {
+    static const tdn_precision wide[] = {TDN_PRECISION_FP16, TDN_PRECISION_BF16,
+                                         TDN_PRECISION_FP32};
     tdn_budget_info *info = &c->b->info;
     char error[64], all[64];
     put_error(c, info->error, error, sizeof error);
@@ -278,11 +313,9 @@ static tdn_status put_text(chooser *c)
     const char *text = tdn_arena_printf(c->b->arena, "int8 %d of %d products, %s", info->n_int8,
                                         info->n_products, error);
     if (text && info->n_int8 < info->n_products)
-        text = tdn_arena_printf(c->b->arena, "%s, all int8 would have %s; float32:", text, all);
-    for (int32_t i = 0, n = 0; i < c->n && text; i++)
-        if (c->found[i]->is_float32)
-            text =
-                tdn_arena_printf(c->b->arena, "%s%s %s", text, n++ ? "," : "", c->found[i]->name);
+        text = tdn_arena_printf(c->b->arena, "%s, all int8 would have %s", text, all);
+    for (size_t i = 0; i < sizeof wide / sizeof *wide; i++)
+        text = put_kept(c, text, wide[i]);
     info->text = text;
     return text ? TDN_OK : tdn_fail_nomem(c->trials.error, "the report");
 }
@@ -299,7 +332,7 @@ static tdn_status put_report(chooser *c)
         return tdn_fail_nomem(c->trials.error, "the report");
     for (int32_t i = 0; i < c->n; i++) {
         b->products[i] = *c->found[i];
-        b->info.n_int8 += !c->found[i]->is_float32;
+        b->info.n_int8 += !is_kept(c->found[i]);
     }
     return put_text(c);
 }

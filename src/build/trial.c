@@ -154,6 +154,9 @@ static tdn_status check_options(const tdn_trials *t, const tdn_calibrate_options
                         o->budget);
     if (o->measure == TDN_BUDGET_ACCURACY && (!o->labels || o->n_labels < 1))
         return tdn_fail(t->error, TDN_E_ARG, "a budget of accuracy needs labels");
+    if (o->kept == TDN_PRECISION_INT8 || !tdn_target_multiplies("native", o->kept))
+        return tdn_fail(t->error, TDN_E_ARG,
+                        "layers are kept in float32, or in halves that this machine multiplies");
     if (!samples->next)
         return tdn_fail(t->error, TDN_E_ARG, "an accuracy budget needs data: samples.next");
     return TDN_OK;

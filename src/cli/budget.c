@@ -77,10 +77,24 @@ static void print_products(const tdn_budget *budget, const tdn_budget_info *info
         return; /* all in 8 bits held */
     printf("  %9s %8s             alone in int8\n", "SQNR dB", "work");
     for (int i = 0; i < MOST_ROWS && tdn_budget_product_at(budget, i, &p) == TDN_OK; i++)
-        printf("  %9.1f %6.1f %%  %-9s  %s\n", p.sqnr, 100 * p.work, p.is_float32 ? "float32" : "",
-               p.name);
+        printf("  %9.1f %6.1f %%  %-9s  %s\n", p.sqnr, 100 * p.work,
+               p.precision == TDN_PRECISION_INT8 ? "" : tdn_precision_name(p.precision), p.name);
     if (info->n_products > MOST_ROWS)
         printf("  ... and %d more: --json=FILE has all\n", info->n_products - MOST_ROWS);
+}
+
+/* Halves that this machine, which measures, and all targets multiply. */
+static tdn_precision kept_precision(const tdn_build_options *build)
+{
+    static const tdn_precision halves[] = {TDN_PRECISION_FP16, TDN_PRECISION_BF16};
+    for (size_t i = 0; i < sizeof halves / sizeof *halves; i++) {
+        bool all = tdn_target_multiplies("native", halves[i]);
+        for (int k = 0; k < (int)build->n_targets; k++)
+            all = all && tdn_target_multiplies(build->targets[k], halves[i]);
+        if (all)
+            return halves[i];
+    }
+    return TDN_PRECISION_FP32;
 }
 
 static tdn_status choose(tdn_budget **budget, tdn_budget_options *options, tdn_samples *s,
@@ -91,6 +105,7 @@ static tdn_status choose(tdn_budget **budget, tdn_budget_options *options, tdn_s
     TDN_TRY(tdn_samples_open(s, args->calib_data, model, build, error));
     TDN_TRY(tdn_calib_options(&samples, s, args, build, term, error));
     TDN_TRY(use_labels(options, s, error));
+    options->kept = kept_precision(build);
     options->layer_precisions = build->layer_precisions;
     options->n_layer_precisions = build->n_layer_precisions;
     const tdn_status status =
@@ -130,7 +145,7 @@ static void put_product(tdn_text *t, const tdn_budget_product *p)
     tdn_json_string(t, "name", p->name);
     tdn_json_double(t, "work", p->work);
     tdn_json_double(t, "sqnr_db", p->sqnr);
-    tdn_json_string(t, "precision", p->is_float32 ? "fp32" : "int8");
+    tdn_json_string(t, "precision", tdn_precision_name(p->precision));
     tdn_json_bool(t, "forced", p->is_forced);
     tdn_json_end(t, '}');
 }

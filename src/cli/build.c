@@ -25,7 +25,7 @@ static const tdn_opt build_opts[] = {
     {"output", 'o', TDN_OPT_TEXT, AT(engine), "PLAN",
      "the file to write; also --engine, for scripts", 0, 0},
     {"accuracy-budget", 0, TDN_OPT_TEXT, AT(accuracy_budget), "1%",
-     "what int8 may cost, else layers fp32; --json", 0, 0},
+     "what int8 may cost, else layers wide; --json", 0, 0},
     {"json", 0, TDN_OPT_TEXT, AT(json), "FILE", NULL, 0, 0},
     {"engine", 0, TDN_OPT_TEXT, AT(engine), "PLAN", NULL, 0, 0},
     {"onnx", 0, TDN_OPT_TEXT, AT(onnx), "FILE", NULL, 0, 0},

@@ -114,7 +114,7 @@ static void what_is_kept(void **state)
     assert_int_equal(n, 2);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(tdn_budget_product_at(b, i, &p), TDN_OK);
-        assert_true(p.is_float32 && !p.is_forced && fabs(p.work - 0.5) < 1e-12);
+        assert_true(p.precision == TDN_PRECISION_FP32 && !p.is_forced && fabs(p.work - 0.5) < 1e-12);
         assert_true(p.sqnr > 20 && p.sqnr < 80);
         assert_int_equal(rows[i].precision, TDN_PRECISION_FP32);
         assert_string_equal(rows[i].layer, p.name);
@@ -140,8 +140,9 @@ static void options_that_break_a_rule(void **state)
                                  "budget of nan",
                                  "labels",
                                  "next",
-                                 "3 labels"};
-    for (int i = 0; i < 7; i++) {
+                                 "3 labels",
+                                 "halves that this machine multiplies"};
+    for (int i = 0; i < 8; i++) {
         tdn_budget_options o = TDN_BUDGET_OPTIONS_INIT;
         tdn_calibrate_options samples = f->samples;
         tdn_budget *b = (tdn_budget *)f;
@@ -152,6 +153,7 @@ static void options_that_break_a_rule(void **state)
         samples.next = i == 5 ? NULL : next;
         o.labels = i == 6 ? labels : NULL;
         o.n_labels = i == 6 ? 3 : 0;
+        o.kept = i == 7 ? TDN_PRECISION_INT8 : TDN_PRECISION_FP32;
         assert_int_equal(tdn_budget_choose(&b, f->model, f->calibration, &samples, &o, &error),
                          i == 6 ? TDN_E_FORMAT : TDN_E_ARG);
         assert_non_null(strstr(error.text, words[i]));
