@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "build/trial.h"
 #include "graph/names.h"
+#include "quant/layers.h"
 
 enum { N_PHASES = 4 };
 
@@ -54,18 +55,6 @@ static void progress(const chooser *c, int phase, const char *what, double fract
 
 /* ---- Trials ---------------------------------------------------------------------------------- */
 
-/* The pattern that matches the name alone. */
-static const char *quoted(const char *name, tdn_arena *arena)
-{
-    char *text = tdn_arena_alloc(arena, 2 * strlen(name) + 1, 1), *at = text;
-    for (; text && *name; name++) {
-        if (strchr("*?[\\", *name))
-            *at++ = '\\';
-        *at++ = *name;
-    }
-    return text;
-}
-
 /* Several products of one name are one: the model's node became several. */
 static void add_product(chooser *c, const tdn_product_info *info)
 {
@@ -94,7 +83,7 @@ static void add_product(chooser *c, const tdn_product_info *info)
 static void add_slower(chooser *c, const char *name)
 {
     slower *s = tdn_arena_alloc(c->arena, 1, sizeof *s);
-    const char *pattern = quoted(name, c->b->arena);
+    const char *pattern = tdn_layer_pattern(name, c->b->arena);
     c->out_of_memory = c->out_of_memory || !s || !pattern;
     if (c->out_of_memory)
         return;
@@ -136,7 +125,8 @@ static tdn_status measure_alone(chooser *c)
     for (int32_t i = 0; i < c->n; i++) {
         tdn_trial trial;
         const tdn_layer_precision layers[] = {
-            {"*", TDN_PRECISION_FP32}, {quoted(c->found[i]->name, c->arena), TDN_PRECISION_INT8}};
+            {"*", TDN_PRECISION_FP32},
+            {tdn_layer_pattern(c->found[i]->name, c->arena), TDN_PRECISION_INT8}};
         progress(c, 3, "Measuring each layer alone", (double)i / c->n);
         if (!layers[1].layer)
             return tdn_fail_nomem(c->trials.error, "the layers");
@@ -190,7 +180,7 @@ static tdn_status set_layers(chooser *c)
                   c->o->layer_precisions[i].precision);
     for (int32_t i = 0; i < c->n; i++)
         if (is_kept(c->found[i]) && !c->found[i]->is_forced)
-            add_layer(b, quoted(c->found[i]->name, b->arena), c->kept);
+            add_layer(b, tdn_layer_pattern(c->found[i]->name, b->arena), c->kept);
     return tdn_arena_failed(b->arena) ? tdn_fail_nomem(c->trials.error, "the layers") : TDN_OK;
 }
 

@@ -662,8 +662,8 @@ static tdn_status undo_slower(builder *b)
     floats.narrows = false;
     TDN_TRY(prepare(&floats));
     const int32_t n = tdn_products_slower(&b->products, &b->choices, &floats.choices, rows);
-    if (n == 0)
-        return TDN_OK;
+    if (n <= 0)
+        return n == 0 ? TDN_OK : tdn_fail_nomem(b->error, "precisions of layers");
     snprintf(line, sizeof line, "%d of %d layers are faster in float32 here, and stay so", n,
              b->products.n);
     if (b->o->log)

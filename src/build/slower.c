@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#include "quant/layers.h"
+
 #define BYTES_MARGIN 1.1
 #define HALVES_MARGIN 0.9
 
@@ -83,7 +85,8 @@ int32_t tdn_products_slower(const tdn_products *p, const tdn_choices *narrow,
         const tdn_product_info *product = &p->items[i];
         if (product->precision != TDN_PRECISION_FP32 && !product->is_forced &&
             is_slower(product, effort_of(product->name, narrow), effort_of(product->name, floats)))
-            rows[n++] = (tdn_layer_precision){product->name, TDN_PRECISION_FP32};
+            rows[n++] = (tdn_layer_precision){tdn_layer_pattern(product->name, p->arena),
+                                              TDN_PRECISION_FP32};
     }
-    return n;
+    return tdn_arena_failed(p->arena) ? -1 : n;
 }

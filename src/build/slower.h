@@ -20,8 +20,7 @@ void tdn_products_add(tdn_products *products, const tdn_product_info *product);
 
 /* Appends rows for those that are narrow, not by force, and whose steps take longer in `narrow`
  * than in `floats`: the choices of two builds that differ in precision alone, decided. Returns how
- * many.
- */
+ * many, or -1: out of memory. */
 int32_t tdn_products_slower(const tdn_products *products, const tdn_choices *narrow,
                             const tdn_choices *floats, tdn_layer_precision *rows);
 

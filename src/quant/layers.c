@@ -37,6 +37,17 @@ static bool matches(const char *pattern, const tdn_node *n)
     return found;
 }
 
+const char *tdn_layer_pattern(const char *name, tdn_arena *arena)
+{
+    char *text = tdn_arena_alloc(arena, 2 * strlen(name) + 1, 1), *at = text;
+    for (; text && *name; name++) {
+        if (strchr("*?[\\", *name))
+            *at++ = '\\';
+        *at++ = *name;
+    }
+    return text;
+}
+
 const tdn_layer_precision *tdn_layer_find(const tdn_layer_precision *rows, int32_t n_rows,
                                           const tdn_node *n)
 {

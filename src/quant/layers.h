@@ -11,6 +11,8 @@
 
 /* The names of the model's nodes in n, joined by " + ". */
 const char *tdn_layer_name(const tdn_node *n);
+/* The pattern that matches the name alone, in the arena; NULL: out of memory. */
+const char *tdn_layer_pattern(const char *name, tdn_arena *arena);
 /* The last of the rows that hold for n, or NULL. */
 const tdn_layer_precision *tdn_layer_find(const tdn_layer_precision *rows, int32_t n_rows,
                                           const tdn_node *n);
