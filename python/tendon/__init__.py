@@ -11,6 +11,7 @@ returned. Other Python threads run while the engine does.
 
 import ctypes
 import json
+import math
 import operator
 import os
 import threading
@@ -73,12 +74,14 @@ class _Model(Handle):
             args.append(_node_arg(io.name, shape, io.dtype))
         return args
 
-    def build(self, path=None, log=None, progress=None, **options):
+    def build(self, path=None, log=None, progress=None, calib_data=None, calib_method=None, calib=None, **options):
         """Builds a plan: into the file, or, where there is no path, into memory: (owner, pointer, size)."""
         c, plan, size = _c.compiler(), ctypes.c_void_p(), ctypes.c_size_t()
         with _c.callback(_c.LogFn, log and _log_to(log)) as log_fn:
             with _c.callback(_c.ProgressFn, progress and _progress_to(progress)) as progress_fn:
                 o = _build_options(log=log_fn, progress=progress_fn, **options)
+                ranges = _calibration(self, o, calib_data, calib_method, calib)
+                o.calibration = ranges and ranges._as_parameter_
                 try:
                     if path is not None:
                         return _c.call(c.tdn_build_file, self, o, _c.encode(path))
@@ -108,15 +111,17 @@ def _shape_set(shapes):
     return _c.ShapeSet(specs, len(specs))
 
 
+_PRECISIONS = ("fp32", "fp16", "int8", "bf16")
+
+
 def _build_options(
     *, shapes=None, min_shapes=None, opt_shapes=None, max_shapes=None, states=None, targets=None, precision="fp32",
     optimization_level=3, build_budget=0, timing_cache=None, max_weights=0, threads=None, cores=None, workspace=0,
     dump=None, log, progress,
 ):  # fmt: skip
-    precisions = ("fp32", "fp16", "int8", "bf16")
-    if precision not in precisions:
-        raise ArgumentError(f"precision {precision!r} is not one of {', '.join(precisions)}")
-    o = _c.BuildOptions(precisions.index(precision), optimization_level, _threads(threads))
+    if precision not in _PRECISIONS:
+        raise ArgumentError(f"precision {precision!r} is not one of {', '.join(_PRECISIONS)}")
+    o = _c.BuildOptions(_PRECISIONS.index(precision), optimization_level, _threads(threads))
     o.workspace, o.dump, o.log, o.progress = workspace, dump and _c.encode(dump), log, progress
     o.build_budget, o.max_weights = build_budget, max_weights
     o.cores, o.n_cores = _cores(cores)
@@ -184,6 +189,10 @@ def build(model, plan=None, **options):
     precision, optimization_level (0..5), threads, workspace (bytes), dump     as `tendon build` takes them
     build_budget (seconds), timing_cache (a file), max_weights (a ratio)       likewise; 0: as the level says, and 2
     cores               numbers of the cores to time kernels on
+    calib_data          samples for int8 and fp16: {"x": array}, as `tendon build` cuts an npz along axis 0; or an
+                        iterable of such dicts, one for each call, of which copies are kept
+    calib_method        for int8: "entropy" (if not given), "minmax", "percentile", "percentile=99.9"
+    calib               for int8: a file of ranges, read and checked if it is there, else made from calib_data
     progress, log       called with (phase, n_phases, what, fraction), and with (level, line)
     """
     made = _Model(_source(model)).build(plan, **options)
@@ -210,8 +219,7 @@ def reference(model, input_feed, output_names=None, *, threads=None):
     shapes = _shape_set({i.name: a.shape for i, a in zip(model.inputs, arrays)})
     pointer = _c.create(c.tdn_reference_create, model, shapes, _threads(threads))
     evaluation = Handle(pointer, c.tdn_reference_free, model)
-    tensors = [_c.make_tensor(i.code, a.shape, i.name, a.ctypes.data) for i, a in zip(model.inputs, arrays)]
-    _c.call(c.tdn_reference_run, evaluation, (_c.Tensor * len(tensors))(*tensors), len(tensors))
+    _c.call(c.tdn_reference_run, evaluation, _tensors(model.inputs, arrays), len(arrays))
     names = [o.name for o in model.outputs] if output_names is None else output_names
     return [_reference_value(evaluation, name) for name in names]
 
@@ -225,7 +233,135 @@ def _reference_value(evaluation, name):
     return array
 
 
+# ---- Calibration
+
+_METHODS = ("entropy", "minmax", "percentile")
+
+
+def _method(text):
+    """The number of a method, and the percentile behind a "="; 0: the usual one."""
+    name, equals, percentile = text.partition("=")
+    try:
+        if name in _METHODS and (not equals or (name == "percentile" and 50 <= float(percentile) <= 100)):
+            return _METHODS.index(name), float(percentile or 0)
+    except ValueError:
+        pass
+    raise ArgumentError(f"calib_method {text!r} is not {', '.join(_METHODS)} or percentile=P with P from 50 to 100")
+
+
+def _calibration(model, build, data, method, path):
+    """The ranges of values for a build: from samples, from a file, or None."""
+    precision = _PRECISIONS[build.precision]
+    if precision != "int8" and (path is not None or method or (data is not None and precision != "fp16")):
+        raise ArgumentError("calib, calib_data and calib_method are for precision='int8'; calib_data for fp16 too")
+    o = _c.CalibrateOptions(*_method(method or ("minmax" if precision == "fp16" else "entropy")), build.n_threads)
+    o.states, o.n_states, o.log, o.progress = build.states, build.n_states, build.log, build.progress
+    o.data_name = b"calib_data"
+    if data is None:
+        return None if path is None else _read_ranges(model, o, method, path)
+    inputs, shapes, calls = _samples(model, build, data)
+    o.shapes, o.n_batches = ctypes.pointer(_shape_set(shapes)), len(calls)
+    with _c.callback(_c.NextFn, _next_of([_tensors(inputs, arrays) for arrays in calls])) as o.next:
+        if path is not None and os.path.exists(path):
+            return _read_ranges(model, o, method, path)
+        return _make_ranges(model, o, path)
+
+
+def _next_of(batches):
+    def set_inputs(_, batch, inputs, error):
+        inputs[0] = batches[batch]
+        return 0
+
+    return set_inputs
+
+
+def _make_ranges(model, o, path):
+    c = _c.compiler()
+    ranges = Handle(_c.create(c.tdn_calibrate, model, o), c.tdn_calibration_free)
+    if path is not None:
+        _c.call(c.tdn_calibration_save, ranges, _c.encode(path))
+    return ranges
+
+
+def _read_ranges(model, o, method, path):
+    """If they are of this model, and of the method and the samples where those are given."""
+    c, info = _c.compiler(), _c.CalibrationInfo()
+    ranges = Handle(_c.create(c.tdn_calibration_load, _c.encode(path)), c.tdn_calibration_free)
+    c.tdn_calibration_get_info(ranges, info)
+    if not method and info.method:
+        o.method, o.percentile = _method(info.method.decode())
+    _c.call(c.tdn_calibration_check, ranges, model, o)
+    return ranges
+
+
+def _samples(model, build, data):
+    """The inputs, their shapes in a call, and the arrays of each call."""
+    states = [state.input.decode() for state in build.states[: build.n_states]]
+    inputs = [i for i in model.inputs if i.name not in states]
+    given = _first_shapes(build)
+    if hasattr(data, "keys"):
+        arrays = [_join_front(i, a) for i, a in zip(inputs, _feed(inputs, _without_results(model, data)))]
+        shapes = {**{i.name: _call_shape(i, a) for i, a in zip(inputs, arrays)}, **given}
+        return inputs, shapes, _cut(arrays, [shapes[i.name] for i in inputs], inputs)
+    calls = [[a.copy() for a in _feed(inputs, feed)] for feed in data]  # one buffer may be filled again and again
+    first = calls[0] if calls else []
+    return inputs, {**given, **{i.name: a.shape for i, a in zip(inputs, first)}}, calls
+
+
+def _first_shapes(build):
+    """Those given for the first program, or for the optimum of a range."""
+    sets = build.shapes if build.n_shapes else build.opt_shapes
+    specs = sets[0].specs[: sets[0].n_specs] if sets else []
+    return {spec.input.decode(): tuple(spec.dims[: spec.rank]) for spec in specs}
+
+
+def _without_results(model, arrays):
+    """A file of inputs may have outputs and labels too."""
+    results = {"label", *(o.name for o in model.outputs), *(f"out{k}" for k in range(len(model.outputs)))}
+    results -= {i.name for i in model.inputs}
+    return {name: arrays[name] for name in arrays if name not in results}
+
+
+def _join_front(i, array):
+    """An axis in front of all of the input's is one of samples, too."""
+    is_stacked = i.shape and array.ndim == len(i.shape) + 1 and array.size
+    return array.reshape(-1, *array.shape[2:]) if is_stacked else array
+
+
+def _call_shape(i, array):
+    """The model's; what is open there is one sample, and along other axes as the array has it."""
+    shape = [None] * array.ndim if i.shape is None else i.shape
+    one = (1, *array.shape[1:])
+    return tuple(d if isinstance(d, int) else one[k] if k < len(one) else 1 for k, d in enumerate(shape))
+
+
+def _n_calls(array, shape):
+    """How many the array is for, one behind the other along axis 0; 0: it does not fit."""
+    n = array.size // max(math.prod(shape), 1)
+    return n if array.shape == ((n * shape[0], *shape[1:]) if shape else ()) else 0
+
+
+def _cut(arrays, shapes, inputs):
+    """The arrays of each call."""
+    counts = {_n_calls(array, shape) for array, shape in zip(arrays, shapes)}
+    if len(counts) != 1 or 0 in counts:
+        have, want = (_shapes_text(inputs, some) for some in ([a.shape for a in arrays], shapes))
+        raise ShapeError(f"calib_data has {have}: no samples along axis 0 for calls with {want}")
+    n = counts.pop()
+    stacks = [array.reshape(n, *shape) for array, shape in zip(arrays, shapes)]
+    return [[stack[k, ...] for stack in stacks] for k in range(n)]
+
+
+def _shapes_text(inputs, shapes):
+    return ", ".join(f"'{i.name}' as {'x'.join(map(str, s)) or 'scalar'}" for i, s in zip(inputs, shapes))
+
+
 # ---- Running
+
+
+def _tensors(inputs, arrays):
+    tensors = [_c.make_tensor(i.code, a.shape, i.name, a.ctypes.data) for i, a in zip(inputs, arrays)]
+    return (_c.Tensor * len(tensors))(*tensors)
 
 
 def _feed(inputs, given):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The C interface, as ctypes sees it: libraries, structs, prototypes, statuses and who frees what.
 
-One row for each function of tendon.h and build.h that the package uses. ctypes releases the GIL for the time of a
-call, and takes it back for callbacks. The compiler is opened when it is first needed: a device has the run time only.
+One row for each function of tendon.h, build.h and calibrate.h that the package uses. ctypes releases the GIL for the
+time of a call, and takes it back for callbacks. The compiler is opened when it is first needed: a device has the run
+time only.
 """
 
 import ctypes
@@ -196,6 +197,7 @@ class StateSpec(ctypes.Structure):
 LogFn = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_char_p)
 ProgressFn = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_int, c_char_p, c_double)
 TapFn = ctypes.CFUNCTYPE(None, c_void_p, POINTER(Tap))
+NextFn = ctypes.CFUNCTYPE(c_int, c_void_p, c_int64, POINTER(POINTER(Tensor)), c_void_p)
 
 
 class BuildOptions(Sized):
@@ -231,6 +233,42 @@ class BuildOptions(Sized):
         ("product", c_void_p),
         ("product_user", c_void_p),
         ("accuracy", c_char_p),
+    ]
+
+
+class CalibrateOptions(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("method", c_int),
+        ("percentile", c_double),
+        ("n_threads", c_int32),
+        ("shapes", POINTER(ShapeSet)),
+        ("states", POINTER(StateSpec)),
+        ("n_states", c_int32),
+        ("operators", c_void_p),
+        ("n_operators", c_int32),
+        ("n_batches", c_int64),
+        ("next", NextFn),
+        ("next_user", c_void_p),
+        ("data_name", c_char_p),
+        ("origin", c_char_p),
+        ("log", LogFn),
+        ("log_user", c_void_p),
+        ("progress", ProgressFn),
+        ("progress_user", c_void_p),
+    ]
+
+
+class CalibrationInfo(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("origin", c_char_p),
+        ("method", c_char_p),
+        ("graph", c_char_p),
+        ("weights", c_char_p),
+        ("data", c_char_p),
+        ("version", c_char_p),
+        ("n_batches", c_int64),
     ]
 
 
@@ -283,6 +321,12 @@ COMPILER = {
     "tdn_reference_free": (None, P),
     "tdn_reference_run": (c_int, P, POINTER(Tensor), c_int, ERROR),
     "tdn_reference_value": (c_int, P, c_char_p, POINTER(Tensor)),
+    "tdn_calibrate": (c_int, OUT, P, POINTER(CalibrateOptions), ERROR),
+    "tdn_calibration_check": (c_int, P, P, POINTER(CalibrateOptions), ERROR),
+    "tdn_calibration_free": (None, P),
+    "tdn_calibration_get_info": (c_int, P, POINTER(CalibrationInfo)),
+    "tdn_calibration_load": (c_int, OUT, c_char_p, ERROR),
+    "tdn_calibration_save": (c_int, P, c_char_p, ERROR),
 }
 
 
@@ -370,19 +414,22 @@ def _free(free, pointer, lives):
 
 @contextmanager
 def callback(prototype, function):
-    """A C function that calls `function`; what that raises first is raised when the C call is over."""
+    """A C function that calls `function`; what that raises first is raised when the C call is over, failed or not."""
     raised = []
 
     def guarded(*arguments):
         if not raised:
             try:
-                function(*arguments)
+                return function(*arguments)
             except BaseException as error:
                 raised.append(error)
+        return Status.INTERNAL  # where C looks at it, that ends the call
 
-    yield prototype(guarded) if function else prototype()
-    if raised:
-        raise raised[0]
+    try:
+        yield prototype(guarded) if function else prototype()
+    finally:
+        if raised:
+            raise raised[0]
 
 
 def encode(text):
