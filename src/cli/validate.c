@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/difference.h"
+#include "base/half.h"
 #include "cli/cmd.h"
 #include "cli/layers.h"
 #include "cli/session.h"
@@ -104,7 +105,7 @@ static tdn_tolerance tolerance_of(const validation *v, tdn_dtype dtype)
 {
     const bool asked = v->args->atol >= 0 || v->args->rtol >= 0;
     tdn_tolerance t = v->tolerance;
-    if (!asked && (dtype == TDN_F16 || dtype == TDN_BF16))
+    if (!asked && tdn_is_half(dtype))
         t.rtol = dtype == TDN_F16 ? 0x1p-10 : 0x1p-7;
     return t;
 }

@@ -290,6 +290,22 @@ void tdn_graph_replace(tdn_graph *g, tdn_value *from, tdn_value *to)
         swap_names(g, from, to);
 }
 
+bool tdn_node_has_subgraph(const tdn_node *node)
+{
+    for (int i = 0; i < node->attrs.n; i++)
+        if (node->attrs.items[i].kind == TDN_ATTR_GRAPH)
+            return true;
+    return false;
+}
+
+bool tdn_graph_has_subgraph(const tdn_graph *g)
+{
+    for (const tdn_node *n = g->first; n; n = n->next)
+        if (tdn_node_has_subgraph(n))
+            return true;
+    return false;
+}
+
 tdn_node *tdn_value_only_user(const tdn_graph *g, const tdn_value *v)
 {
     if (v->output >= 0 || v->n_uses == 0)

@@ -131,6 +131,10 @@ bool tdn_node_set_attr(tdn_graph *g, tdn_node *node, const tdn_attr *attr);
 bool tdn_node_set_int(tdn_graph *g, tdn_node *node, const char *name, int64_t i);
 bool tdn_node_set_ints(tdn_graph *g, tdn_node *node, const char *name, const int64_t *v, int n);
 bool tdn_node_set_string(tdn_graph *g, tdn_node *node, const char *name, const char *s);
+/* Does the node, or one of the graph's, hold a graph as an attribute? It reads values by name then,
+ * more than its inputs. */
+bool tdn_node_has_subgraph(const tdn_node *node);
+bool tdn_graph_has_subgraph(const tdn_graph *g);
 /* The only node that reads v (and v is no graph output), or NULL. Linear in the graph. */
 tdn_node *tdn_value_only_user(const tdn_graph *g, const tdn_value *v);
 

@@ -75,10 +75,7 @@ static bool is_foldable(const tdn_node *node)
     for (int i = 0; i < node->n_out; i++)
         if (node->out[i] && (node->out[i]->output >= 0 || node->out[i]->dtype == TDN_STRING))
             return false;
-    for (int i = 0; i < node->attrs.n; i++)
-        if (node->attrs.items[i].kind == TDN_ATTR_GRAPH)
-            return false;
-    return true;
+    return !tdn_node_has_subgraph(node);
 }
 
 /* Is there budget for this fold? Takes it when there is. */

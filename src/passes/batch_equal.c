@@ -633,16 +633,6 @@ static bool may_pay(const batcher *b, const family *f)
 
 /* ---- The pass -------------------------------------------------------------------------------- */
 
-/* Nodes that hold a graph read more than their inputs: the order is then not ours to change. */
-static bool has_subgraph(const tdn_graph *g)
-{
-    for (const tdn_node *n = g->first; n; n = n->next)
-        for (int i = 0; i < n->attrs.n; i++)
-            if (n->attrs.items[i].kind == TDN_ATTR_GRAPH)
-                return true;
-    return false;
-}
-
 static bool start(batcher *b)
 {
     b->n_ids = b->g->n_values;
@@ -674,7 +664,7 @@ static tdn_status batch_all(batcher *b)
 tdn_status tdn_pass_batch_equal(tdn_graph *g, tdn_error *error)
 {
     batcher b = {.g = g, .error = error};
-    if (has_subgraph(g))
+    if (tdn_graph_has_subgraph(g)) /* the order is then not ours to change */
         return TDN_OK;
     const tdn_status status = start(&b) ? batch_all(&b) : tdn_fail_nomem(error, "batches of nodes");
     free(b.families);

@@ -43,10 +43,9 @@ static bool has_halves(const tdn_node *n)
 static tdn_status cast(widener *w, tdn_node *before, tdn_value *x, tdn_value *to,
                        const char *origin)
 {
-    const tdn_attr attr = {.name = "to", .kind = TDN_ATTR_INT, .i = tdn_dtype_to_onnx(to->dtype)};
     tdn_node *n =
         tdn_graph_node(w->g, before, tdn_op_find("", "Cast", INT32_MAX), NULL, &x, 1, &to, 1);
-    if (!n || !tdn_node_set_attr(w->g, n, &attr))
+    if (!n || !tdn_node_set_int(w->g, n, "to", tdn_dtype_to_onnx(to->dtype)))
         return tdn_fail_nomem(w->error, "a cast");
     n->origin = origin;
     return tdn_node_infer(w->g, n, w->error);
@@ -168,15 +167,6 @@ static tdn_status widen_cast(widener *w, tdn_node *n)
     return follow(w, n, n->out[0], was);
 }
 
-static bool has_graphs(const tdn_graph *g)
-{
-    for (const tdn_node *n = g->first; n; n = n->next)
-        for (int i = 0; i < n->attrs.n; i++)
-            if (n->attrs.items[i].kind == TDN_ATTR_GRAPH)
-                return true;
-    return false;
-}
-
 static void clear(tdn_value *const *values, int n)
 {
     for (int i = 0; i < n; i++)
@@ -197,7 +187,7 @@ tdn_status tdn_pass_widen(tdn_graph *g, tdn_error *error)
 {
     widener w = {g, error};
     tdn_status status = TDN_OK;
-    if (has_graphs(g)) /* these read values by name */
+    if (tdn_graph_has_subgraph(g)) /* these read values by name */
         return TDN_OK;
     for (tdn_node *n = g->first, *next; n && status == TDN_OK; n = next) {
         next = n->next;

@@ -73,7 +73,8 @@ static bool take_longest(copy_args *a)
     return true;
 }
 
-/* Those tiles first that leave together what lies together: lines, unless one axis is as long. */
+/* By rows first, unless the longest axis was made the innermost: then its parts are tiles, of which
+ * each writes what lies together. */
 static void cut_tiles(copy_args *a, bool is_longest)
 {
     const int64_t cols = a->dims[a->rank - 1];
@@ -112,7 +113,9 @@ static tdn_status plan(copy_args *a, const tdn_view *in, int n_in, const tdn_vie
     memcpy(a->to, l.strides[1], (size_t)l.rank * sizeof *l.dims);
     pair_axes(a);
     const bool is_longest = take_longest(a);
-    a->n_rows = tdn_layout_rows(&l) * l.dims[l.rank - 1] / tdn_cpu_max(1, a->dims[a->rank - 1]);
+    a->n_rows = 1;
+    for (int i = 0; i + 1 < a->rank; i++)
+        a->n_rows *= a->dims[i];
     cut_tiles(a, is_longest);
     return TDN_OK;
 }
@@ -234,7 +237,7 @@ static void run_patch(const patch *p, int element_size)
     if (p->from_col == 1 && p->to_col == 1) {
         for (int64_t i = 0; i < p->rows; i++)
             memmove(p->to + i * p->to_row * element_size, p->from + i * p->from_row * element_size,
-                   (size_t)(p->cols * element_size));
+                    (size_t)(p->cols * element_size));
     } else if (p->from_row == 1 && p->to_col == 1 && p->rows > 1) {
         transpose(p, element_size);
     } else {
