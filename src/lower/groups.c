@@ -632,6 +632,7 @@ static tdn_status (*const lower_core[])(tdn_lowering *l, const tdn_node *n) = {
     [TDN_CORE_HALF_MATMUL] = tdn_lower_narrow_matmul,
     [TDN_CORE_MIX] = tdn_lower_mix,
     [TDN_CORE_GRAPHCONV] = tdn_lower_graphconv,
+    [TDN_CORE_EITHER] = tdn_lower_either,
 };
 
 static bool is_empty_or_bounded(const tdn_node *n)

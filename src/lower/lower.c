@@ -204,16 +204,10 @@ static tdn_status walk(tdn_lowering *l)
     if (!tables(l))
         return tdn_fail_nomem(l->error, "lowering");
     TDN_TRY(place_inputs(l));
+    TDN_TRY(tdn_arms_find(l));
     tdn_place_targets(l);
     tdn_place_rows(l);
-    for (const tdn_node *n = l->g->first; n; n = n->next) {
-        l->node = n;
-        l->step_name = n->origin ? n->origin : n->name;
-        tdn_status status = tdn_lower_node(l, n);
-        if (status != TDN_OK)
-            return tdn_fail_while(l->error, status, "lowering node '%s' (%s)", n->name,
-                                  n->op->name);
-    }
+    TDN_TRY(tdn_lower_arm(l, 0));
     TDN_TRY(finish_outputs(l));
     return carry_states(l);
 }
@@ -255,8 +249,7 @@ tdn_status tdn_lower(tdn_plan_program *program, const tdn_graph *g,
     if (options->choices && l.n_chosen != options->n_choices)
         return tdn_fail(error, TDN_E_INTERNAL, "%u choices for %u steps", options->n_choices,
                         l.n_chosen);
-    for (const tdn_node *n = g->first; n; n = n->next)
-        program->flops += tdn_node_flops(n);
+    program->flops = tdn_arms_flops(&l);
     program->steps = l.steps;
     program->n_steps = l.n_steps;
     program->values = l.values;

@@ -19,10 +19,23 @@ typedef struct tdn_storage {
  * in a storage. */
 typedef struct tdn_place {
     int32_t storage; /* -1: not placed yet, or an absent operand */
+    int32_t arm;     /* of a copy: where it is made, so that it is there */
     int64_t offset;
     uint32_t bounded;
     tdn_view view;
 } tdn_place;
+
+/* What one of an Either's two values alone needs. Arm 0 is the whole program; an arm's number is
+ * larger than that of the arm that its Either is in. */
+typedef struct tdn_arm {
+    const tdn_node *either;
+    int32_t outer;
+    struct tdn_arm_node *first; /* its nodes, in the graph's order */
+} tdn_arm;
+typedef struct tdn_arm_node {
+    const tdn_node *node;
+    struct tdn_arm_node *next;
+} tdn_arm_node;
 
 typedef struct tdn_lowering {
     const tdn_graph *g;
@@ -41,10 +54,15 @@ typedef struct tdn_lowering {
     tdn_place
         *copies[2]; /* by value id: the value copied with its last axis, or axis 1, innermost */
     const tdn_node *
-        *target; /* by value id: the concat or view whose place the value is to be written into */
+        *target; /* by value id: the concat, view or Either whose place the value is written into */
     const bool *binary; /* by value id: 0 or 1 everywhere, as far as is known */
     int32_t *row_axis;  /* by value id: the axis to lie innermost, in whole words of bytes, or -1 */
     int32_t *io_index;  /* by value id: its number among the program's outputs, or -1 */
+    tdn_arm *arms;      /* two of each Either, behind arm 0 */
+    int32_t n_arms;
+    int32_t *arm_of;      /* by value id: the arm that it is read in */
+    int32_t *first_arm;   /* by value id: of the Either that makes it */
+    int32_t arm;          /* being lowered */
     const tdn_node *node; /* being lowered */
     const char *step_name;
 } tdn_lowering;
@@ -106,6 +124,11 @@ tdn_status tdn_step_map(tdn_lowering *l, const tdn_expr *expr, const tdn_place *
                         const tdn_place *out, int n_out);
 /* Records that value v is in memory after the last step. */
 tdn_status tdn_step_value(tdn_lowering *l, const tdn_value *v, const tdn_place *place);
+/* Appends a branch by a flag, whose arms' lengths are set later. */
+tdn_status tdn_step_branch(tdn_lowering *l, const tdn_place *flag);
+/* Records that v is in memory after a branch at `step`, before which there were n_values. */
+tdn_status tdn_step_value_after(tdn_lowering *l, const tdn_value *v, const tdn_place *place,
+                                uint32_t step, uint32_t n_values);
 /* The place with its elements copied so that `axis` (1, or the last) has stride 1; as it is where
  * that is so already.
  */
@@ -145,6 +168,18 @@ tdn_status tdn_lower_narrow_matmul(tdn_lowering *l, const tdn_node *n);
 
 tdn_status tdn_lower_mix(tdn_lowering *l, const tdn_node *n);
 tdn_status tdn_lower_graphconv(tdn_lowering *l, const tdn_node *n);
+
+/* ---- arms.c: values of which one is computed ------------------------------------------------- */
+
+/* Finds which nodes are in which arm. */
+tdn_status tdn_arms_find(tdn_lowering *l);
+tdn_status tdn_lower_either(tdn_lowering *l, const tdn_node *n);
+/* Is what was made in `arm` there in the one being lowered? */
+bool tdn_arm_is_done(const tdn_lowering *l, int32_t arm);
+/* Of all nodes; of an Either, those of its second arm. */
+int64_t tdn_arms_flops(const tdn_lowering *l);
+/* All nodes of an arm, in order. */
+tdn_status tdn_lower_arm(tdn_lowering *l, int32_t arm);
 
 /* ---- memory.c -------------------------------------------------------------------------------- */
 

@@ -141,10 +141,11 @@ tdn_status tdn_place_words(tdn_lowering *l, const tdn_value *v, int axis, tdn_pl
     if (has_words(l, place, axis))
         return TDN_OK;
     tdn_place *copy = &l->copies[axis == v->shape.rank - 1 ? 0 : 1][v->id];
-    if (copy->storage < 0 || !has_words(l, copy, axis)) {
+    if (copy->storage < 0 || !tdn_arm_is_done(l, copy->arm) || !has_words(l, copy, axis)) {
         int order[TDN_MAX_RANK];
         order_with_last(v->shape.rank, axis, order);
         TDN_TRY(new_pitched(l, v->dtype, v->shape.rank, v->shape.dims, order, WORD, copy));
+        copy->arm = l->arm;
         TDN_TRY(tdn_step_copy(l, place, copy));
     }
     *place = *copy;
@@ -237,6 +238,11 @@ void tdn_place_targets(tdn_lowering *l)
                 if (made_by_step(v) && !l->target[v->id] && l->io_index[v->id] < 0)
                     l->target[v->id] = n;
             }
+        for (int i = 1; n->op->core == TDN_CORE_EITHER && i < 3; i++) {
+            const tdn_value *v = n->in[i];
+            if (made_by_step(v) && v->n_uses == 1 && l->arms[l->arm_of[v->id]].either == n)
+                l->target[v->id] = n;
+        }
         if (is_view_op(n)) {
             const tdn_value *u = n->in[0], *w = n->out[0];
             bool wanted = l->io_index[w->id] >= 0 || l->target[w->id];
@@ -274,7 +280,7 @@ static bool place_before_view(const tdn_node *n, const tdn_value *v, tdn_place *
 static void order_before(const tdn_node *n, const int *order, int rank, int *out)
 {
     tdn_order_natural(n->out[0]->shape.rank, out);
-    if (order && n->op->core == TDN_CORE_CONCAT)
+    if (order && (n->op->core == TDN_CORE_CONCAT || n->op->core == TDN_CORE_EITHER))
         memcpy(out, order, (size_t)rank * sizeof *out);
 }
 
@@ -293,7 +299,7 @@ tdn_status tdn_place_result(tdn_lowering *l, const tdn_value *v, const int *orde
         bool ok = true;
         if (target->op->core == TDN_CORE_CONCAT)
             place_in_concat(target, v, p);
-        else
+        else if (target->op->core != TDN_CORE_EITHER)
             ok = place_before_view(target, v, p);
         if (ok) {
             *place = *p;

@@ -63,7 +63,13 @@ static tdn_status append(tdn_lowering *l, tdn_plan_step step, const tdn_place *i
     return TDN_OK;
 }
 
-tdn_status tdn_step_value(tdn_lowering *l, const tdn_value *v, const tdn_place *place)
+tdn_status tdn_step_branch(tdn_lowering *l, const tdn_place *flag)
+{
+    return append(l, (tdn_plan_step){.kind = TDN_STEP_BRANCH, .kernel = ""}, flag, 1, NULL, 0);
+}
+
+tdn_status tdn_step_value_after(tdn_lowering *l, const tdn_value *v, const tdn_place *place,
+                                uint32_t step, uint32_t n_values)
 {
     if (l->n_values == l->values_capacity) {
         tdn_plan_value *grown = grow(l, l->values, l->n_values, &l->values_capacity, sizeof *grown);
@@ -71,9 +77,15 @@ tdn_status tdn_step_value(tdn_lowering *l, const tdn_value *v, const tdn_place *
             return tdn_fail_nomem(l->error, "names of values");
         l->values = grown;
     }
-    uint32_t step = l->n_steps - 1;
-    l->values[l->n_values++] = (tdn_plan_value){v->name, step, operand(l, place, step)};
+    tdn_plan_value *at = &l->values[n_values];
+    memmove(at + 1, at, (l->n_values++ - n_values) * sizeof *at);
+    *at = (tdn_plan_value){v->name, step, operand(l, place, step)};
     return TDN_OK;
+}
+
+tdn_status tdn_step_value(tdn_lowering *l, const tdn_value *v, const tdn_place *place)
+{
+    return tdn_step_value_after(l, v, place, l->n_steps - 1, l->n_values);
 }
 
 enum { MAX_OPERANDS = TDN_EXPR_MAX_IN + 8 };
@@ -167,7 +179,7 @@ tdn_status tdn_step_make(tdn_lowering *l, const char *name, const void *desc, co
                        .takes_halves = l->options->takes_halves};
     const tdn_node *n = l->node; /* its first input is the group's, whatever was copied */
     if (n && n->n_in > 0 && n->in[0])
-        group.is_sparse = l->binary[n->in[0]->id];
+        group.is_sparse = l->binary[n->in[0]->id] && !tdn_attr_int(&n->attrs, "dense", 0);
     if (n && n->n_own_in > 1 && n->in[1] && n->in[1]->quant && n->in[1]->quant->n == 0)
         group.halves = n->in[1]->quant->half;
     tdn_made made = {.packed_input = -1};
@@ -228,7 +240,7 @@ tdn_status tdn_place_unit(tdn_lowering *l, const tdn_value *v, int axis, tdn_pla
         return TDN_OK;
     bool last = axis == place->view.rank - 1;
     tdn_place *copy = &l->copies[last ? 0 : 1][v->id];
-    if (copy->storage < 0) {
+    if (copy->storage < 0 || !tdn_arm_is_done(l, copy->arm)) {
         int order[TDN_MAX_RANK];
         if (last)
             tdn_order_natural(place->view.rank, order);
@@ -236,6 +248,7 @@ tdn_status tdn_place_unit(tdn_lowering *l, const tdn_value *v, int axis, tdn_pla
             tdn_order_channels_last(place->view.rank, order);
         TDN_TRY(
             tdn_place_new(l, place->view.dtype, place->view.rank, place->view.dims, order, copy));
+        copy->arm = l->arm;
         TDN_TRY(tdn_step_copy(l, place, copy));
     }
     *place = *copy;

@@ -17,7 +17,7 @@ typedef enum tdn_core {
     TDN_CORE_NONE = 0,
     TDN_CORE_MAP,       /* expr over broadcast inputs; multi-output */
     TDN_CORE_CONV,      /* x (N,C,spatial), w (M,C/group,kernel), [bias]; attrs strides, dilations,
-                           pads, group: all set */
+                           pads, group: all set; "dense" 1: spikes are multiplied like all else */
     TDN_CORE_MATMUL,    /* numpy's matmul */
     TDN_CORE_REDUCE,    /* attrs kind ("sum" "mean" "max" "min" "prod" "l1" "l2" "sumsq" ...), axes,
                            keepdims: all set */
@@ -41,7 +41,9 @@ typedef enum tdn_core {
                               sums are S32 */
     TDN_CORE_INTEGER_MATMUL, /* the same of matrices: w (k, n) */
     TDN_CORE_HALF_CONV,      /* conv of halves, x and w constant of one type, F16 or BF16; F32 */
-    TDN_CORE_HALF_MATMUL     /* the same of matrices: w (k, n) */
+    TDN_CORE_HALF_MATMUL,    /* the same of matrices: w (k, n) */
+    TDN_CORE_EITHER          /* flag (one BOOL), a, b of one shape: a where the flag is true, else b;
+                                what one of them alone needs is not done for the other */
 } tdn_core;
 
 typedef struct tdn_infer {
