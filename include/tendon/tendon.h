@@ -343,8 +343,8 @@ typedef struct tdn_step_info {
     int64_t flops;      /* of one run */
     int64_t bytes;      /* read and written by one run, weights included */
     int64_t n_tiles;
-    uint64_t n_runs;
-    uint64_t total_ns; /* over n_runs */
+    uint64_t n_runs;   /* 0, too, where a branch went the other way in all runs */
+    uint64_t total_ns; /* over n_runs; a branch or loop without the steps inside */
     uint64_t min_ns;
     uint64_t max_ns;
 } tdn_step_info;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a step is and how long it took. Times are taken by the step loop where the context was
- * created to profile: two looks at the clock a step. A loop's or branch's time contains that of the
- * steps inside.
+ * created to profile: two looks at the clock a step. A loop's or branch's time leaves out that of
+ * the steps inside.
  */
 #include <string.h>
 

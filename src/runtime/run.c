@@ -286,15 +286,18 @@ static tdn_status run_range(const job *j, uint32_t from, uint32_t to)
     const tdn_plan_step *steps = j->program->plan->steps;
     for (uint32_t at = from; at < to; at = next_step(&steps[at], at)) {
         TDN_TRY(count_step(c));
-        const uint64_t begin = c->times ? tdn_now_ns() : 0;
+        const uint64_t begin = c->times ? tdn_now_ns() : 0, before = c->inside_ns;
         const tdn_status status = run_step(j, at);
         if (status != TDN_OK) {
             if (steps[at].kind == TDN_STEP_KERNEL || steps[at].kind == TDN_STEP_REFERENCE)
                 tdn_fail_while(&c->error, status, "running step %u '%s'", at, steps[at].name);
             return status;
         }
-        if (c->times)
-            add_time(&c->times[j->program_index][at], tdn_now_ns() - begin);
+        if (c->times) {
+            const uint64_t ns = tdn_now_ns() - begin;
+            add_time(&c->times[j->program_index][at], ns - (c->inside_ns - before));
+            c->inside_ns = before + ns;
+        }
         if (c->tap)
             call_tap(j, at);
     }

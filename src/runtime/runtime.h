@@ -108,6 +108,7 @@ struct tdn_context {
     tdn_failure *failures; /* by thread */
     uint64_t step_limit, steps_left;
     tdn_step_times **times; /* by program; NULL: no profile */
+    uint64_t inside_ns;     /* of steps that were done inside of the one being run */
     tdn_tap_fn *tap;
     void *tap_user;
     tdn_error error;
