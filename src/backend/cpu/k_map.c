@@ -233,6 +233,17 @@ static void spread_bytes(uint8_t *to, int64_t step, const float *from, intptr_t 
         to[i * step] = bytes[i];
 }
 
+/* The same of floats. */
+static void scatter_floats(float *to, const float *from, intptr_t mask, int n)
+{
+    const reg x = {from, mask};
+    int i = 0;
+    for (; i + TDN_LANES <= n; i += TDN_LANES)
+        vf_store(to + i, fetch(x, i));
+    if (i < n)
+        vf_store_n(to + i, fetch_n(x, i, n - i), n - i);
+}
+
 /* The same of halves. */
 TDN_INLINE void scatter_halves(void *to, const tdn_dtype dtype, const float *from, intptr_t mask,
                                int n)
@@ -258,7 +269,9 @@ static void scatter(const tdn_map_operand *o, const chunk *c, const float *from,
     const int64_t row = o->row * tdn_map_dtype_size(o->dtype);
     for (int r = 0; r < c->rows; r++) {
         const float *part = from + (r * c->cols & mask);
-        if (o->dtype == TDN_U8 && o->col == 1)
+        if (o->dtype == TDN_F32 && o->col == 1)
+            scatter_floats((float *)(void *)to + r * o->row, part, mask, c->cols);
+        else if (o->dtype == TDN_U8 && o->col == 1)
             scatter_bytes((uint8_t *)to + r * row, part, mask, c->cols);
         else if (o->dtype == TDN_U8)
             spread_bytes((uint8_t *)to + r * row, o->col, part, mask, c->cols);
