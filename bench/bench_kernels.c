@@ -323,6 +323,8 @@ static void set_spikes(bench *b, int percent)
     b->group.is_sparse = true;
 }
 static void conv_1d_3_256(bench *b) { conv(b, 1, 200, 256, 256, 1, 3, 1, 1, 0, 1, 1); }
+static void conv_10_3_256(bench *b) { conv(b, 10, 200, 256, 256, 1, 3, 1, 1, 0, 1, 1); }
+static void conv_10_3_64(bench *b) { conv(b, 10, 200, 64, 256, 1, 3, 1, 1, 0, 1, 1); }
 static void gemm_10_128_256(bench *b) { gemm(b, 1, 1, 10, 128, 256, true, false); }
 static void spconv(bench *b, int percent)
 {
@@ -333,6 +335,16 @@ static void spgemm(bench *b, int percent)
 {
     gemm_10_128_256(b);
     set_spikes(b, percent);
+}
+static void spconv_steps_256(bench *b)
+{
+    conv_10_3_256(b);
+    set_spikes(b, 12);
+}
+static void spconv_steps_64(bench *b)
+{
+    conv_10_3_64(b);
+    set_spikes(b, 12);
 }
 static void spconv_2(bench *b) { spconv(b, 2); }
 static void spgemm_2(bench *b) { spgemm(b, 2); }
@@ -486,6 +498,8 @@ static const struct {
     {"conv", "1-D 5 128-128 200", conv_1d_5_128},
     {"conv", "1-D 3 8-64 200", conv_1d_3_8_64},
     {"conv", "1-D 3 256-256 200", conv_1d_3_256},
+    {"conv", "10 steps, 1-D 3 256-256 200, 12 % spikes", spconv_steps_256},
+    {"conv", "10 steps, 1-D 3 64-256 200, 12 % spikes", spconv_steps_64},
     {"conv", "1-D 3 256-256 200, 2 % spikes", spconv_2},
     {"conv", "1-D 3 256-256 200, 5 % spikes", spconv_5},
     {"conv", "1-D 3 256-256 200, 10 % spikes", spconv_10},

@@ -211,14 +211,13 @@ static void compare_conv(const conv_case *c, const tdn_kernel *k, const tdn_grou
     }
 }
 
-/* Of a kernel that leaves zeros out: a left operand with some, with hardly anything else, or
- * none. */
+/* Of a kernel of spikes: a left operand of zeros and ones, hardly any of either, or one kind
+ * alone. */
 static void thin_out(const tdn_view *v)
 {
     const int64_t percent = RANDOM_OF(0, 3, 20, 60, 100);
     for (tdn_walk w = tdn_walk_begin(v->rank, v->dims); w.more; tdn_walk_next(&w))
-        if (random_between(0, 99) >= percent)
-            ((float *)v->data)[tdn_walk_offset(&w, v)] = 0;
+        ((float *)v->data)[tdn_walk_offset(&w, v)] = random_between(0, 99) < percent;
 }
 
 /* Other tiles, where there are any, than those of variant 0. The second half of the variants has

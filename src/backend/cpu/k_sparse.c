@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The matrix kernel for a left operand that is mostly zeros: of each row the terms that are not 0
- * are listed, then their rows of the panels are added up. The panels are those of the dense kernel,
- * so that it can take over: zeros are counted at one tap of the tile's rows first (which of a
- * convolution with stride 1 are nearly all there is), and where they are too few nothing is done.
+ * The matrix kernel for a left operand of spikes, 0 or 1 and mostly 0: of each row the places of
+ * the ones are listed, then the rows of the panels at these are added up. The panels are those of
+ * the dense kernel, so that it can take over: ones are counted at one tap of the tile's rows first
+ * (which of a convolution with stride 1 are nearly all there is), and where they are too many
+ * nothing is done.
  *
  * Few terms or few rows: each row passes all terms, with as many columns in registers as there is
  * room for. Otherwise a part of the panels, some terms of some columns, stays in L1 while all rows
  * pass it, and their sums wait in scratch meanwhile: a weight comes from L2 once a tile instead of
- * once a row.
+ * once a row. Rows with as many ones follow each other, since the end of a loop whose length is
+ * random is mispredicted each time, which takes as long as ten additions.
  *
  * Terms are added in the order of the sum, each row by itself: the bits depend on the operands
  * alone. What is left out is 0 times a weight; weights that are not finite never come here.
  */
-#include <math.h>
-
 #include "backend/cpu/matrix.h"
 #include "backend/cpu/vec.h"
 
@@ -28,8 +28,9 @@ enum { WIDE = 4 };
 enum { PART_PANELS = TDN_SPARSE_COLS / TDN_NR < WIDE ? TDN_SPARSE_COLS / TDN_NR : WIDE };
 
 enum {
-    MANY_ROWS = 16,  /* for a part to be read again */
-    MANY_TERMS = 10, /* of a row in a part: for its sums to be fetched and stored */
+    MANY_ROWS = 16, /* for a part to be read again */
+    MANY_TERMS = 4, /* of a row in a part: for its sums to be fetched and stored */
+    SAMPLED = 4,    /* one row in so many is asked how sparse it is */
     MEMO_BITS = 7
 };
 
@@ -39,20 +40,28 @@ typedef struct memo {
     int32_t list;
 } memo;
 
-/* Some rows of a tile, listed. */
+/* The terms of a row in a part: n from `begin` on. */
+typedef struct run {
+    int32_t row, begin, n;
+} run;
+
+/* Some rows of a tile, listed. Places are those of weights in a panel: of a list from the tap's
+ * first on, of a run from the panel's. */
 typedef struct group {
     const tdn_block *b;
     const tdn_tiling *t;
     const float *panels;
+    tdn_sparse_sizes sizes;
     int64_t first, n; /* rows */
-    int64_t parts;    /* of a tap */
     int32_t n_lists, n_listed;
     int64_t n_terms; /* of all rows */
-    float *value;
-    int32_t *at;     /* with each value: its weights in a panel, from the tap's first */
-    int32_t *begins; /* [list][part], and the end of the last */
+    int32_t *listed; /* list by list */
+    int32_t *begins; /* [list][split of a tap], and the end of the last */
     int32_t *lists;  /* [row][tap]: rows of a convolution share them */
-    float *sums;     /* [row][column of a part] */
+    int32_t *terms;  /* run by run */
+    run *runs;       /* [part][row], by the number of terms */
+    int64_t n_parts, splits_in_part;
+    float *sums; /* [row][column of a part] */
     memo memos[1 << MEMO_BITS];
 } group;
 
@@ -74,13 +83,11 @@ static int64_t count_terms(const float *p, int64_t k)
 
 TDN_INLINE int64_t list_vector(const group *g, int64_t n, const float *p, int64_t first)
 {
-    const vf x = vf_load(p);
-    const vm m = vm_ne(x, (vf){0});
+    const vm m = vm_ne(vf_load(p), (vf){0});
     const vi at =
         (vi_set((int32_t)first) + (vi){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}) *
         TDN_NR;
-    _mm512_storeu_si512(g->at + n, _mm512_maskz_compress_epi32(m, (__m512i)at));
-    vf_store(g->value + n, (vf)_mm512_maskz_compress_ps(m, (__m512)x));
+    _mm512_storeu_si512(g->listed + n, _mm512_maskz_compress_epi32(m, (__m512i)at));
     return n + __builtin_popcount(vm_bits(m));
 }
 
@@ -94,14 +101,11 @@ TDN_INLINE int64_t list_vector(const group *g, int64_t n, const float *p, int64_
     const int64_t end = n + __builtin_popcount(bits);
     TDN_UNROLLED (int q = 0; q < QUICK; q++) {
         const int at = __builtin_ctz(bits | 1u << TDN_LANES) & (TDN_LANES - 1);
-        g->at[n + q] = (int32_t)(first + at) * TDN_NR;
-        g->value[n + q] = p[at];
+        g->listed[n + q] = (int32_t)(first + at) * TDN_NR;
         bits &= bits - 1;
     }
-    for (n += QUICK; bits; bits &= bits - 1, n++) {
-        g->at[n] = (int32_t)(first + __builtin_ctz(bits)) * TDN_NR;
-        g->value[n] = p[__builtin_ctz(bits)];
-    }
+    for (n += QUICK; bits; bits &= bits - 1, n++)
+        g->listed[n] = (int32_t)(first + __builtin_ctz(bits)) * TDN_NR;
     return end;
 }
 
@@ -110,19 +114,18 @@ TDN_INLINE int64_t list_vector(const group *g, int64_t n, const float *p, int64_
 static int32_t make_list(group *g, const float *p)
 {
     int64_t n = g->n_listed;
-    for (int64_t k0 = 0, part = 0; k0 < g->t->k; k0 += TDN_SPARSE_TERMS, part++) {
-        const int64_t k = tdn_cpu_min(TDN_SPARSE_TERMS, g->t->k - k0);
-        int64_t i = 0;
-        g->begins[g->n_lists * g->parts + part] = (int32_t)n;
-        for (; i + TDN_LANES <= k; i += TDN_LANES)
-            n = list_vector(g, n, p + k0 + i, k0 + i);
-        for (; i < k; i++) {
-            g->at[n] = (int32_t)(k0 + i) * TDN_NR;
-            g->value[n] = p[k0 + i];
-            n += p[k0 + i] != 0;
+    for (int64_t split = 0; split < g->sizes.splits; split++) {
+        int64_t i = split * g->sizes.split_terms;
+        const int64_t end = tdn_cpu_min(i + g->sizes.split_terms, g->t->k);
+        g->begins[g->n_lists * g->sizes.splits + split] = (int32_t)n;
+        for (; i + TDN_LANES <= end; i += TDN_LANES)
+            n = list_vector(g, n, p + i, i);
+        for (; i < end; i++) {
+            g->listed[n] = (int32_t)i * TDN_NR;
+            n += p[i] != 0;
         }
     }
-    g->n_listed = g->begins[(g->n_lists + 1) * g->parts] = (int32_t)n;
+    g->n_listed = g->begins[(g->n_lists + 1) * g->sizes.splits] = (int32_t)n;
     return g->n_lists++;
 }
 
@@ -143,9 +146,72 @@ static void list_row(group *g, const void *const *a, int64_t step)
     for (int64_t tap = 0; tap < g->t->n_taps; tap++) {
         const int32_t list = find_list(g, a[tap * step]);
         g->lists[g->n * g->t->n_taps + tap] = list;
-        g->n_terms += g->begins[(list + 1) * g->parts] - g->begins[list * g->parts];
+        g->n_terms += g->begins[(list + 1) * g->sizes.splits] - g->begins[list * g->sizes.splits];
     }
     g->n++;
+}
+
+/* ---- Runs ------------------------------------------------------------------------------------ */
+
+/* Splits are counted through all taps. */
+TDN_INLINE const int32_t *split_of(const group *g, int64_t row, int64_t split)
+{
+    const int64_t splits = g->sizes.splits;
+    return g->begins + g->lists[row * g->t->n_taps + split / splits] * splits + split % splits;
+}
+
+/* Sorts the rows by their number of terms in splits first .. end. */
+static void sort_rows(const group *g, int64_t first, int64_t end, run *runs)
+{
+    int32_t at[TDN_SPARSE_SORTED + 1] = {0}; /* by number: rows, then where the next one goes */
+    run *aside = g->runs + g->n_parts * g->n;
+    for (int64_t row = 0; row < g->n; row++) {
+        int32_t n = 0;
+        for (int64_t split = first; split < end; split++) {
+            const int32_t *begins = split_of(g, row, split);
+            n += begins[1] - begins[0];
+        }
+        aside[row] = (run){.row = (int32_t)row, .n = n};
+        at[tdn_cpu_min(n, TDN_SPARSE_SORTED)]++;
+    }
+    for (int32_t i = 0, before = 0; i <= TDN_SPARSE_SORTED; i++) {
+        const int32_t n = at[i];
+        at[i] = before;
+        before += n;
+    }
+    for (int64_t row = 0; row < g->n; row++)
+        runs[at[tdn_cpu_min(aside[row].n, TDN_SPARSE_SORTED)]++] = aside[row];
+}
+
+/* Writes a row's terms in these splits behind each other, in whole vectors. Returns their end. */
+static int64_t copy_terms(const group *g, int64_t first, int64_t end, int64_t row, int64_t n)
+{
+    for (int64_t split = first; split < end; split++) {
+        const int32_t *begins = split_of(g, row, split);
+        const vi more = vi_set((int32_t)(split / g->sizes.splits * g->t->k * TDN_NR));
+        for (int64_t i = begins[0]; i < begins[1]; i += TDN_LANES)
+            vi_store(g->terms + n + i - begins[0], vi_load(g->listed + i) + more);
+        n += begins[1] - begins[0];
+    }
+    return n;
+}
+
+static void make_runs(group *g)
+{
+    const int64_t n_splits = g->t->n_taps * g->sizes.splits;
+    const bool by_parts = g->n >= MANY_ROWS && g->n_terms >= MANY_TERMS * g->n * g->sizes.parts;
+    g->n_parts = by_parts ? g->sizes.parts : 1;
+    g->splits_in_part = by_parts ? g->sizes.splits_in_part : n_splits;
+    for (int64_t part = 0, n = 0; part < g->n_parts; part++) {
+        run *runs = g->runs + part * g->n;
+        const int64_t first = part * g->splits_in_part,
+                      end = tdn_cpu_min(n_splits, first + g->splits_in_part);
+        sort_rows(g, first, end, runs);
+        for (int64_t i = 0; i < g->n; i++) {
+            runs[i].begin = (int32_t)n;
+            n = copy_terms(g, first, end, runs[i].row, n);
+        }
+    }
 }
 
 /* ---- Sums ------------------------------------------------------------------------------------ */
@@ -167,76 +233,81 @@ TDN_INLINE void finish(const tdn_block *b, int64_t row, int64_t col, const vf ac
     }
 }
 
-/* Listed terms begin .. end of a tap whose first weights are at `from`; `wide` panels: a constant.
- */
-TDN_INLINE void add_terms(vf acc[WIDE][2], const group *g, int64_t begin, int64_t end,
-                          const float *from, const int wide)
+/* A part of the terms, of columns from `panel` on; `wide` panels of them, a constant. */
+typedef struct sweep {
+    const group *g;
+    const float *from;
+    int64_t panel, part;
+} sweep;
+
+TDN_INLINE void begin_sums(vf acc[WIDE][2], const sweep *s, int64_t row, const int wide)
 {
-    for (int64_t i = begin; i < end; i++) {
-        const vf x = vf_set(g->value[i]);
-        const float *row = from + g->at[i];
-        TDN_UNROLLED (int p = 0; p < wide; p++) {
-            acc[p][0] += x * vf_load(row + p * g->b->b_panel);
-            acc[p][1] += x * vf_load(row + p * g->b->b_panel + TDN_LANES);
-        }
+    const float *sums = s->g->sums + row * TDN_SPARSE_COLS;
+    TDN_UNROLLED (int v = 0; v < 2 * wide; v++)
+        acc[v / 2][v % 2] = s->part == 0 ? (vf){0} : vf_load(sums + v * TDN_LANES);
+}
+
+TDN_INLINE void end_sums(const vf acc[WIDE][2], const sweep *s, int64_t row, const int wide)
+{
+    float *sums = s->g->sums + row * TDN_SPARSE_COLS;
+    if (s->part + 1 == s->g->n_parts)
+        TDN_UNROLLED (int p = 0; p < wide; p++)
+            finish(s->g->b, s->g->first + row, (s->panel + p) * TDN_NR, acc[p]);
+    else
+        TDN_UNROLLED (int v = 0; v < 2 * wide; v++)
+            vf_store(sums + v * TDN_LANES, acc[v / 2][v % 2]);
+}
+
+TDN_INLINE void add_term(vf acc[WIDE][2], const sweep *s, int32_t at, const int wide)
+{
+    const float *row = s->from + at;
+    TDN_UNROLLED (int p = 0; p < wide; p++) {
+        acc[p][0] += vf_load(row + p * s->g->b->b_panel);
+        acc[p][1] += vf_load(row + p * s->g->b->b_panel + TDN_LANES);
     }
 }
 
-static const float *weights_at(const group *g, int64_t panel, int64_t tap)
+/* The terms of a run from number k on. */
+TDN_INLINE void add_run(vf acc[WIDE][2], const sweep *s, const run *r, int32_t k, const int wide)
 {
-    return g->panels + panel * g->b->b_panel + tap * g->t->k * TDN_NR;
+    const int32_t *terms = s->g->terms + r->begin;
+    for (; k < r->n; k++)
+        add_term(acc, s, terms[k], wide);
 }
 
-/* All terms, row by row. */
-TDN_INLINE void sum_rows(const group *g, int64_t panel, const int wide)
+/* Two rows at once where registers suffice: more sums that do not wait for each other. */
+TDN_INLINE void sum_runs(const sweep *s, const int wide)
 {
-    for (int64_t row = 0; row < g->n; row++) {
-        const int32_t *lists = g->lists + row * g->t->n_taps;
+    const group *g = s->g;
+    const run *runs = g->runs + s->part * g->n;
+    int64_t i = 0;
+    for (; wide <= 2 && i + 2 <= g->n; i += 2) {
+        const run *r = &runs[i];
+        const int32_t *t0 = g->terms + r[0].begin, *t1 = g->terms + r[1].begin;
+        const int32_t both = r[0].n < r[1].n ? r[0].n : r[1].n;
+        vf acc0[WIDE][2], acc1[WIDE][2];
+        begin_sums(acc0, s, r[0].row, wide);
+        begin_sums(acc1, s, r[1].row, wide);
+        for (int32_t k = 0; k < both; k++) {
+            add_term(acc0, s, t0[k], wide);
+            add_term(acc1, s, t1[k], wide);
+        }
+        add_run(acc0, s, &r[0], both, wide);
+        add_run(acc1, s, &r[1], both, wide);
+        end_sums(acc0, s, r[0].row, wide);
+        end_sums(acc1, s, r[1].row, wide);
+    }
+    for (; i < g->n; i++) {
         vf acc[WIDE][2];
-        TDN_UNROLLED (int p = 0; p < wide; p++)
-            acc[p][0] = acc[p][1] = (vf){0};
-        for (int64_t tap = 0; tap < g->t->n_taps; tap++) {
-            const int32_t *begins = g->begins + lists[tap] * g->parts;
-            add_terms(acc, g, begins[0], begins[g->parts], weights_at(g, panel, tap), wide);
-        }
-        TDN_UNROLLED (int p = 0; p < wide; p++)
-            finish(g->b, g->first + row, (panel + p) * TDN_NR, acc[p]);
+        begin_sums(acc, s, runs[i].row, wide);
+        add_run(acc, s, &runs[i], 0, wide);
+        end_sums(acc, s, runs[i].row, wide);
     }
 }
 
-/* Part by part, all rows. */
-TDN_INLINE void sum_parts(const group *g, int64_t panel, const int wide)
-{
-    const int64_t n = g->t->n_taps * g->parts;
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t tap = i / g->parts, part = i % g->parts;
-        const float *from = weights_at(g, panel, tap);
-        for (int64_t row = 0; row < g->n; row++) {
-            float *sums = g->sums + row * TDN_SPARSE_COLS;
-            vf acc[WIDE][2];
-            TDN_UNROLLED (int v = 0; v < 2 * wide; v++)
-                acc[v / 2][v % 2] = i ? vf_load(sums + v * TDN_LANES) : (vf){0};
-            const int32_t *begins =
-                g->begins + g->lists[row * g->t->n_taps + tap] * g->parts + part;
-            add_terms(acc, g, begins[0], begins[1], from, wide);
-            if (i + 1 < n)
-                TDN_UNROLLED (int v = 0; v < 2 * wide; v++)
-                    vf_store(sums + v * TDN_LANES, acc[v / 2][v % 2]);
-            else
-                TDN_UNROLLED (int p = 0; p < wide; p++)
-                    finish(g->b, g->first + row, (panel + p) * TDN_NR, acc[p]);
-        }
-    }
-}
-
-typedef void sum_fn(const group *g, int64_t panel);
+typedef void sum_fn(const sweep *s);
 #define INSTANCE(wide)                                                                             \
-    static void rows_##wide(const group *g, int64_t panel) { sum_rows(g, panel, wide); }           \
-    static void parts_##wide(const group *g, int64_t panel)                                        \
-    {                                                                                              \
-        if (wide <= PART_PANELS) /* others are never asked for */                                  \
-            sum_parts(g, panel, wide);                                                             \
-    }
+    static void sum_##wide(const sweep *s) { sum_runs(s, wide); }
 INSTANCE(1)
 INSTANCE(2)
 INSTANCE(4)
@@ -246,25 +317,27 @@ INSTANCE(8)
 
 static const struct {
     int64_t wide;
-    sum_fn *rows, *parts;
+    sum_fn *sum;
 } instances[] = {
 #if TDN_LANES == 16 || defined(__ARM_NEON)
-    {8, rows_8, parts_8},
+    {8, sum_8},
 #endif
-    {4, rows_4, parts_4},
-    {2, rows_2, parts_2},
-    {1, rows_1, parts_1}};
+    {4, sum_4},
+    {2, sum_2},
+    {1, sum_1}};
 
-static void sum_group(const group *g)
+static void sum_group(group *g)
 {
     const int64_t n_panels = tdn_cpu_div_up(g->b->cols, TDN_NR);
-    const bool by_parts =
-        g->n >= MANY_ROWS && g->n_terms >= MANY_TERMS * g->n * g->t->n_taps * g->parts;
+    make_runs(g);
     for (int64_t panel = 0, i = 0; panel < n_panels; panel += instances[i].wide) {
         while (instances[i].wide > n_panels - panel ||
-               (by_parts && instances[i].wide > PART_PANELS))
+               (g->n >= MANY_ROWS && instances[i].wide > PART_PANELS))
             i++;
-        (by_parts ? instances[i].parts : instances[i].rows)(g, panel);
+        for (int64_t part = 0; part < g->n_parts; part++) {
+            const sweep s = {g, g->panels + panel * g->b->b_panel, panel, part};
+            instances[i].sum(&s);
+        }
     }
 }
 
@@ -281,16 +354,16 @@ static void begin_group(group *g, int64_t first)
 
 static bool is_sparse(const tdn_block *b, const tdn_tiling *t)
 {
-    const int64_t tap = t->n_taps / 2, most = b->rows * t->k * TDN_SPARSE_PERCENT / 100;
-    int64_t n = 0;
-    for (int64_t block = 0; block < b->n_blocks && n <= most; block++) {
+    const int64_t tap = t->n_taps / 2;
+    int64_t n = 0, n_seen = 0;
+    for (int64_t block = 0; block < b->n_blocks; block++) {
         int64_t row0, row1;
         tdn_cpu_share(b->rows, block, b->n_blocks, &row0, &row1);
         const void **a = b->a + row0 * b->a_taps + tap * (row1 - row0);
-        for (int64_t row = row0; row < row1; row++)
-            n += count_terms(*a++, t->k);
+        for (int64_t row = row0; row < row1; row += SAMPLED, n_seen++)
+            n += count_terms(a[row - row0], t->k);
     }
-    return n <= most;
+    return n * 100 <= n_seen * t->k * TDN_SPARSE_PERCENT;
 }
 
 bool TDN_KERNEL(tdn_sparse_f32)(const tdn_block *b, const tdn_tiling *t, const float *panels,
@@ -298,24 +371,24 @@ bool TDN_KERNEL(tdn_sparse_f32)(const tdn_block *b, const tdn_tiling *t, const f
 {
     if (!is_sparse(b, t))
         return false;
-    const tdn_sparse_sizes sizes = tdn_sparse_sizes_of(t);
     group g;
     g.b = b;
     g.t = t;
     g.panels = panels;
-    g.parts = sizes.parts;
-    g.value = scratch;
-    g.at = (int32_t *)(void *)(scratch + sizes.terms);
-    g.sums = scratch + 2 * sizes.terms;
-    g.begins = (int32_t *)(void *)(g.sums + sizes.sums);
-    g.lists = g.begins + sizes.begins;
+    g.sizes = tdn_sparse_sizes_of(t);
+    g.listed = (int32_t *)(void *)scratch;
+    g.terms = g.listed + g.sizes.terms;
+    g.sums = scratch + 2 * g.sizes.terms;
+    g.begins = (int32_t *)(void *)(g.sums + g.sizes.sums);
+    g.lists = g.begins + g.sizes.begins;
+    g.runs = (run *)(void *)(g.lists + g.sizes.lists);
     begin_group(&g, 0);
     for (int64_t block = 0; block < b->n_blocks; block++) {
         int64_t row0, row1;
         tdn_cpu_share(b->rows, block, b->n_blocks, &row0, &row1);
         for (int64_t row = row0; row < row1; row++) {
             list_row(&g, b->a + row0 * b->a_taps + (row - row0), row1 - row0);
-            if (g.n < sizes.rows && row + 1 < b->rows)
+            if (g.n < g.sizes.rows && row + 1 < b->rows)
                 continue;
             sum_group(&g);
             begin_group(&g, row + 1);

@@ -116,30 +116,38 @@ TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_spgemm_f32);
  * 53 (AVX2) to 64 % (AVX-512). A core that multiplies faster than it reads L2 is so earlier. */
 #define TDN_SPARSE_PERCENT 35
 
-/* A part of the panels that stays in L1. */
-enum { TDN_SPARSE_TERMS = 128, TDN_SPARSE_COLS = 64 };
+/* A part of the panels that stays in L1; rows of more terms in a part are not sorted. */
+enum { TDN_SPARSE_TERMS = 256, TDN_SPARSE_COLS = 64, TDN_SPARSE_SORTED = 128 };
 
-/* What is listed at a time, and floats of scratch for it, in this order (terms twice). */
+/* What is listed at a time, and words of scratch for it, in this order (terms twice). A tap's terms
+ * are split where they are more than a part has; a part may have several taps. */
 typedef struct tdn_sparse_sizes {
-    int64_t rows, parts; /* parts of one tap */
-    int64_t terms, sums, begins, lists;
+    int64_t splits, split_terms; /* of a tap */
+    int64_t parts, splits_in_part;
+    int64_t rows;
+    int64_t terms, sums, begins, lists, runs;
 } tdn_sparse_sizes;
 static inline tdn_sparse_sizes tdn_sparse_sizes_of(const tdn_tiling *t)
 {
-    enum { MOST_TERMS = 1 << 16 };
+    enum { MOST_TERMS = 1 << 16, WORDS_OF_RUN = 3 };
     const int64_t of_row = t->n_taps * t->k;
-    tdn_sparse_sizes s = {.parts = tdn_cpu_div_up(t->k, TDN_SPARSE_TERMS)};
+    tdn_sparse_sizes s = {.splits = tdn_cpu_div_up(t->k, TDN_SPARSE_TERMS)};
+    s.split_terms = tdn_cpu_row_floats(tdn_cpu_div_up(t->k, s.splits));
+    s.splits = tdn_cpu_div_up(t->k, s.split_terms);
+    s.splits_in_part = tdn_cpu_max(1, TDN_SPARSE_TERMS / s.split_terms);
+    s.parts = tdn_cpu_div_up(t->n_taps * s.splits, s.splits_in_part);
     s.rows = tdn_cpu_max(1, tdn_cpu_min(t->max_rows, MOST_TERMS / of_row));
     s.terms = tdn_cpu_row_floats(s.rows * of_row) + 16; /* whole vectors are written */
     s.sums = s.rows * TDN_SPARSE_COLS;
-    s.begins = s.rows * t->n_taps * s.parts + 1;
+    s.begins = s.rows * t->n_taps * s.splits + 1;
     s.lists = s.rows * t->n_taps;
+    s.runs = (s.parts + 1) * s.rows * WORDS_OF_RUN;
     return s;
 }
 static inline int64_t tdn_sparse_floats(const tdn_tiling *t)
 {
     const tdn_sparse_sizes s = tdn_sparse_sizes_of(t);
-    return tdn_cpu_row_floats(2 * s.terms + s.sums + s.begins + s.lists);
+    return tdn_cpu_row_floats(2 * s.terms + s.sums + s.begins + s.lists + s.runs);
 }
 /* All of the tile, epilogue's compiled part included; `panels` are the tile's. False, with nothing
  * done, where too few factors are 0. */
