@@ -15,6 +15,7 @@ typedef struct fact {
     bool (*of_number)(double x);
     tdn_dtype dtype; /* values of it have the fact */
     bool of_means;   /* sums, means and products of what has it have it */
+    int64_t look_at; /* constants of at most so many numbers */
 } fact;
 
 /* ---- Expressions ----------------------------------------------------------------------------- */
@@ -71,8 +72,8 @@ static bool stays_not_negative(const tdn_instr *k, const bool *regs)
 static bool is_binary(double x) { return x == 0 || x == 1; }
 static bool is_not_negative(double x) { return x >= 0; }
 
-static const fact binary = {stays_binary, is_binary, TDN_BOOL, false};
-static const fact not_negative = {stays_not_negative, is_not_negative, TDN_U8, true};
+static const fact binary = {stays_binary, is_binary, TDN_BOOL, false, 1 << 16};
+static const fact not_negative = {stays_not_negative, is_not_negative, TDN_U8, true, 0};
 
 /* ---- Nodes ----------------------------------------------------------------------------------- */
 
@@ -128,6 +129,15 @@ static void mark(const fact *f, const tdn_node *n, bool *has)
         has[n->out[0]->id] = of_node(f, n, has);
 }
 
+static bool is_constant_with(const fact *f, const tdn_value *v)
+{
+    const int64_t n = tdn_shape_count(&v->shape);
+    bool has = v->kind == TDN_VALUE_CONST && v->dtype == TDN_F32 && n <= f->look_at;
+    for (int64_t i = 0; i < n && has; i++)
+        has = f->of_number((double)((const float *)v->data)[i]);
+    return has;
+}
+
 static bool *values_with(const fact *f, const tdn_graph *g, tdn_arena *arena)
 {
     bool *has = tdn_arena_alloc(arena, (size_t)g->n_values + 1, sizeof *has);
@@ -135,7 +145,7 @@ static bool *values_with(const fact *f, const tdn_graph *g, tdn_arena *arena)
         return NULL;
     for (const tdn_node *n = g->first; n; n = n->next) {
         for (int i = 0; i < n->n_in; i++)
-            if (n->in[i] && n->in[i]->dtype == f->dtype)
+            if (n->in[i] && (n->in[i]->dtype == f->dtype || is_constant_with(f, n->in[i])))
                 has[n->in[i]->id] = true;
         mark(f, n, has);
     }

@@ -39,6 +39,8 @@ const tdn_pass tdn_passes[] = {
     {"simplify", tdn_pass_simplify, ALWAYS},
     {"merge-equal", tdn_pass_merge_equal, ALWAYS},
     {"drop-dead", tdn_pass_drop_dead, ALWAYS},
+    {"spikes", tdn_pass_spikes, ALWAYS}, /* accumulated, or multiplied where there are many */
+    {"drop-dead", tdn_pass_drop_dead, ALWAYS},
     {"map-early", tdn_pass_map_early, ALWAYS},         /* to what made it, before reshapes */
     {"fuse-scales", tdn_pass_fuse_scales, ALWAYS},     /* of a product's integers, into it */
     {"fuse-maps", tdn_pass_fuse_maps, ALWAYS},         /* joined expressions */

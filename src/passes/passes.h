@@ -59,6 +59,7 @@ tdn_status tdn_pass_sparse_product(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_regroup_product(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_split_product(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_space_to_depth(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_spikes(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_graph_conv(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_integer_products(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_half_products(tdn_graph *g, tdn_error *error);

@@ -188,6 +188,80 @@ def kernels(folder):
     return [step.get("kernel", step["kind"]).split("_")[0] for step in plan["sections"][0]["programs"][0]["steps"]]
 
 
+def small(net, scale, *shape):
+    """Multiples of 1/8, so that sums are exact in any order and no spike hangs on the last bit."""
+    return (net.rng.integers(-scale, scale + 1, shape) / 8).astype(np.float32)
+
+
+def residual_blocks(net, kernel, extents, drive, swapped):
+    """Spiking blocks of two convolutions each; what they read is spikes plus a 1x1 convolution of what was read before.
+    All currents have `drive` added, by which neurons fire more often or less."""
+    n_steps, width, n_axes = int(net.rng.integers(4, 7)), 24, len(extents)
+    dilations = [2 if n_axes == 1 else 1] * n_axes
+    drive = np.round(8 * drive * np.sqrt(np.prod(kernel))) / 8
+    pads = [(k - 1) * d for k, d in zip(kernel, dilations)] + [0] * n_axes
+    x0 = net.input(1, width, *extents)
+    net.feeds[x0] = np.round(net.feeds[x0])
+    x = [x0] * n_steps
+    for _ in range(2):
+        n = int(net.rng.integers(40, 60))
+        w, u = (net.constant(small(net, 1, n, c, *kernel)) for c in (width, n))
+        b = net.constant(small(net, 2, n) + np.float32(drive))
+        few = net.rng.random((n, width, *[1] * n_axes)) < 0.1
+        d, e = net.constant(8 * small(net, 1, *few.shape) * few.astype(np.float32)), net.constant(small(net, 2, n))
+        states = [(None, None), (None, None)]
+        for t in range(n_steps):
+            y = x[t]
+            for i, weights in enumerate((w, u)):
+                y = net.add("Conv", y, weights, b, dilations=dilations, pads=pads)
+                states[i] = fires_exactly(net, y, *states[i])
+                y = states[i][1]
+            skip = net.add("Conv", x[t], d, e)
+            x[t] = net.add("Add", *((skip, y) if swapped else (y, skip)))
+        width = n
+    axes = net.constant(np.arange(2, 2 + n_axes))
+    means = [net.add("ReduceMean", y, axes, keepdims=1) for y in x]
+    return net.add("Sum", *means)
+
+
+def fires_exactly(net, u, v, s):
+    if v is None:
+        v = u
+    else:
+        v = net.add("Sub", net.add("Add", net.add("Mul", v, net.scalar(0.5)), u), s)
+    return v, net.add("Cast", net.add("Greater", v, net.scalar(0.75 + 2**-12)), to=TensorProto.FLOAT)
+
+
+def calls_by_kernel(folder):
+    """Which kernels ran, inside of branches and out of them."""
+    tendon("bench", folder / "m.plan", "--inputs", folder / "in.npz", "--profile", "--json", folder / "bench.json",
+           "--duration=0", "--iterations=1")
+    steps = json.loads((folder / "bench.json").read_text())["profile"]
+    return [s["kernel"].split("_")[0] for s in steps if s.get("runs", 0)]
+
+
+SHAPES = [((3,), (297,)), ((5,), (164,)), ((3, 3), (11, 13)), ((2, 2), (17, 15))]
+
+
+@pytest.mark.parametrize("drive", [-1.5, 0, 40], ids=["rarely", "often", "always"])
+@pytest.mark.parametrize("swapped", [False, True], ids=["spikes first", "spikes last"])
+@pytest.mark.parametrize("kernel,extents", SHAPES, ids=str)
+def test_spikes_are_accumulated_while_they_are_rare(tmp_path, kernel, extents, swapped, drive):
+    net = Net(7)
+    model = net.model(residual_blocks(net, kernel, extents, drive, swapped))
+    onnx.save(model, tmp_path / "m.onnx")
+    np.savez(tmp_path / "in.npz", **net.feeds)
+    tendon("build", tmp_path / "m.onnx", "-o", tmp_path / "m.plan", "--optimization-level=0")
+    tendon("run", tmp_path / "m.plan", "--inputs", tmp_path / "in.npz", "--outputs", tmp_path / "out.npz")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    got = np.load(tmp_path / "out.npz")
+    np.testing.assert_allclose(got[got.files[0]], session.run(None, net.feeds)[0], rtol=1e-4, atol=1e-4)
+    ran = calls_by_kernel(tmp_path)
+    assert ran.count("branch") >= 3
+    assert ran.count("spconv") >= ran.count("branch") or drive >= 0, ran
+    assert ran.count("spconv") < ran.count("branch") or drive < 40, ran
+
+
 @pytest.mark.small
 @pytest.mark.parametrize("seed", range(6))
 def test_a_layer_is_a_product_and_a_map(tmp_path, seed):

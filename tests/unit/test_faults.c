@@ -178,8 +178,30 @@ char *__wrap_tdn_arena_strndup(tdn_arena *arena, const char *text, size_t size)
 
 /* ---- Models ---------------------------------------------------------------------------------- */
 
+/* v = s + D s of spikes s = r > 1, c = a convolution of v: both ways of it, and the choice. */
+static void put_spikes(pb *g)
+{
+    enum { CHANNELS = 64, TAPS = 3 };
+    static const int64_t r[] = {1, CHANNELS, 420}, c[] = {1, CHANNELS, 420 - TAPS + 1};
+    static const int64_t d[] = {CHANNELS, CHANNELS, 1}, w[] = {CHANNELS, CHANNELS, TAPS};
+    static const float weights[CHANNELS * CHANNELS * TAPS];
+    pb cast = onnx_node("Cast", "cast", "fired", "s");
+    pb to = onnx_attr("to", 2);
+    pb_int(&to, 3, FLOAT);
+    pb_message(&cast, 5, to);
+    pb_message(g, 1, onnx_node("Greater", "fire", "r one", "fired"));
+    pb_message(g, 1, cast);
+    pb_message(g, 1, onnx_node("Conv", "spread", "s d", "u"));
+    pb_message(g, 1, onnx_node("Add", "sum", "s u", "v"));
+    pb_message(g, 1, onnx_node("Conv", "conv", "v w", "c"));
+    pb_message(g, 5, onnx_raw_tensor("d", FLOAT, 3, d, weights, sizeof weights / TAPS));
+    pb_message(g, 5, onnx_raw_tensor("w", FLOAT, 3, w, weights, sizeof weights));
+    pb_message(g, 11, onnx_io("r", FLOAT, 3, r));
+    pb_message(g, 12, onnx_io("c", FLOAT, 3, c));
+}
+
 /* y = yes ? x + 1 : x, decided at build; z = the positions where y is not 0, known only after a
- * run; the extent N is given by shapes. */
+ * run; the extent N is given by shapes; and spikes, whose branch is decided at each run. */
 static pb model_of_branches(void)
 {
     static const int64_t dim[] = {-1}, one[] = {1};
@@ -203,6 +225,7 @@ static pb model_of_branches(void)
     pb_message(&g, 11, onnx_io("x", FLOAT, 1, dim));
     pb_message(&g, 12, onnx_io("y", FLOAT, 1, dim));
     pb_message(&g, 12, onnx_io("z", INT64, -1, NULL));
+    put_spikes(&g);
     return onnx_model(g);
 }
 

@@ -320,6 +320,74 @@ static void test_regroup_and_split_product(void **state)
                     "output %y:float32[1x2]\n");
 }
 
+static tdn_value *conv_3(fixture *f, tdn_value *x, const tdn_shape *y)
+{
+    static float weights[64 * 64 * 3];
+    tdn_value *w = constant(f, "w", 3, (int64_t[]){64, 64, 3}, weights);
+    tdn_value *v = node(f, "tendon", "Conv", "y", (tdn_value *[]){x, w}, 2, NULL, y);
+    tdn_node_set_ints(f->g, f->g->last, "strides", (int64_t[]){1}, 1);
+    tdn_node_set_ints(f->g, f->g->last, "pads", (int64_t[]){1, 1}, 2);
+    tdn_node_set_int(f->g, f->g->last, "group", 1);
+    return v;
+}
+
+static tdn_expr fires(void)
+{
+    tdn_expr e = {0};
+    tdn_expr_store(
+        &e, tdn_expr_add(&e, TDN_X_GT, tdn_expr_input(&e, 0), tdn_expr_const(&e, 0.5f), 0), 0);
+    return e;
+}
+
+/* Four steps of spikes, and what is added to each. */
+static void test_spikes(void **state)
+{
+    fixture *f = *state;
+    const tdn_shape one = tdn_shape_make(3, (int64_t[]){1, 64, 600}),
+                    all = tdn_shape_make(3, (int64_t[]){4, 64, 600});
+    const tdn_expr fire = fires(), sum = binary(TDN_X_ADD);
+    tdn_value *same = input(f, "same", 3, one.dims), *steps[4];
+    for (int i = 0; i < 4; i++) {
+        const char name[2] = {(char)('a' + i), 0}, spikes[3] = {'s', (char)('a' + i), 0};
+        tdn_value *x = input(f, name, 3, one.dims);
+        tdn_value *s = node(f, "tendon", "Map", spikes, &x, 1, &fire, &one);
+        steps[i] = node(f, "tendon", "Map", NULL, (tdn_value *[]){s, same}, 2, &sum, &one);
+    }
+    tdn_value *x = node(f, "", "Concat", "x", steps, 4, NULL, &all);
+    tdn_node_set_int(f->g, f->g->last, "axis", 0);
+    tdn_graph_set_output(f->g, conv_3(f, x, &all));
+    f->g->has_shapes = true;
+    run(f, tdn_pass_spikes);
+    run(f, tdn_pass_drop_dead);
+    assert_graph(f, "input %same:float32[1x64x600]\n"
+                    "input %a:float32[1x64x600]\n"
+                    "input %b:float32[1x64x600]\n"
+                    "input %c:float32[1x64x600]\n"
+                    "input %d:float32[1x64x600]\n"
+                    "%sa:float32[1x64x600] = Map(%a) : t0 = gt(in0, 0.5); out0 = t0  ; sa\n"
+                    "%sb:float32[1x64x600] = Map(%b) : t0 = gt(in0, 0.5); out0 = t0  ; sb\n"
+                    "%sc:float32[1x64x600] = Map(%c) : t0 = gt(in0, 0.5); out0 = t0  ; sc\n"
+                    "%sd:float32[1x64x600] = Map(%d) : t0 = gt(in0, 0.5); out0 = t0  ; sd\n"
+                    "%~8:float32[4x64x600] = Concat(%sa, %sb, %sc, %sd) {axis=0}  ; x\n"
+                    "%~10:float32[4x64x67] = Slice(%~8) {starts=[0, 0, 2], steps=[1, 1, 9], "
+                    "extents=[4, 64, 67]}  ; x\n"
+                    "%~11:float32[scalar] = Reduce(%~10) {kind=\"mean\", axes=[0, 1, 2], "
+                    "keepdims=0}  ; x\n"
+                    "%~12:bool[scalar] = Map(%~11) : t0 = le(in0, 0.324000031); out0 = t0  ; y\n"
+                    "%~13:float32[1x64x600] = Conv(%same, @w) {strides=[1], pads=[1, 1], group=1}"
+                    "  ; y\n"
+                    "%~15:float32[4x64x600] = Conv(%~8, @w) {strides=[1], pads=[1, 1], group=1}"
+                    "  ; y\n"
+                    "%~17:float32[4x64x600] = Map(%~15, %~13) : t0 = add(in0, in1); out0 = t0  ; "
+                    "y\n"
+                    "%~19:float32[4x64x600] = Map(%~8, %same) : t0 = add(in0, in1); out0 = t0  ; "
+                    "y\n"
+                    "%~21:float32[4x64x600] = Conv(%~19, @w) {strides=[1], pads=[1, 1], group=1, "
+                    "dense=1}  ; y\n"
+                    "%y:float32[4x64x600] = Either(%~12, %~17, %~21)  ; y\n"
+                    "output %y:float32[4x64x600]\n");
+}
+
 /* Three edges among three nodes; features (1, 2, 3) gathered from a transpose. */
 static void test_sparse_product(void **state)
 {
@@ -770,6 +838,7 @@ int main(void)
         TEST(test_simplify_joins_transposes),
         TEST(test_narrow_conv),
         TEST(test_sparse_product),
+        TEST(test_spikes),
         TEST(test_regroup_and_split_product),
         TEST(test_expand_late_leaves_one_layer),
         TEST(test_expand_late_and_reductions),
