@@ -42,7 +42,7 @@ typedef enum tdn_core {
     TDN_CORE_INTEGER_MATMUL, /* the same of matrices: w (k, n) */
     TDN_CORE_HALF_CONV,      /* conv of halves, x and w constant of one type, F16 or BF16; F32 */
     TDN_CORE_HALF_MATMUL,    /* the same of matrices: w (k, n) */
-    TDN_CORE_EITHER          /* flag (one BOOL), a, b of one shape: a where the flag is true, else b;
+    TDN_CORE_EITHER          /* flag (one BOOL), a, b of one shape: a if the flag is true, else b;
                                 what one of them alone needs is not done for the other */
 } tdn_core;
 
