@@ -1,16 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Either: a branch, whose arms are the nodes that one of the two values alone needs. A node is in
- * the innermost arm that all its readers are in, so nothing is computed twice, and nothing that the
- * other arm or what follows reads is left out. Both arms write to one place. A value that is read
- * elsewhere, too, is copied there.
+ * Which nodes are in which arm of an Either: those that one of its two values alone needs. A node
+ * is in the innermost arm that all its readers are in, so nothing is computed twice, and nothing
+ * that the other arm or what follows reads is left out.
  */
 #include "base/status.h"
 #include "lower/lowering.h"
 
 enum { NOBODY = -1 }; /* reads it, as far as was seen */
-
-/* ---- Which nodes are in which arm ------------------------------------------------------------ */
 
 /* The innermost arm that both are in. */
 static int32_t common_arm(const tdn_lowering *l, int32_t a, int32_t b)
@@ -93,8 +90,6 @@ bool tdn_arm_is_done(const tdn_lowering *l, int32_t arm)
     return common_arm(l, l->arm, arm) == arm;
 }
 
-/* ---- Steps ----------------------------------------------------------------------------------- */
-
 int64_t tdn_arms_flops(const tdn_lowering *l)
 {
     int64_t flops = 0;
@@ -106,55 +101,4 @@ int64_t tdn_arms_flops(const tdn_lowering *l)
             flops += tdn_node_flops(at->node);
     }
     return flops;
-}
-
-tdn_status tdn_lower_arm(tdn_lowering *l, int32_t arm)
-{
-    const int32_t outer = l->arm;
-    l->arm = arm;
-    for (const tdn_arm_node *at = l->arms[arm].first; at; at = at->next) {
-        const tdn_node *n = at->node;
-        l->node = n;
-        l->step_name = n->origin ? n->origin : n->name;
-        const tdn_status status = tdn_lower_node(l, n);
-        if (status != TDN_OK)
-            return tdn_fail_while(l->error, status, "lowering node '%s' (%s)", n->name,
-                                  n->op->name);
-    }
-    l->arm = outer;
-    return TDN_OK;
-}
-
-/* An arm and, where it did not write there, a copy of its value to the result. */
-static tdn_status lower_into(tdn_lowering *l, int32_t arm, const tdn_value *v,
-                             const tdn_value *result)
-{
-    tdn_place from, to;
-    int order[TDN_MAX_RANK];
-    TDN_TRY(tdn_lower_arm(l, arm));
-    TDN_TRY(tdn_place_of(l, v, &from));
-    tdn_order_of(&from, order);
-    TDN_TRY(tdn_place_result(l, result, order, &to));
-    return from.storage == to.storage && from.offset == to.offset ? TDN_OK
-                                                                  : tdn_step_copy(l, &from, &to);
-}
-
-tdn_status tdn_lower_either(tdn_lowering *l, const tdn_node *n)
-{
-    const tdn_value *result = n->out[0];
-    const int32_t arm = l->first_arm[result->id];
-    const uint32_t at = l->n_steps, n_values = l->n_values;
-    const char *name = l->step_name;
-    tdn_place flag, place;
-    TDN_TRY(tdn_place_of(l, n->in[0], &flag));
-    TDN_TRY(tdn_step_branch(l, &flag));
-    TDN_TRY(lower_into(l, arm, n->in[1], result));
-    const uint32_t n_then = l->n_steps - at - 1;
-    l->node = n;
-    l->step_name = name;
-    TDN_TRY(lower_into(l, arm + 1, n->in[2], result));
-    l->steps[at].n_then = n_then;
-    l->steps[at].n_else = l->n_steps - at - 1 - n_then;
-    TDN_TRY(tdn_place_of(l, result, &place));
-    return tdn_step_value_after(l, result, &place, at, n_values);
 }

@@ -173,13 +173,16 @@ tdn_status tdn_lower_graphconv(tdn_lowering *l, const tdn_node *n);
 
 /* Finds which nodes are in which arm. */
 tdn_status tdn_arms_find(tdn_lowering *l);
-tdn_status tdn_lower_either(tdn_lowering *l, const tdn_node *n);
 /* Is what was made in `arm` there in the one being lowered? */
 bool tdn_arm_is_done(const tdn_lowering *l, int32_t arm);
 /* Of all nodes; of an Either, those of its second arm. */
 int64_t tdn_arms_flops(const tdn_lowering *l);
+
+/* ---- either.c -------------------------------------------------------------------------------- */
+
 /* All nodes of an arm, in order. */
 tdn_status tdn_lower_arm(tdn_lowering *l, int32_t arm);
+tdn_status tdn_lower_either(tdn_lowering *l, const tdn_node *n);
 
 /* ---- memory.c -------------------------------------------------------------------------------- */
 
