@@ -2,12 +2,12 @@
 /*
  * The matrix kernel for a left operand of spikes, 0 or 1 and mostly 0: of each row the places of
  * the ones are listed, then the rows of the panels at these are added up. The panels are those of
- * the dense kernel, so that it can take over: ones are counted at one tap of the tile's rows first
- * (which of a convolution with stride 1 are nearly all there is), and where they are too many
- * nothing is done.
+ * the dense kernel, so that it can take over: ones are counted at one tap of some of the tile's
+ * rows first (all of them are, with stride 1, nearly all there is of a convolution), and where they
+ * are too many nothing is done.
  *
  * Few terms or few rows: each row passes all terms, with as many columns in registers as there is
- * room for. Otherwise a part of the panels, some terms of some columns, stays in L1 while all rows
+ * room for. Otherwise a part of the panels, some terms of some columns, stays near while all rows
  * pass it, and their sums wait in scratch meanwhile: a weight comes from L2 once a tile instead of
  * once a row. Rows with as many ones follow each other, since the end of a loop whose length is
  * random is mispredicted each time, which takes as long as ten additions.
@@ -28,9 +28,10 @@ enum { WIDE = 4 };
 enum { PART_PANELS = TDN_SPARSE_COLS / TDN_NR < WIDE ? TDN_SPARSE_COLS / TDN_NR : WIDE };
 
 enum {
-    MANY_ROWS = 16, /* for a part to be read again */
-    MANY_TERMS = 4, /* of a row in a part: for its sums to be fetched and stored */
-    SAMPLED = 4,    /* one row in so many is asked how sparse it is */
+    MANY_ROWS = 16,    /* for a part to be read again */
+    MANY_TERMS = 4,    /* of a row in a part: for its sums to be fetched and stored */
+    SAMPLED = 4,       /* one row in so many is asked how sparse it is */
+    MOST_SORTED = 128, /* rows of more terms in a part are not sorted */
     MEMO_BITS = 7
 };
 
@@ -60,7 +61,7 @@ typedef struct group {
     int32_t *lists;  /* [row][tap]: rows of a convolution share them */
     int32_t *terms;  /* run by run */
     run *runs;       /* [part][row], by the number of terms */
-    int64_t n_parts, splits_in_part;
+    int64_t n_parts;
     float *sums; /* [row][column of a part] */
     memo memos[1 << MEMO_BITS];
 } group;
@@ -163,7 +164,7 @@ TDN_INLINE const int32_t *split_of(const group *g, int64_t row, int64_t split)
 /* Sorts the rows by their number of terms in splits first .. end. */
 static void sort_rows(const group *g, int64_t first, int64_t end, run *runs)
 {
-    int32_t at[TDN_SPARSE_SORTED + 1] = {0}; /* by number: rows, then where the next one goes */
+    int32_t at[MOST_SORTED + 1] = {0}; /* by number: rows, then where the next one goes */
     run *aside = g->runs + g->n_parts * g->n;
     for (int64_t row = 0; row < g->n; row++) {
         int32_t n = 0;
@@ -172,15 +173,15 @@ static void sort_rows(const group *g, int64_t first, int64_t end, run *runs)
             n += begins[1] - begins[0];
         }
         aside[row] = (run){.row = (int32_t)row, .n = n};
-        at[tdn_cpu_min(n, TDN_SPARSE_SORTED)]++;
+        at[tdn_cpu_min(n, MOST_SORTED)]++;
     }
-    for (int32_t i = 0, before = 0; i <= TDN_SPARSE_SORTED; i++) {
+    for (int32_t i = 0, before = 0; i <= MOST_SORTED; i++) {
         const int32_t n = at[i];
         at[i] = before;
         before += n;
     }
     for (int64_t row = 0; row < g->n; row++)
-        runs[at[tdn_cpu_min(aside[row].n, TDN_SPARSE_SORTED)]++] = aside[row];
+        runs[at[tdn_cpu_min(aside[row].n, MOST_SORTED)]++] = aside[row];
 }
 
 /* Writes a row's terms in these splits behind each other, in whole vectors. Returns their end. */
@@ -201,11 +202,10 @@ static void make_runs(group *g)
     const int64_t n_splits = g->t->n_taps * g->sizes.splits;
     const bool by_parts = g->n >= MANY_ROWS && g->n_terms >= MANY_TERMS * g->n * g->sizes.parts;
     g->n_parts = by_parts ? g->sizes.parts : 1;
-    g->splits_in_part = by_parts ? g->sizes.splits_in_part : n_splits;
+    const int64_t step = by_parts ? g->sizes.splits_in_part : n_splits;
     for (int64_t part = 0, n = 0; part < g->n_parts; part++) {
         run *runs = g->runs + part * g->n;
-        const int64_t first = part * g->splits_in_part,
-                      end = tdn_cpu_min(n_splits, first + g->splits_in_part);
+        const int64_t first = part * step, end = tdn_cpu_min(n_splits, first + step);
         sort_rows(g, first, end, runs);
         for (int64_t i = 0; i < g->n; i++) {
             runs[i].begin = (int32_t)n;

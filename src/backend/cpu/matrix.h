@@ -110,14 +110,14 @@ TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_spgemm_f32);
 
 /* ---- A left operand that is mostly zeros ----------------------------------------------------- */
 
-/* Kernels spconv and spgemm have the arguments and panels of conv and gemm. They add up the rows of
- * the panels whose factor is not 0 where at most so many in a hundred are not, and are the dense
- * kernel otherwise. Measured over 10 rows, the two are even at 39 %; over 200 of a convolution at
+/* Kernels spconv and spgemm have the arguments and panels of conv and gemm. Their left operand
+ * is 0 or 1: they add up the rows of the panels at the ones where these are at most so many in a
+ * hundred, and are the dense kernel otherwise. Measured over 10 rows, the two are even at 39 %; over 200 of a convolution at
  * 53 (AVX2) to 64 % (AVX-512). A core that multiplies faster than it reads L2 is so earlier. */
 #define TDN_SPARSE_PERCENT 35
 
-/* A part of the panels that stays in L1; rows of more terms in a part are not sorted. */
-enum { TDN_SPARSE_TERMS = 256, TDN_SPARSE_COLS = 64, TDN_SPARSE_SORTED = 128 };
+/* A part of the panels that stays near: 64 KiB of floats, in L1 or read from L2 ahead of their use. */
+enum { TDN_SPARSE_TERMS = 256, TDN_SPARSE_COLS = 64 };
 
 /* What is listed at a time, and words of scratch for it, in this order (terms twice). A tap's terms
  * are split where they are more than a part has; a part may have several taps. */
