@@ -213,25 +213,6 @@ static bool find_families(batcher *b)
 
 /* ---- How inputs lie -------------------------------------------------------------------------- */
 
-/* A slice along axis 0 alone, forwards. */
-static bool slice_part(const tdn_value *v, part *p)
-{
-    const tdn_node *n = v->producer;
-    int rank, rank_steps;
-    if (!n || n->op->core != TDN_CORE_SLICE || n->expr)
-        return false;
-    const int64_t *starts = tdn_attr_ints(&n->attrs, "starts", &rank);
-    const int64_t *steps = tdn_attr_ints(&n->attrs, "steps", &rank_steps);
-    const tdn_shape *x = &n->in[0]->shape;
-    if (rank != x->rank || rank_steps != rank || rank < 1 || x->bounded || steps[0] != 1)
-        return false;
-    for (int i = 1; i < rank; i++)
-        if (starts[i] != 0 || steps[i] != 1 || x->dims[i] != v->shape.dims[i])
-            return false;
-    *p = (part){n->in[0], starts[0]};
-    return true;
-}
-
 /* Can the step that makes v write it anywhere? */
 static bool is_placeable(const batcher *b, const tdn_value *v)
 {
@@ -260,7 +241,7 @@ typedef bool part_fn(const batcher *b, const tdn_value *v, part *p);
 static bool part_of_slice(const batcher *b, const tdn_value *v, part *p)
 {
     (void)b;
-    return slice_part(v, p);
+    return tdn_trace_slice(v, 0, &p->of, &p->start);
 }
 
 static bool part_of_joined(const batcher *b, const tdn_value *v, part *p)

@@ -27,9 +27,7 @@ static bool is_pointwise(const tdn_node *n)
     if (n->op->core != TDN_CORE_CONV || n->expr || n->in[1]->kind != TDN_VALUE_CONST ||
         n->out[0]->shape.rank != 4 || n->out[0]->dtype != TDN_F32)
         return false;
-    const tdn_shape *w = &n->in[1]->shape;
-    return w->dims[2] == 1 && w->dims[3] == 1 && tdn_attr_int(&n->attrs, "group", 1) == 1 &&
-           tdn_attr_ints_are(&n->attrs, "strides", 1) && tdn_attr_ints_are(&n->attrs, "pads", 0) &&
+    return tdn_conv_is_pointwise(n) && tdn_attr_int(&n->attrs, "group", 1) == 1 &&
            (n->n_in < 3 || !n->in[2]);
 }
 

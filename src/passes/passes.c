@@ -119,6 +119,16 @@ tdn_status tdn_passes_run(tdn_graph *g, const tdn_pass_options *options, tdn_err
     return TDN_OK;
 }
 
+bool tdn_conv_is_pointwise(const tdn_node *conv)
+{
+    const tdn_shape *w = &conv->in[1]->shape;
+    bool is_one = tdn_attr_ints_are(&conv->attrs, "strides", 1) &&
+                  tdn_attr_ints_are(&conv->attrs, "pads", 0);
+    for (int i = 2; i < w->rank; i++)
+        is_one &= w->dims[i] == 1;
+    return is_one;
+}
+
 /* Is the part in the list "a + b + c"? */
 static bool has_part(const char *list, const char *part, size_t size)
 {

@@ -106,6 +106,11 @@ typedef struct tdn_traced {
 /* False where a reshape's strides do not say it. */
 bool tdn_trace_views(tdn_value *v, tdn_traced *traced);
 
+/* Is v a slice along the axis alone, forwards, of *of from *start on? */
+bool tdn_trace_slice(const tdn_value *v, int64_t axis, tdn_value **of, int64_t *start);
+/* Is every window of the convolution a single position? */
+bool tdn_conv_is_pointwise(const tdn_node *conv);
+
 /*
  * Which axis of each value is the batch, when axis `axis` of the inputs is and no element of one
  * sample depends on another sample: axes[value id], or -1 for what does not depend on the inputs.

@@ -152,12 +152,8 @@ static axes axes_of_input(const tdn_node *n, int k, const axes *a)
 /* A convolution over single positions is a product of each position; whole axes of them. */
 static bool through_conv(const tdn_node *n, const axes *a, bool is_mean)
 {
-    const tdn_shape *w = &n->in[1]->shape;
-    bool is_pointwise = !a->on[0] && !a->on[1] && tdn_attr_ints_are(&n->attrs, "strides", 1) &&
-                        tdn_attr_ints_are(&n->attrs, "pads", 0);
-    for (int i = 2; i < w->rank; i++)
-        is_pointwise &= w->dims[i] == 1;
-    return is_pointwise && (is_mean || n->n_in < 3 || !n->in[2]);
+    return !a->on[0] && !a->on[1] && tdn_conv_is_pointwise(n) &&
+           (is_mean || n->n_in < 3 || !n->in[2]);
 }
 
 /* Each axis belongs to one of the two sides: rows to the left, columns to the right, a batch axis

@@ -77,22 +77,12 @@ static bool join_transpose(tdn_graph *g, tdn_node *n)
 static tdn_value *whole_of(const tdn_node *n)
 {
     const int64_t axis = tdn_attr_int(&n->attrs, "axis", 0);
-    tdn_value *whole = NULL;
-    int64_t at = 0;
+    tdn_value *whole = NULL, *of;
+    int64_t at = 0, start;
     for (int i = 0; i < n->n_in; i++) {
-        const tdn_node *p = n->in[i]->producer;
-        int rank, rank_steps;
-        if (!p || p->op->core != TDN_CORE_SLICE || (whole && whole != p->in[0]))
+        if (!tdn_trace_slice(n->in[i], axis, &of, &start) || start != at || (whole && whole != of))
             return NULL;
-        whole = p->in[0];
-        const int64_t *starts = tdn_attr_ints(&p->attrs, "starts", &rank);
-        const int64_t *steps = tdn_attr_ints(&p->attrs, "steps", &rank_steps);
-        if (rank != whole->shape.rank || rank_steps != rank || whole->shape.bounded)
-            return NULL;
-        for (int k = 0; k < rank; k++)
-            if (steps[k] != 1 || starts[k] != (k == axis ? at : 0) ||
-                (k != axis && n->in[i]->shape.dims[k] != whole->shape.dims[k]))
-                return NULL;
+        whole = of;
         at += n->in[i]->shape.dims[axis];
     }
     return whole && tdn_shape_equal(&whole->shape, &n->out[0]->shape) ? whole : NULL;

@@ -53,12 +53,6 @@ int64_t tdn_spike_taps(const tdn_node *conv)
     return tdn_shape_count(w) / (w->dims[0] * w->dims[1]);
 }
 
-static bool is_pointwise(const tdn_node *n)
-{
-    return tdn_spike_takes_conv(n) && tdn_spike_taps(n) == 1 &&
-           tdn_attr_ints_are(&n->attrs, "strides", 1) && tdn_attr_ints_are(&n->attrs, "pads", 0);
-}
-
 static bool is_concat_of_steps(const tdn_node *n)
 {
     return n && n->op->core == TDN_CORE_CONCAT && tdn_attr_int(&n->attrs, "axis", 0) == 0;
@@ -101,26 +95,16 @@ static bool are_binary(const tdn_spikes *s, const list *l)
 /* The value of which they are all slices along axis 0, in order, or NULL. */
 static tdn_value *whole_of(const list *l)
 {
-    tdn_value *whole = NULL;
-    int64_t start = 0;
+    tdn_value *whole = NULL, *of;
+    int64_t end = 0, start;
     for (int i = 0; i < l->concat->n_in; i++) {
-        const tdn_node *n = at(l, i)->producer;
-        if (!n || n->op->core != TDN_CORE_SLICE || (whole && n->in[0] != whole))
+        const tdn_value *v = at(l, i);
+        if (!tdn_trace_slice(v, 0, &of, &start) || start != end || (whole && whole != of))
             return NULL;
-        int rank, rank_steps;
-        const int64_t *starts = tdn_attr_ints(&n->attrs, "starts", &rank);
-        const int64_t *steps = tdn_attr_ints(&n->attrs, "steps", &rank_steps);
-        const tdn_shape *x = &n->in[0]->shape, *y = &n->out[0]->shape;
-        bool fits = rank == x->rank && rank_steps == rank;
-        for (int k = 0; k < rank && fits; k++)
-            fits = k == 0 ? starts[0] == start && steps[0] == 1
-                          : starts[k] == 0 && steps[k] == 1 && y->dims[k] == x->dims[k];
-        if (!fits)
-            return NULL;
-        whole = n->in[0];
-        start += y->dims[0];
+        whole = of;
+        end += v->shape.dims[0];
     }
-    return whole && whole->shape.dims[0] == start ? whole : NULL;
+    return whole && whole->shape.dims[0] == end ? whole : NULL;
 }
 
 static bool are_sums(const tdn_node *concat)
@@ -345,13 +329,14 @@ bool tdn_spike_products_suit(const tdn_node *conv, const tdn_spike_form *x)
     return n <= MAX_PRODUCTS;
 }
 
-/* The convolution of something that is done once, at the place of conv. */
-tdn_value *tdn_spike_conv_once(tdn_spikes *s, tdn_node *conv, tdn_value *once)
+tdn_value *tdn_spike_conv(tdn_spikes *s, tdn_node *where, const tdn_node *conv, tdn_value *x,
+                          tdn_value *w)
 {
-    tdn_value *in[2] = {once, conv->in[1]};
+    tdn_value *in[2] = {x, w};
     tdn_shape y = conv->out[0]->shape;
-    y.dims[0] = 1;
-    tdn_value *v = tdn_node_copy(s->g, conv, conv, in, &y);
+    if (x)
+        y.dims[0] = x->shape.dims[0];
+    tdn_value *v = x && w ? tdn_node_copy(s->g, where, conv, in, &y) : NULL;
     if (!v)
         tdn_spikes_give_up(s, "a convolution");
     return v;
@@ -368,7 +353,7 @@ static bool add_pointwise(tdn_spikes *s, tdn_spike_form *to, tdn_node *n, int de
         if (!t.weights || !add_term(s, to, t))
             return false;
     }
-    tdn_value *once = x->once ? tdn_spike_conv_once(s, n, x->once) : NULL;
+    tdn_value *once = x->once ? tdn_spike_conv(s, n, n, x->once, n->in[1]) : NULL;
     return !x->once || (once && add_once(s, to, once, n));
 }
 
@@ -379,7 +364,7 @@ static bool find_form(tdn_spikes *s, tdn_spike_form *to, tdn_value *v, int depth
         return add_spikes(s, to, v);
     if (is_sum(n))
         return add_sum(s, to, n, depth);
-    if (is_pointwise(n))
+    if (tdn_spike_takes_conv(n) && tdn_conv_is_pointwise(n))
         return add_pointwise(s, to, n, depth);
     if (is_concat_of_steps(n)) {
         const list l = {n, -1};
@@ -412,11 +397,11 @@ const tdn_spike_form *tdn_spike_form_of(tdn_spikes *s, tdn_value *v) { return fo
 
 static tdn_value *dense_list(tdn_spikes *s, tdn_infer *io, const list *l)
 {
-    tdn_value *whole = whole_of(l);
     if (are_one(l))
         return at(l, 0);
     if (are_binary(s, l))
         return gather(s, l);
+    tdn_value *whole = whole_of(l);
     if (whole)
         return tdn_spike_rebuild(s, io, whole);
     const list a = {l->concat, 0}, b = {l->concat, 1};

@@ -68,7 +68,9 @@ bool tdn_spike_is_finite(const tdn_value *w);
 bool tdn_spike_products_suit(const tdn_node *conv, const tdn_spike_form *x);
 /* w (m, c, taps), u (c, k) or NULL: their product (m, k, taps); w's own where u is NULL. */
 const float *tdn_spike_weights(tdn_spikes *s, const tdn_value *w, const float *u, int64_t k);
-/* The convolution of something that is done once, at the place of conv. */
-tdn_value *tdn_spike_conv_once(tdn_spikes *s, tdn_node *conv, tdn_value *once);
+/* A convolution as conv, of x with the weights w, before `where`. NULL, all being given up, where x
+ * or w is, and when out of memory. */
+tdn_value *tdn_spike_conv(tdn_spikes *s, tdn_node *where, const tdn_node *conv, tdn_value *x,
+                          tdn_value *w);
 
 #endif

@@ -75,7 +75,7 @@ static tdn_value *are_rare(tdn_spikes *s, tdn_infer *io, const tdn_spike_form *x
                            const tdn_node *conv)
 {
     const tdn_shape *in = &conv->in[0]->shape;
-    tdn_expr e = {.n_out = 1};
+    tdn_expr e = {0};
     tdn_value *rates[TDN_SPIKE_MAX_TERMS];
     int sum = -1, n = 0;
     for (int i = 0; i < x->n; i++) {
@@ -90,7 +90,6 @@ static tdn_value *are_rare(tdn_spikes *s, tdn_infer *io, const tdn_spike_form *x
             tdn_expr_add(&e, TDN_X_MUL, tdn_expr_input(&e, n), tdn_expr_const(&e, share), 0);
         sum = n++ == 0 ? part : tdn_expr_add(&e, TDN_X_ADD, sum, part, 0);
     }
-    e.n_in = (uint32_t)n;
     tdn_expr_store(&e, tdn_expr_add(&e, TDN_X_LE, sum, tdn_expr_const(&e, rate_limit(s, conv)), 0),
                    0);
     return tdn_emit_map(io, rates, n, &e, TDN_BOOL);
@@ -162,8 +161,7 @@ static tdn_value *conv_of_spikes(tdn_spikes *s, tdn_infer *io, const tdn_node *c
                                  const tdn_spike_form *x, bool varying)
 {
     const int64_t steps = conv->in[0]->shape.dims[0];
-    tdn_shape y = conv->out[0]->shape;
-    tdn_value *spikes[TDN_SPIKE_MAX_TERMS], *in[2];
+    tdn_value *spikes[TDN_SPIKE_MAX_TERMS];
     tdn_spike_term terms[TDN_SPIKE_MAX_TERMS];
     int n = 0;
     for (int i = 0; i < x->n; i++)
@@ -171,41 +169,36 @@ static tdn_value *conv_of_spikes(tdn_spikes *s, tdn_infer *io, const tdn_node *c
             terms[n] = x->terms[i];
             spikes[n++] = x->terms[i].train->spikes;
         }
-    y.dims[0] = varying ? steps : 1;
-    in[0] = n == 1 ? spikes[0] : tdn_emit_concat(io, spikes, n, 1);
-    in[1] = in[0] ? weights_of(s, conv, terms, n) : NULL;
-    return in[1] ? tdn_node_copy(s->g, io->node, conv, in, &y) : NULL;
+    tdn_value *x_all = n == 1 ? spikes[0] : tdn_emit_concat(io, spikes, n, 1);
+    return tdn_spike_conv(s, io->node, conv, x_all, weights_of(s, conv, terms, n));
 }
 
 /* The convolution of the spikes and of the rest. */
 static tdn_value *accumulated(tdn_spikes *s, tdn_infer *io, tdn_node *conv, const tdn_spike_form *x)
 {
     const int64_t steps = conv->in[0]->shape.dims[0];
-    tdn_value *rest = x->once ? tdn_spike_conv_once(s, conv, x->once) : NULL;
-    if (tdn_spike_channels(x, steps, false) > 0) {
-        tdn_value *same = conv_of_spikes(s, io, conv, x, false);
-        rest = same && rest ? tdn_emit_binary(io, TDN_X_ADD, same, rest) : same;
-        if (!rest)
-            tdn_spikes_give_up(s, "a convolution");
-    }
+    tdn_value *once = x->once ? tdn_spike_conv(s, conv, conv, x->once, conv->in[1]) : NULL;
+    tdn_value *same =
+        tdn_spike_channels(x, steps, false) > 0 ? conv_of_spikes(s, io, conv, x, false) : NULL;
+    tdn_value *rest = same && once ? tdn_emit_binary(io, TDN_X_ADD, same, once)
+                      : same       ? same
+                                   : once;
     tdn_value *sum = conv_of_spikes(s, io, conv, x, true);
     if (sum && rest)
         sum = tdn_emit_binary(io, TDN_X_ADD, sum, rest);
-    if (!sum)
-        tdn_spikes_give_up(s, "a convolution");
+    if (!sum || (same && once && !rest))
+        tdn_spikes_give_up(s, "a sum");
     return s->status == TDN_OK ? sum : NULL;
 }
 
 /* The convolution as it is written. */
 static tdn_value *written(tdn_spikes *s, tdn_infer *io, const tdn_node *conv)
 {
-    tdn_value *in[2] = {tdn_spike_rebuild(s, io, conv->in[0]), conv->in[1]};
-    tdn_value *v = in[0] ? tdn_node_copy(s->g, io->node, conv, in, &conv->out[0]->shape) : NULL;
-    if (!v || !tdn_node_set_int(s->g, v->producer, "dense", 1)) {
+    tdn_value *x = tdn_spike_rebuild(s, io, conv->in[0]);
+    tdn_value *v = tdn_spike_conv(s, io->node, conv, x, conv->in[1]);
+    if (v && !tdn_node_set_int(s->g, v->producer, "dense", 1))
         tdn_spikes_give_up(s, "a convolution");
-        return NULL;
-    }
-    return v;
+    return s->status == TDN_OK ? v : NULL;
 }
 
 static tdn_status split_conv(tdn_spikes *s, tdn_node *conv, const tdn_spike_form *x)
@@ -216,18 +209,19 @@ static tdn_status split_conv(tdn_spikes *s, tdn_node *conv, const tdn_spike_form
     in[1] = in[0] ? mapped(s, &io, map, conv->out[0], accumulated(s, &io, conv, x)) : NULL;
     in[2] = in[1] ? mapped(s, &io, map, conv->out[0], written(s, &io, conv)) : NULL;
     tdn_value *v = in[2] ? tdn_emit(&io, "tendon", "Either", in, 3, NULL, 0) : NULL;
-    if (!v && !tdn_spikes_give_up(s, "a choice"))
-        return s->status;
-    tdn_emit_replace(&io, 0, v);
-    return TDN_OK;
+    if (!v)
+        tdn_spikes_give_up(s, "a choice");
+    else
+        tdn_emit_replace(&io, 0, v);
+    return s->status;
 }
 
 static bool suits_conv(tdn_spikes *s, const tdn_node *n, const tdn_spike_form **x)
 {
-    if (!tdn_spike_takes_conv(n) || tdn_node_flops(n) < MIN_FLOPS || !tdn_spike_is_finite(n->in[1]))
+    if (!tdn_spike_takes_conv(n) || tdn_node_flops(n) < MIN_FLOPS)
         return false;
     *x = tdn_spike_form_of(s, n->in[0]);
-    if (!*x || !tdn_spike_products_suit(n, *x))
+    if (!*x || !tdn_spike_products_suit(n, *x) || !tdn_spike_is_finite(n->in[1]))
         return false;
     const tdn_shape *in = &n->in[0]->shape;
     const int64_t channels = tdn_spike_channels(*x, in->dims[0], true);
@@ -286,8 +280,10 @@ static tdn_status split_reduce(tdn_spikes *s, tdn_node *n, const tdn_spike_form 
         if (v && t->weights)
             v = spread(s, &io, t, v, n->out[0]->shape.dims[1]);
         sum = v && sum ? tdn_emit_binary(&io, TDN_X_ADD, v, sum) : v;
-        if (!sum && !tdn_spikes_give_up(s, "a mean"))
+        if (!sum) {
+            tdn_spikes_give_up(s, "a mean");
             return s->status;
+        }
     }
     tdn_emit_replace(&io, 0, sum);
     return TDN_OK;

@@ -62,3 +62,22 @@ bool tdn_trace_views(tdn_value *v, tdn_traced *t)
     }
     return !v->shape.bounded;
 }
+
+bool tdn_trace_slice(const tdn_value *v, int64_t axis, tdn_value **of, int64_t *start)
+{
+    const tdn_node *n = v->producer;
+    int rank, rank_steps;
+    if (!n || n->op->core != TDN_CORE_SLICE)
+        return false;
+    const int64_t *starts = tdn_attr_ints(&n->attrs, "starts", &rank);
+    const int64_t *steps = tdn_attr_ints(&n->attrs, "steps", &rank_steps);
+    const tdn_shape *x = &n->in[0]->shape;
+    if (rank != x->rank || rank_steps != rank || axis >= rank || x->bounded)
+        return false;
+    for (int i = 0; i < rank; i++)
+        if (steps[i] != 1 || (i != axis && (starts[i] != 0 || x->dims[i] != v->shape.dims[i])))
+            return false;
+    *of = n->in[0];
+    *start = starts[axis];
+    return true;
+}
