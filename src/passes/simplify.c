@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Drops nodes that move nothing (reshape to the same shape, identity permutation, whole slice,
- * concat of one or of all slices, pad of nothing) and joins chains: a reshape of a reshape, a
- * transpose of a transpose.
+ * concat of one or of all slices, pad of nothing), biases of zeros, and joins chains: a reshape of
+ * a reshape, a transpose of a transpose.
  */
 #include <string.h>
 
@@ -88,6 +88,42 @@ static tdn_value *whole_of(const tdn_node *n)
     return whole && tdn_shape_equal(&whole->shape, &n->out[0]->shape) ? whole : NULL;
 }
 
+static bool is_zero(const tdn_value *v)
+{
+    if (v->kind != TDN_VALUE_CONST || v->dtype != TDN_F32)
+        return false;
+    const int64_t n = tdn_shape_count(&v->shape);
+    for (int64_t i = 0; i < n; i++)
+        if (((const float *)v->data)[i] != 0)
+            return false;
+    return true;
+}
+
+/* A product, where the node adds zeros to it: a sum that began with 0 is no -0, which that would
+ * change. */
+static tdn_value *unbiased(const tdn_node *n)
+{
+    if (n->op->core != TDN_CORE_MAP || n->n_in != 2 || !tdn_expr_is_sum(n->expr) ||
+        n->out[0]->dtype != TDN_F32)
+        return NULL;
+    for (int i = 0; i < 2; i++) {
+        tdn_value *x = n->in[i];
+        const bool is_product = x->producer && (x->producer->op->core == TDN_CORE_MATMUL ||
+                                                x->producer->op->core == TDN_CORE_CONV);
+        if (is_product && is_zero(n->in[1 - i]) && tdn_shape_equal(&x->shape, &n->out[0]->shape))
+            return x;
+    }
+    return NULL;
+}
+
+/* What the node's result is already; NULL: it does something. */
+static tdn_value *same_as(const tdn_node *n)
+{
+    if (n->op->core == TDN_CORE_CONCAT && n->n_in > 1)
+        return whole_of(n);
+    return does_nothing(n) ? n->in[0] : unbiased(n);
+}
+
 tdn_status tdn_pass_simplify(tdn_graph *g, tdn_error *error)
 {
     for (tdn_node *n = g->first, *next; n; n = next) {
@@ -98,12 +134,9 @@ tdn_status tdn_pass_simplify(tdn_graph *g, tdn_error *error)
             n->in[0]->producer->op->core == TDN_CORE_RESHAPE &&
             n->in[0]->dtype == n->in[0]->producer->in[0]->dtype)
             tdn_node_set_input(n, 0, n->in[0]->producer->in[0]);
-        tdn_value *whole = n->op->core == TDN_CORE_CONCAT ? whole_of(n) : NULL;
-        if (whole && can_replace(n->out[0], whole)) {
-            tdn_graph_replace(g, n->out[0], whole);
-            tdn_graph_remove(g, n);
-        } else if (does_nothing(n) && can_replace(n->out[0], n->in[0])) {
-            tdn_graph_replace(g, n->out[0], n->in[0]);
+        tdn_value *same = same_as(n);
+        if (same && can_replace(n->out[0], same)) {
+            tdn_graph_replace(g, n->out[0], same);
             tdn_graph_remove(g, n);
         }
     }

@@ -219,7 +219,7 @@ def self_attention(path, n_heads, width, positions, pooled, biased=True, seed=0)
     """Queries, keys and values by one product, as PyTorch's MultiheadAttention exports them; then a mean."""
     rng = np.random.default_rng(seed)
     depth, f32 = width // n_heads, np.float32
-    weights = {"w": rng.standard_normal((width, 3 * width)).astype(f32) / 4, "b": rng.standard_normal(3 * width).astype(f32),
+    weights = {"w": rng.standard_normal((width, 3 * width)).astype(f32) / 4, "b": rng.standard_normal(3 * width).astype(f32) * (biased != "zeros"),
                "parts": np.array([positions, 1, 3, width]), "heads": np.array([positions, n_heads, depth]),
                "zero": np.array(0), "one": np.array(1), "two": np.array(2), "flat": np.array([positions, width]),
                "wo": rng.standard_normal((width, 5)).astype(f32), "axis": np.array([0])}
@@ -241,7 +241,8 @@ def self_attention(path, n_heads, width, positions, pooled, biased=True, seed=0)
 
 
 @pytest.mark.small
-@pytest.mark.parametrize("n_heads,width,positions,biased", [(4, 64, 37, True), (1, 32, 80, True), (3, 48, 50, False)])
+@pytest.mark.parametrize("n_heads,width,positions,biased", [(4, 64, 37, True), (1, 32, 80, True), (3, 48, 50, False),
+                                                               (4, 64, 37, "zeros")])
 def test_values_are_projected_once_where_their_mean_is_asked(tmp_path, n_heads, width, positions, biased):
     self_attention(tmp_path / "m.onnx", n_heads, width, positions, pooled=True, biased=biased)
     tendon("validate", tmp_path / "m.onnx", "--rtol=1e-3", "--atol=1e-4")
