@@ -57,6 +57,7 @@ typedef struct bench {
     tdn_pool_desc pool;
     tdn_reduce_desc reduce;
     tdn_softmax_desc softmax;
+    tdn_attend_desc attend;
     tdn_norm_desc norm;
     tdn_pad_desc pad;
     tdn_expr expr;
@@ -431,6 +432,21 @@ static void reduce_along(bench *b, int64_t rows, int64_t cols, int axis)
 }
 static void reduce_rows(bench *b) { reduce_along(b, 200, 256, 1); }
 static void reduce_columns(bench *b) { reduce_along(b, 200, 256, 0); }
+/* 8 heads of 32, of 200 positions. */
+static void set_attend(bench *b, bool is_mean)
+{
+    b->attend = (tdn_attend_desc){.scale = 0.17f, .is_mean = is_mean};
+    b->in[0] = tensor(b, DIMS(1, 8, 200, 32));
+    b->in[1] = transposed(tensor(b, DIMS(1, 8, 200, 32)), 2, 3);
+    if (!is_mean)
+        b->in[2] = tensor(b, DIMS(1, 8, 200, 32));
+    b->out[0] = is_mean ? tensor(b, DIMS(1, 8, 1, 200)) : tensor(b, DIMS(1, 8, 200, 32));
+    b->group.desc = &b->attend;
+    b->group.n_in = is_mean ? 2 : 3;
+}
+static void attend_8x200x32(bench *b) { set_attend(b, false); }
+static void attend_mean_8x200x32(bench *b) { set_attend(b, true); }
+
 static void softmax_8x200x200(bench *b)
 {
     b->in[0] = tensor(b, DIMS(8, 200, 200));
@@ -568,6 +584,8 @@ static const struct {
     {"reduce", "mean of 200 rows of 256", reduce_rows},
     {"reduce", "mean of 256 columns of 200", reduce_columns},
     {"softmax", "8x200x200", softmax_8x200x200},
+    {"attend", "8x200x32", attend_8x200x32},
+    {"attend", "8x200x32, mean", attend_mean_8x200x32},
     {"norm", "200x256", norm_200_256},
     {"copy", "51200", copy_dense},
     {"copy", "transpose 200x256", copy_transpose},

@@ -231,6 +231,17 @@ typedef struct tdn_softmax_desc {
     int32_t axis, log;
 } tdn_softmax_desc;
 
+/*
+ * attend in[0] queries (b0, b1, m, d), stride of d 1; in[1] keys (b0, b1, d, n); in[2] values (b0,
+ * b1, n, e), these two with stride 1 along one of their last axes; last, or absent, a mask (b0, b1,
+ * m, n), stride of n 1 or 0; out (b0, b1, m, e), stride of e 1: softmax(scale * queries keys + mask)
+ * values. is_mean: no values, out (b0, b1, 1, n) is the mean of the weights over the queries.
+ */
+typedef struct tdn_attend_desc {
+    float scale; /* positive */
+    int32_t is_mean;
+} tdn_attend_desc;
+
 /* norm   in[0] x, in[1] scale, in[2] bias (both broadcast to x's dims), out like x: normalised over
  * axes >= axis. */
 typedef struct tdn_norm_desc {

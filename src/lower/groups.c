@@ -368,6 +368,16 @@ static void matrices(tdn_place *a, tdn_place *b, tdn_place *out, tdn_place *extr
     }
 }
 
+/* The right operand of a product: one of its last two axes has stride 1. */
+static tdn_status right_operand(tdn_lowering *l, const tdn_value *v, tdn_place *p)
+{
+    const int rank = v->shape.rank;
+    TDN_TRY(tdn_place_of(l, v, p));
+    if (rank > 1 && p->view.strides[rank - 2] != 1)
+        TDN_TRY(tdn_place_unit(l, v, rank - 1, p));
+    return TDN_OK;
+}
+
 static tdn_status lower_matmul(tdn_lowering *l, const tdn_node *n)
 {
     const tdn_value *va = n->in[0], *vb = n->in[1];
@@ -377,10 +387,8 @@ static tdn_status lower_matmul(tdn_lowering *l, const tdn_node *n)
     tdn_place in[2], extra[TDN_EXPR_MAX_IN], out, result;
     int n_extra = 0;
     TDN_TRY(tdn_place_unit(l, va, va->shape.rank - 1, &in[0]));
-    TDN_TRY(tdn_place_of(l, vb, &in[1]));
-    int rank_b = vb->shape.rank;
-    if (vb->kind != TDN_VALUE_CONST && rank_b > 1 && in[1].view.strides[rank_b - 2] != 1)
-        TDN_TRY(tdn_place_unit(l, vb, rank_b - 1, &in[1]));
+    TDN_TRY(vb->kind == TDN_VALUE_CONST ? tdn_place_of(l, vb, &in[1])
+                                        : right_operand(l, vb, &in[1]));
     TDN_TRY(tdn_place_result(l, n->out[0], NULL, &result));
     out = result;
     if (s->rank > 0 && !last_axis_unit(&out))
@@ -399,6 +407,52 @@ static tdn_status lower_matmul(tdn_lowering *l, const tdn_node *n)
         return tdn_lower_reference(l, n, "its batch axes do not join");
     tdn_status status =
         tdn_step_make(l, "gemm", NULL, in, 2, extra, n_extra, &canonical, 1, n->expr);
+    return tdn_lower_finish(l, n, status, &out, &result);
+}
+
+static tdn_status attention_mask(tdn_lowering *l, const tdn_value *v, const tdn_view *out,
+                                 int64_t n_keys, tdn_place *p)
+{
+    int64_t dims[TDN_MAX_RANK];
+    const int last = v->shape.rank - 1;
+    memcpy(dims, out->dims, sizeof dims);
+    dims[out->rank - 1] = n_keys;
+    TDN_TRY(tdn_place_of(l, v, p));
+    if (last >= 0 && v->shape.dims[last] != 1)
+        TDN_TRY(tdn_place_unit(l, v, last, p));
+    return tdn_place_broadcast(p, out->rank, dims)
+               ? TDN_OK
+               : tdn_fail(l->error, TDN_E_INTERNAL, "a mask that does not broadcast");
+}
+
+/* Of at most two batch axes: the pass that makes it sees to that. */
+static tdn_status lower_attend(tdn_lowering *l, const tdn_node *n)
+{
+    const tdn_attend_desc desc = {tdn_attr_float(&n->attrs, "scale", 1),
+                                  (int32_t)tdn_attr_int(&n->attrs, "mean", 0)};
+    const tdn_shape *s = &n->out[0]->shape, *k = &n->in[1]->shape;
+    const int n_own = desc.is_mean ? 2 : 3;
+    tdn_place in[4], out, result;
+    TDN_TRY(tdn_place_unit(l, n->in[0], n->in[0]->shape.rank - 1, &in[0]));
+    for (int i = 1; i < n_own; i++)
+        TDN_TRY(right_operand(l, n->in[i], &in[i]));
+    TDN_TRY(tdn_place_result(l, n->out[0], NULL, &result));
+    out = result;
+    if (!last_axis_unit(&out))
+        TDN_TRY(tdn_place_new(l, TDN_F32, s->rank, s->dims, NULL, &out));
+    for (int i = 0; i < n_own; i++)
+        broadcast_batch(&in[i], &out.view);
+    tdn_place canonical = out;
+    if (n->n_in > n_own) {
+        tdn_view weights = in[0].view;
+        TDN_TRY(attention_mask(l, n->in[n_own], &weights, k->dims[k->rank - 1], &in[n_own]));
+        tdn_place_lead(&in[n_own], 4);
+    }
+    for (int i = 0; i < n_own; i++)
+        tdn_place_lead(&in[i], 4);
+    tdn_place_lead(&canonical, 4);
+    const tdn_status status =
+        tdn_step_make(l, "attend", &desc, in, n->n_in, NULL, 0, &canonical, 1, NULL);
     return tdn_lower_finish(l, n, status, &out, &result);
 }
 
@@ -618,6 +672,7 @@ static tdn_status (*const lower_core[])(tdn_lowering *l, const tdn_node *n) = {
     [TDN_CORE_MATMUL] = lower_matmul,
     [TDN_CORE_REDUCE] = lower_reduce,
     [TDN_CORE_POOL] = lower_pool,
+    [TDN_CORE_ATTEND] = lower_attend,
     [TDN_CORE_SOFTMAX] = lower_softmax,
     [TDN_CORE_NORM] = lower_norm,
     [TDN_CORE_TRANSPOSE] = lower_transpose,

@@ -24,6 +24,9 @@ typedef enum tdn_core {
     TDN_CORE_POOL,      /* attrs kind ("max" "average"), kernel_shape, strides, dilations, pads,
                            count_include_pad: all set */
     TDN_CORE_SOFTMAX,   /* attr axis (not negative), log (0/1) */
+    TDN_CORE_ATTEND,    /* softmax(scale * q k + mask) v of q (..., m, d), k (..., d, n), v (..., n,
+                           e), mask broadcast to (..., m, n) or absent; attrs scale (positive), mean
+                           0. mean 1: without v, the mean of the softmax over m, (..., 1, n) */
     TDN_CORE_NORM,      /* LayerNormalization: attrs axis, epsilon; inputs x, scale, bias */
     TDN_CORE_TRANSPOSE, /* attr perm */
     TDN_CORE_SLICE,     /* attrs starts, steps, one a dim of the input; the output's shape gives the

@@ -116,6 +116,42 @@ static int64_t graphconv_flops(const tdn_node *node)
     return sat_mul(2 * rows, sat_mul(a->dims[2], sat_mul(w->dims[0], w->dims[1])));
 }
 
+/* ---- Attend ---------------------------------------------------------------------------------- */
+
+static tdn_status attend_infer(tdn_infer *io)
+{
+    const bool is_mean = tdn_attr_int(&io->node->attrs, "mean", 0) != 0;
+    tdn_shape y = {0};
+    for (int i = 0; i < 3 - is_mean; i++) {
+        TDN_TRY(tdn_infer_rank(io, i, 2, TDN_MAX_RANK));
+        const tdn_shape *x = &io->node->in[i]->shape;
+        const tdn_shape batch = tdn_shape_make(x->rank - 2, x->dims), all = y;
+        TDN_TRY(tdn_infer_broadcast(io, &all, &batch, &y));
+    }
+    const tdn_shape *q = &io->node->in[0]->shape, *k = &io->node->in[1]->shape;
+    const int64_t *queries = q->dims + q->rank - 2, *keys = k->dims + k->rank - 2;
+    TDN_NEED(io, queries[1] == keys[0], "queries and keys of different lengths");
+    y.dims[y.rank++] = is_mean ? 1 : queries[0];
+    y.dims[y.rank++] = keys[1];
+    if (is_mean)
+        return tdn_infer_set(io, 0, TDN_F32, &y);
+    const tdn_shape *v = &io->node->in[2]->shape;
+    TDN_NEED(io, v->dims[v->rank - 2] == keys[1], "other numbers of keys and of values");
+    y.dims[y.rank - 1] = v->dims[v->rank - 1];
+    return tdn_infer_set(io, 0, TDN_F32, &y);
+}
+
+static int64_t attend_flops(const tdn_node *node)
+{
+    const tdn_shape *q = &node->in[0]->shape, *k = &node->in[1]->shape, *y = &node->out[0]->shape;
+    const bool is_mean = tdn_attr_int(&node->attrs, "mean", 0) != 0;
+    const int64_t n_keys = k->dims[k->rank - 1], n_values = is_mean ? 0 : y->dims[y->rank - 1];
+    int64_t rows = q->dims[q->rank - 2];
+    for (int i = 0; i + 2 < y->rank; i++)
+        rows = sat_mul(rows, y->dims[i]);
+    return sat_mul(2 * rows, sat_mul(n_keys, q->dims[q->rank - 1] + n_values));
+}
+
 /* ---- Gemm ------------------------------------------------------------------------------------ */
 
 static tdn_status gemm_infer(tdn_infer *io)
@@ -436,6 +472,16 @@ const tdn_op_def tdn_ops_matmul[] = {
      .infer = graphconv_infer,
      .core = TDN_CORE_GRAPHCONV,
      .flops = graphconv_flops},
+    {.name = "Attend",
+     .domain = "tendon",
+     .since = 1,
+     .n_in_min = 2,
+     .n_in_max = 4,
+     .n_out_min = 1,
+     .n_out_max = 1,
+     .infer = attend_infer,
+     .core = TDN_CORE_ATTEND,
+     .flops = attend_flops},
     {ROW("Gemm", 7, 2, 3), .infer = gemm_infer, .decompose = gemm_decompose, .flops = gemm_flops},
     {ROW("Einsum", 12, 1, -1), .infer = einsum_infer, .decompose = einsum_decompose,
      .flops = einsum_flops},

@@ -46,7 +46,9 @@ const tdn_pass tdn_passes[] = {
     {"fuse-maps", tdn_pass_fuse_maps, ALWAYS},         /* joined expressions */
     {"compare-early", tdn_pass_compare_early, ALWAYS}, /* sigmoid(x) > 0.5 is x > 0 */
     {"fold-scale", tdn_pass_fold_scale,
-     ALWAYS},                                   /* a scale per channel into the weights before it */
+     ALWAYS},                            /* a scale per channel into the weights before it */
+    {"attend", tdn_pass_attend, ALWAYS}, /* a softmax between products, without storing it */
+    {"drop-dead", tdn_pass_drop_dead, ALWAYS},
     {"quantize", tdn_pass_quantize, QUANTIZES}, /* what was marked, and its readers */
     {"dequantize-late", tdn_pass_dequantize_late, QUANTIZES},
     {"integer-products", tdn_pass_integer_products, QUANTIZES},
@@ -122,8 +124,8 @@ tdn_status tdn_passes_run(tdn_graph *g, const tdn_pass_options *options, tdn_err
 bool tdn_conv_is_pointwise(const tdn_node *conv)
 {
     const tdn_shape *w = &conv->in[1]->shape;
-    bool is_one = tdn_attr_ints_are(&conv->attrs, "strides", 1) &&
-                  tdn_attr_ints_are(&conv->attrs, "pads", 0);
+    bool is_one =
+        tdn_attr_ints_are(&conv->attrs, "strides", 1) && tdn_attr_ints_are(&conv->attrs, "pads", 0);
     for (int i = 2; i < w->rank; i++)
         is_one &= w->dims[i] == 1;
     return is_one;

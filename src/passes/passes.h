@@ -64,6 +64,7 @@ tdn_status tdn_pass_graph_conv(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_integer_products(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_half_products(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_bias(tdn_graph *g, tdn_error *error);
+tdn_status tdn_pass_attend(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_map_early(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_fuse_maps(tdn_graph *g, tdn_error *error);
 tdn_status tdn_pass_compare_early(tdn_graph *g, tdn_error *error);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * References of Attention and RotaryEmbedding.
+ * References of Attention and RotaryEmbedding, and of Attend, what the compiler makes of attention
+ * written in small operators.
  *
- * Both take heads as an axis (batch, head, position, element) or folded into the last one (batch,
- * position, element): the second is read as the first through its strides. Attention does one query
- * after the other: scores, bias, softmax and the weighted values in double, in scratch. A query
- * that may see no key at all gets zeros.
+ * The first two take heads as an axis (batch, head, position, element) or folded into the last one
+ * (batch, position, element): the second is read as the first through its strides. Attention does
+ * one query after the other: scores, bias, softmax and the weighted values in double, in scratch. A
+ * query that may see no key at all gets zeros.
  */
 #include <math.h>
 #include <string.h>
@@ -346,7 +347,108 @@ static tdn_status rotary_run(const tdn_ref_call *call)
     return TDN_OK;
 }
 
+/* ---- Attend ---------------------------------------------------------------------------------- */
+
+typedef struct weighing {
+    tdn_view q, k, v, mask, y; /* of the result's batches; v or mask of dtype NONE: none */
+    double scale, *weights, *mean;
+} weighing;
+
+/* As (batches of the result..., rows, cols). */
+static bool of_batches(const tdn_view *x, const tdn_view *y, int64_t rows, int64_t cols,
+                       tdn_view *out)
+{
+    int64_t dims[TDN_MAX_RANK];
+    memcpy(dims, y->dims, sizeof dims);
+    dims[y->rank - 2] = rows;
+    dims[y->rank - 1] = cols;
+    return tdn_view_broadcast(x, y->rank, dims, out);
+}
+
+static bool read_attend(const tdn_ref_call *call, weighing *a)
+{
+    const bool is_mean = tdn_attr_int(call->attrs, "mean", 0) != 0;
+    const int n_own = is_mean ? 2 : 3;
+    if (call->n_in < n_own || call->n_out < 1 || call->out[0].rank < 2)
+        return false;
+    for (int i = 0; i < n_own; i++)
+        if (call->in[i].rank < 2)
+            return false;
+    const tdn_view *q = &call->in[0], *k = &call->in[1], *y = &call->out[0];
+    const int64_t rows = q->dims[q->rank - 2], depth = q->dims[q->rank - 1];
+    const int64_t n_keys = k->dims[k->rank - 1], width = y->dims[y->rank - 1];
+    *a = (weighing){.y = *y, .scale = (double)tdn_attr_float(call->attrs, "scale", 1)};
+    a->weights = call->scratch;
+    a->mean = is_mean ? a->weights + n_keys : NULL;
+    return y->dims[y->rank - 2] == (is_mean ? 1 : rows) && (!is_mean || width == n_keys) &&
+           of_batches(q, y, rows, depth, &a->q) && of_batches(k, y, depth, n_keys, &a->k) &&
+           (is_mean || of_batches(&call->in[2], y, n_keys, width, &a->v)) &&
+           (!tdn_ref_in(call, n_own) || of_batches(&call->in[n_own], y, rows, n_keys, &a->mask));
+}
+
+static double element(const tdn_view *v, int64_t batch, int64_t i, int64_t k)
+{
+    return tdn_ref_get(v, batch + i * v->strides[v->rank - 2] + k * v->strides[v->rank - 1]);
+}
+
+static void weigh_keys(const weighing *a, const tdn_walk *w, int64_t row)
+{
+    const int64_t n = a->k.dims[a->k.rank - 1], q = tdn_walk_offset(w, &a->q);
+    const int64_t k = tdn_walk_offset(w, &a->k), mask = tdn_walk_offset(w, &a->mask);
+    double largest = -INFINITY, sum = 0;
+    for (int64_t j = 0; j < n; j++) {
+        double score = 0;
+        for (int64_t i = 0; i < a->q.dims[a->q.rank - 1]; i++)
+            score += element(&a->q, q, row, i) * element(&a->k, k, i, j);
+        a->weights[j] = score * a->scale;
+        if (a->mask.dtype != TDN_DTYPE_NONE)
+            a->weights[j] += element(&a->mask, mask, row, j);
+        largest = a->weights[j] > largest ? a->weights[j] : largest;
+    }
+    for (int64_t j = 0; j < n; j++)
+        sum += a->weights[j] = exp(a->weights[j] - largest);
+    for (int64_t j = 0; j < n; j++)
+        a->weights[j] /= sum;
+}
+
+static tdn_status attend_run(const tdn_ref_call *call)
+{
+    weighing a;
+    TDN_REF_NEED(call, read_attend(call, &a));
+    const int64_t rows = a.q.dims[a.q.rank - 2], n = a.k.dims[a.k.rank - 1];
+    const int64_t *strides = a.y.strides + a.y.rank - 2, width = a.y.dims[a.y.rank - 1];
+    for (tdn_walk w = tdn_walk_begin(a.y.rank - 2, a.y.dims); w.more; tdn_walk_next(&w)) {
+        const int64_t y = tdn_walk_offset(&w, &a.y), v = tdn_walk_offset(&w, &a.v);
+        if (a.mean)
+            memset(a.mean, 0, (size_t)n * sizeof *a.mean);
+        for (int64_t row = 0; row < rows; row++) {
+            weigh_keys(&a, &w, row);
+            for (int64_t j = 0; a.mean && j < n; j++)
+                a.mean[j] += a.weights[j] / (double)rows;
+            for (int64_t e = 0; !a.mean && e < width; e++) {
+                double sum = 0;
+                for (int64_t j = 0; j < n; j++)
+                    sum += a.weights[j] * element(&a.v, v, j, e);
+                tdn_ref_set(&a.y, y + row * strides[0] + e * strides[1], sum);
+            }
+        }
+        for (int64_t j = 0; a.mean && j < n; j++)
+            tdn_ref_set(&a.y, y + j * strides[1], a.mean[j]);
+    }
+    return TDN_OK;
+}
+
+static size_t attend_scratch(const tdn_ref_call *call)
+{
+    size_t size = 0;
+    if (call->n_in < 2 || call->in[1].rank < 2)
+        return 0;
+    const int64_t n_keys = call->in[1].dims[call->in[1].rank - 1];
+    return tdn_size_mul((size_t)n_keys, 2 * sizeof(double), &size) ? size : SIZE_MAX;
+}
+
 const tdn_ref_def tdn_refs_attention[] = {
+    {"Attend", attend_run, attend_scratch, NULL},
     {"Attention", attention_run, attention_scratch, attention_parts},
     {"RotaryEmbedding", rotary_run, NULL, NULL},
     {0},

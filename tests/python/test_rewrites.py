@@ -215,6 +215,72 @@ def test_a_sparse_adjacency_costs_its_edges(tmp_path, persons, channels, frames)
     assert any(name.startswith("graphconv") for name in kernels), kernels
 
 
+def plain_attention(path, batch, queries, keys, depth, width, scaled="scores", mask=None, end="values", seed=0):
+    """Attention of inputs q (batch, queries, depth), k (batch, depth, keys) and v (batch, keys, width), scaled at the
+    scores or at queries and keys; a mask of that shape, of which a third hides its key. What reads the weights: the
+    product with the values, its mean over the queries, or that product and an output."""
+    rng, f32, node = np.random.default_rng(seed), np.float32, helper.make_node
+    shapes = {"q": (*batch, queries, depth), "k": (*batch, depth, keys), "v": (*batch, keys, width)}
+    weights, q, k, scores = {"axis": np.array([len(batch)])}, "q", "k", "s"
+    nodes = []
+    if scaled == "operands":
+        weights["root"] = np.array(depth**-0.25, f32)
+        nodes += [node("Mul", ["q", "root"], ["q1"]), node("Mul", ["root", "k"], ["k1"])]
+        q, k = "q1", "k1"
+    nodes.append(node("MatMul", [q, k], ["s"]))
+    if scaled == "scores":
+        weights["root"] = np.array(depth**0.5, f32)
+        nodes.append(node("Div", ["s", "root"], ["s1"]))
+        scores = "s1"
+    if mask is not None:
+        hides = rng.random(mask) < 1 / 3
+        hides[..., 0] = False
+        weights["mask"] = np.where(hides, -np.inf, rng.standard_normal(mask)).astype(f32)
+        nodes.append(node("Add", ["mask", scores], ["s2"]))
+        scores = "s2"
+    nodes.append(node("Softmax", [scores], ["p"], axis=-1))
+    outputs = {"y": (*batch, queries, width)}
+    nodes.append(node("MatMul", ["p", "v"], ["y" if end != "mean" else "y0"]))
+    if end == "mean":
+        nodes.append(node("ReduceMean", ["y0", "axis"], ["y"], keepdims=0))
+        outputs = {"y": (*batch, width)}
+    if end == "both":
+        nodes.append(node("Neg", ["p"], ["p1"]))
+        outputs["p1"] = (*batch, queries, keys)
+    infos = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in of.items()] for of in (shapes, outputs)]
+    graph = helper.make_graph(nodes, "net", *infos, initializer=[numpy_helper.from_array(w, name) for name, w in weights.items()])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("batch,queries,keys,depth,width", [((2, 3), 37, 50, 16, 24), ((4,), 1, 70, 8, 8), ((), 30, 17, 5, 3),
+                                                            ((1, 4), 130, 400, 32, 40)])
+@pytest.mark.parametrize("scaled", ["scores", "operands", "nothing"])
+def test_the_weights_of_an_attention_are_not_stored(tmp_path, batch, queries, keys, depth, width, scaled):
+    masks = [None, (keys,), (queries, keys), (*batch, 1, keys), (*batch[:1], *(1 for _ in batch[1:]), queries, 1)]
+    for seed, mask in enumerate(masks):
+        plain_attention(tmp_path / "m.onnx", batch, queries, keys, depth, width, scaled, mask, seed=seed)
+        tendon("validate", tmp_path / "m.onnx")
+        assert [step["kernel"].split("_")[0] for step in steps(tmp_path)] == ["attend"]
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("batch,mask", [((2, 4), None), ((5,), (60, 70)), ((2, 2), (2, 1, 1, 70))])
+def test_nor_are_those_whose_mean_is_asked(tmp_path, batch, mask):
+    plain_attention(tmp_path / "m.onnx", batch, 60, 70, 16, 24, mask=mask, end="mean")
+    tendon("validate", tmp_path / "m.onnx")
+    assert [step["kernel"].split("_")[0] for step in steps(tmp_path)] == ["attend", "gemm"]
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("batch,end", [((2, 4), "both"), ((2, 2, 3), "values"), ((1,), "mean")])
+def test_weights_that_are_asked_for_stay(tmp_path, batch, end):
+    plain_attention(tmp_path / "m.onnx", batch, 20, 30, 16, 24, end=end)
+    tendon("validate", tmp_path / "m.onnx")
+    kernels = [step["kernel"].split("_")[0] for step in steps(tmp_path)]
+    assert "softmax" in kernels and "attend" not in kernels, kernels
+
+
 def self_attention(path, n_heads, width, positions, pooled, biased=True, seed=0):
     """Queries, keys and values by one product, as PyTorch's MultiheadAttention exports them; then a mean."""
     rng = np.random.default_rng(seed)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Kernels pool, reduce, softmax and norm: every row of their lists that this CPU runs, on random
- * shapes, strides and parameters, against loops in double precision. */
+/* Kernels pool, reduce, softmax, norm and attend: every row of their lists that this CPU runs, on
+ * random shapes, strides and parameters, against loops in double precision. */
 #include "kernels.h"
 
 #define EPS 5.96e-8
@@ -247,6 +247,124 @@ static void norm_once(const tdn_family *family, const tdn_kernel *k)
     end_scene(s);
 }
 
+/* ---- attend ---------------------------------------------------------------------------------- */
+
+/* (b0, b1, rows, cols) with stride 1 along either of the last two. */
+static tdn_view either_way(scene *s, const int64_t dims[4], uint32_t broadcast)
+{
+    if (random_bits() % 2)
+        return new_tensor(s, TDN_F32, 4, dims, LAYOUT_INNER, broadcast)->view;
+    const int64_t turned[4] = {dims[0], dims[1], dims[3], dims[2]};
+    tdn_view v = new_tensor(s, TDN_F32, 4, turned, LAYOUT_INNER, broadcast)->view;
+    const int64_t stride = v.strides[2];
+    v.strides[2] = v.strides[3];
+    v.strides[3] = stride;
+    memcpy(v.dims, dims, 4 * sizeof *dims);
+    return v;
+}
+
+static double at4(const tdn_view *v, int64_t a, int64_t b, int64_t c, int64_t d)
+{
+    return value(v, a * v->strides[0] + b * v->strides[1] + c * v->strides[2] + d * v->strides[3]);
+}
+
+/* The weights of one query in double precision; how far rounding may change one, relatively. */
+static double weights_of(double *w, const tdn_attend_desc *d, const tdn_view *in,
+                         const tdn_view *mask, const int64_t at[3])
+{
+    const tdn_view *q = &in[0], *k = &in[1];
+    const int64_t n = k->dims[3], depth = q->dims[3];
+    double largest = -INFINITY, sum = 0, error = 0;
+    for (int64_t j = 0; j < n; j++) {
+        double absolute = 0;
+        w[j] = 0;
+        for (int64_t i = 0; i < depth; i++) {
+            const double p = at4(q, at[0], at[1], at[2], i) * at4(k, at[0], at[1], i, j);
+            w[j] += p;
+            absolute += fabs(p);
+        }
+        const double m = mask ? at4(mask, at[0], at[1], at[2], j) : 0;
+        w[j] = (double)d->scale * w[j] + m;
+        largest = fmax(largest, w[j]);
+        error = fmax(error, (double)d->scale * absolute * (double)(depth + 3) +
+                                (isfinite(m) ? 4 * fabs(m) : 0));
+    }
+    for (int64_t j = 0; j < n; j++)
+        sum += w[j] = exp(w[j] - largest);
+    for (int64_t j = 0; j < n; j++)
+        w[j] /= sum;
+    return (2 * error + (double)(2 * n) + 16) * EPS;
+}
+
+static void expect_attention(const tdn_kernel *k, const tdn_attend_desc *d, const tdn_view *in,
+                             const tdn_view *mask, const tdn_view *out, int64_t b0, int64_t b1)
+{
+    const int64_t n = in[1].dims[3], m = in[0].dims[2], width = d->is_mean ? n : out->dims[3];
+    double *w = calloc((size_t)n, sizeof *w);
+    double *sums = calloc((size_t)width, sizeof *sums),
+           *bounds = calloc((size_t)width, sizeof *sums);
+    assert_true(w && sums && bounds);
+    for (int64_t row = 0; row < m; row++) {
+        const double error = weights_of(w, d, in, mask, (int64_t[]){b0, b1, row});
+        for (int64_t e = 0; e < width; e++) {
+            double sum = 0, bound = 0;
+            for (int64_t j = 0; j < n; j++) {
+                const double x = d->is_mean ? j == e : at4(&in[2], b0, b1, j, e);
+                sum += w[j] * x;
+                bound += error * w[j] * fabs(x);
+            }
+            sums[e] = d->is_mean ? sums[e] + sum / (double)m : sum;
+            bounds[e] = d->is_mean ? bounds[e] + (bound + 4 * EPS * sum) : bound + 1e-36;
+        }
+        for (int64_t e = 0; (!d->is_mean || row + 1 == m) && e < width; e++) {
+            const int64_t at = d->is_mean ? 0 : row;
+            expect_near(k, at4(out, b0, b1, at, e), sums[e], bounds[e] + 1e-36, e);
+        }
+    }
+    free(w);
+    free(sums);
+    free(bounds);
+}
+
+static void attend_once(const tdn_family *family, const tdn_kernel *k)
+{
+    scene *s = new_scene();
+    tdn_attend_desc d = {.scale = (float)RANDOM_OF(1, 4, 30) / 4,
+                         .is_mean = random_bits() % 3 == 0};
+    const int64_t b0 = random_between(1, 2), b1 = random_between(1, 3), m = random_between(1, 70);
+    const int64_t depth = RANDOM_OF(1, 3, 8, 16, 33, 64), n = RANDOM_OF(1, 5, 16, 31, 64, 100, 400),
+                  width = RANDOM_OF(1, 7, 16, 32, 40);
+    tdn_view in[4] = {
+        new_tensor(s, TDN_F32, 4, (int64_t[]){b0, b1, m, depth}, LAYOUT_INNER, 0)->view,
+        either_way(s, (int64_t[]){b0, b1, depth, n}, random_bits() % 4)};
+    int n_in = 2;
+    if (!d.is_mean)
+        in[n_in++] = either_way(s, (int64_t[]){b0, b1, n, width}, random_bits() % 4);
+    const tdn_view *mask = NULL;
+    if (random_bits() % 2) {
+        const uint32_t broadcast = random_bits() % 16;
+        tensor *t = new_tensor(s, TDN_F32, 4, (int64_t[]){b0, b1, m, n}, LAYOUT_INNER, broadcast);
+        for (tdn_walk w = tdn_walk_begin(4, t->view.dims); w.more; tdn_walk_next(&w))
+            if (!(broadcast & 8) && w.index[3] > 0 && random_bits() % 3 == 0)
+                ((float *)t->view.data)[tdn_walk_offset(&w, &t->view)] = -INFINITY;
+        in[n_in] = t->view;
+        mask = &in[n_in++];
+    }
+    const int64_t out[4] = {b0, b1, d.is_mean ? 1 : m, d.is_mean ? n : width};
+    tensor *to = new_output(s, TDN_F32, 4, out, LAYOUT_INNER);
+    const tdn_group g = {.desc = &d, .in = in, .n_in = n_in, .out = &to->view, .n_out = 1};
+    step st;
+    assert_true(make_step(&st, family, k, &g, s->arena));
+    run_step(&st);
+    for (int64_t i = 0; i < b0; i++)
+        for (int64_t j = 0; j < b1; j++)
+            expect_attention(k, &d, in, mask, &to->view, i, j);
+    check_gaps(to, k->name);
+    if (random_bits() % 8 == 0)
+        expect_checked(family, &st);
+    end_scene(s);
+}
+
 static void walk(const char *name, void (*once)(const tdn_family *, const tdn_kernel *), int n_runs)
 {
     const tdn_family *family = tdn_family_find(name);
@@ -277,10 +395,17 @@ static void test_norm(void **state)
     walk("norm", norm_once, 60);
 }
 
+static void test_attend(void **state)
+{
+    (void)state;
+    walk("attend", attend_once, 120);
+}
+
 int main(int argc, char **argv)
 {
     set_seed(argc, argv);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_pool), cmocka_unit_test(test_reduce),
-                                       cmocka_unit_test(test_softmax), cmocka_unit_test(test_norm)};
+                                       cmocka_unit_test(test_softmax), cmocka_unit_test(test_norm),
+                                       cmocka_unit_test(test_attend)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -320,6 +320,62 @@ static void test_regroup_and_split_product(void **state)
                     "output %y:float32[1x2]\n");
 }
 
+/* softmax(2 * (q / 4) k + mask) v, and the mean of such weights where there are batches enough. */
+static void test_attend(void **state)
+{
+    fixture *f = *state;
+    const tdn_shape s = tdn_shape_make(3, (int64_t[]){4, 6, 5}),
+                    y = tdn_shape_make(3, (int64_t[]){4, 6, 2}),
+                    mean = tdn_shape_make(2, (int64_t[]){4, 5});
+    tdn_value *q = input(f, "q", 3, (int64_t[]){4, 6, 3}),
+              *k = input(f, "k", 3, (int64_t[]){4, 3, 5});
+    tdn_value *v = input(f, "v", 3, (int64_t[]){4, 5, 2}), *m = input(f, "m", 1, (int64_t[]){5});
+    tdn_expr quarter = {0}, masked = {0};
+    tdn_expr_store(&quarter,
+                   tdn_expr_add(&quarter, TDN_X_DIV, tdn_expr_input(&quarter, 0),
+                                tdn_expr_const(&quarter, 4), 0),
+                   0);
+    const int twice =
+        tdn_expr_add(&masked, TDN_X_MUL, tdn_expr_const(&masked, 2), tdn_expr_input(&masked, 1), 0);
+    tdn_expr_store(&masked, tdn_expr_add(&masked, TDN_X_ADD, tdn_expr_input(&masked, 0), twice, 0),
+                   0);
+    quarter.n_in = quarter.n_out = masked.n_out = 1;
+    masked.n_in = 2;
+    tdn_value *small = node(f, "tendon", "Map", "small", &q, 1, &quarter, &q->shape);
+    for (int i = 0; i < 2; i++) {
+        tdn_value *p =
+            node(f, "", "MatMul", i ? "p1" : "p0", (tdn_value *[]){small, k}, 2, NULL, &s);
+        if (!i)
+            p = node(f, "tendon", "Map", "pm", (tdn_value *[]){m, p}, 2, &masked, &s);
+        p = node(f, "tendon", "Softmax", i ? "w1" : "w0", &p, 1, NULL, &s);
+        tdn_node_set_int(f->g, f->g->last, "axis", 2);
+        if (!i) {
+            tdn_graph_set_output(f->g,
+                                 node(f, "", "MatMul", "y", (tdn_value *[]){p, v}, 2, NULL, &y));
+            continue;
+        }
+        tdn_graph_set_output(f->g, node(f, "tendon", "Reduce", "mean", &p, 1, NULL, &mean));
+        tdn_node_set_string(f->g, f->g->last, "kind", "mean");
+        tdn_node_set_ints(f->g, f->g->last, "axes", (int64_t[]){1}, 1);
+        tdn_node_set_int(f->g, f->g->last, "keepdims", 0);
+    }
+    f->g->has_shapes = true;
+    run(f, tdn_pass_attend);
+    run(f, tdn_pass_drop_dead);
+    assert_graph(f,
+                 "input %q:float32[4x6x3]\n"
+                 "input %k:float32[4x3x5]\n"
+                 "input %v:float32[4x5x2]\n"
+                 "input %m:float32[5]\n"
+                 "%y:float32[4x6x2] = Attend(%q, %k, %v, %m) {scale=0.5, mean=0}  ; small + p0 + "
+                 "pm + w0 + y\n"
+                 "%~1:float32[4x1x5] = Attend(%q, %k) {scale=0.25, mean=1}  ; small + p1 + w1 + "
+                 "mean\n"
+                 "%mean:float32[4x5] = Reshape(%~1) {shape=[4, 5]}  ; mean\n"
+                 "output %y:float32[4x6x2]\n"
+                 "output %mean:float32[4x5]\n");
+}
+
 static tdn_value *conv_3(fixture *f, tdn_value *x, const tdn_shape *y)
 {
     static float weights[64 * 64 * 3];
@@ -840,6 +896,7 @@ int main(void)
         TEST(test_sparse_product),
         TEST(test_spikes),
         TEST(test_regroup_and_split_product),
+        TEST(test_attend),
         TEST(test_expand_late_leaves_one_layer),
         TEST(test_expand_late_and_reductions),
         TEST(test_expand_late_in_a_map_that_varies),

@@ -998,6 +998,45 @@ static void resizes_rewritten(void **state)
     }
 }
 
+/* ---- Attend ---------------------------------------------------------------------------------- */
+
+/* Two queries of one batch, against the formula; the mean of their weights. */
+static void attend_by_hand(void **state)
+{
+    (void)state;
+    static const float q[4] = {1, 2, -1, 0.5f}, k[6] = {1, 0, 2, -1, 1, 0.5f};
+    static const float v[3] = {1, 10, 100}, mask[3] = {0, 0.25f, -INFINITY};
+    float y[2], mean[3];
+    double wanted[2] = {0}, wanted_mean[3] = {0};
+    for (int r = 0; r < 2; r++) {
+        double w[3], sum = 0;
+        for (int j = 0; j < 3; j++)
+            sum += w[j] =
+                exp(0.5 * (double)(q[2 * r] * k[j] + q[2 * r + 1] * k[3 + j]) + (double)mask[j]);
+        for (int j = 0; j < 3; j++) {
+            wanted[r] += w[j] / sum * (double)v[j];
+            wanted_mean[j] += w[j] / sum / 2;
+        }
+    }
+    for (int is_mean = 0; is_mean < 2; is_mean++) {
+        maker m = {.name = "Attend"};
+        m.attrs[m.n_attrs++] = (tdn_attr){.name = "scale", .kind = TDN_ATTR_FLOAT, .f = 0.5f};
+        add_int(&m, "mean", is_mean);
+        add_in(&m, TDN_F32, q, (int64_t[]){1, 2, 2}, 3);
+        add_in(&m, TDN_F32, k, (int64_t[]){2, 3}, 2);
+        if (!is_mean)
+            add_in(&m, TDN_F32, v, (int64_t[]){3, 1}, 2);
+        add_in(&m, TDN_F32, mask, (int64_t[]){3}, 1);
+        add_out(&m, TDN_F32, is_mean ? mean : y,
+                is_mean ? (int64_t[]){1, 1, 3} : (int64_t[]){1, 2, 1}, 3);
+        run(&m);
+    }
+    for (int i = 0; i < 3; i++)
+        assert_near("a mean weight", (double)mean[i], wanted_mean[i]);
+    for (int i = 0; i < 2; i++)
+        assert_near("attention", (double)y[i], wanted[i]);
+}
+
 /* ---- All rows -------------------------------------------------------------------------------- */
 
 /* Every operator can be evaluated, or says why not; core operators have a reference. */
@@ -1035,6 +1074,7 @@ int main(void)
         cmocka_unit_test(contractions_rewritten),
         cmocka_unit_test(norms_rewritten),
         cmocka_unit_test(resizes_rewritten),
+        cmocka_unit_test(attend_by_hand),
         cmocka_unit_test(every_row_has_a_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,7 +15,7 @@
 extern const tdn_backend tdn_backend_cpu;
 extern const tdn_family tdn_family_conv, tdn_family_gemm, tdn_family_map, tdn_family_pool,
     tdn_family_reduce, tdn_family_softmax, tdn_family_norm, tdn_family_copy, tdn_family_pad,
-    tdn_family_mix, tdn_family_graphconv, tdn_family_iconv, tdn_family_hconv;
+    tdn_family_mix, tdn_family_graphconv, tdn_family_iconv, tdn_family_hconv, tdn_family_attend;
 
 /* ---- Checks ---------------------------------------------------------------------------------- */
 

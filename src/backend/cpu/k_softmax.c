@@ -1,26 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Softmax of a row in three passes: the largest, the exponentials and their sum, the scaling. */
 #include "backend/cpu/along.h"
+#include "backend/cpu/softrow.h"
 #include "backend/cpu/vmath.h"
-
-enum { VECTORS = 4 };
-
-static float largest(const float *x, int64_t n)
-{
-    vf m[VECTORS];
-    for (int v = 0; v < VECTORS; v++)
-        m[v] = vf_set(-INFINITY);
-    int64_t i = 0;
-    for (; i + VECTORS * TDN_LANES <= n; i += VECTORS * TDN_LANES)
-        TDN_UNROLLED (int v = 0; v < VECTORS; v++)
-            m[v] = vf_max(m[v], vf_load(x + i + v * TDN_LANES));
-    for (; i < n; i += TDN_LANES) {
-        const int left = (int)tdn_cpu_min(TDN_LANES, n - i);
-        const vf y = vf_load_n(x + i, left);
-        m[0] = vf_max(m[0], left < TDN_LANES ? vf_first(y, left, -INFINITY) : y);
-    }
-    return vf_max_of(vf_max(vf_max(m[0], m[1]), vf_max(m[2], m[3])));
-}
 
 /* y = exp(x - shift), where y is wanted; the sum. */
 static float exponentials(float *y, const float *x, int64_t n, float shift)
@@ -46,18 +28,9 @@ static float exponentials(float *y, const float *x, int64_t n, float shift)
     return vf_sum(sum[0] + sum[1]);
 }
 
-static void scale_row(float *y, int64_t n, float scale)
-{
-    int64_t i = 0;
-    for (; i + TDN_LANES <= n; i += TDN_LANES)
-        vf_store(y + i, vf_load(y + i) * vf_set(scale));
-    if (i < n)
-        vf_store_n(y + i, vf_load_n(y + i, (int)(n - i)) * vf_set(scale), (int)(n - i));
-}
-
 static void softmax_row(float *y, const float *x, int64_t n, bool log)
 {
-    const float m = largest(x, n);
+    const float m = tdn_row_largest(x, n);
     if (log) {
         const float log_sum = logf(exponentials(NULL, x, n, m));
         for (int64_t i = 0; i < n;
@@ -68,7 +41,7 @@ static void softmax_row(float *y, const float *x, int64_t n, bool log)
         return;
     }
     const float sum = exponentials(y, x, n, m);
-    scale_row(y, n, 1.0f / sum);
+    tdn_row_scale(y, n, 1.0f / sum);
 }
 
 void TDN_KERNEL(tdn_softmax_f32)(const tdn_call *call, size_t tile)

@@ -113,7 +113,8 @@ static const tdn_family *const families[] = {
     &tdn_family_norm,      &tdn_family_copy,
     &tdn_family_pad,       &tdn_family_mix,
     &tdn_family_graphconv, &tdn_family_iconv,
-    &tdn_family_hconv,     NULL,
+    &tdn_family_hconv,     &tdn_family_attend,
+    NULL,
 };
 
 const tdn_backend tdn_backend_cpu = {

@@ -54,6 +54,22 @@ TDN_INLINE vf vf_exp(vf x)
     return vf_scale(p, fn, n);
 }
 
+/* 2^x = 2^n * 2^r for x of at most 127, n = round(x); the polynomial was fitted for this file
+ * (Lawson's iteration in double precision). */
+TDN_INLINE vf vf_exp2(vf x)
+{
+    x = vf_max(vf_set(-151.0f), x);
+    const vf magic = vf_set(12582912.0f);
+    const vf t = x + magic, fn = t - magic, r = x - fn;
+    vf p = vf_set(1.32764725e-3f);
+    p = p * r + vf_set(9.67554096e-3f);
+    p = p * r + vf_set(5.55071309e-2f);
+    p = p * r + vf_set(2.40221202e-1f);
+    p = p * r + vf_set(6.93146944e-1f);
+    p = p * r + vf_set(1.00000012f);
+    return vf_scale(p, fn, (vi)t - (vi)magic);
+}
+
 /* log(x) = e * ln 2 + log(m), m in [sqrt(1/2), sqrt(2)). */
 TDN_INLINE vf vf_log(vf x)
 {
