@@ -216,6 +216,23 @@ static void save_other_families(seeds *s)
         s, "softmax", "softmax",
         &(tdn_group){
             .desc = &(tdn_softmax_desc){.axis = 1}, .in = &x, .n_in = 1, .out = &x, .n_out = 1});
+    const tdn_view attention[4] = {
+        view(NULL, 4, (int64_t[]){1, 2, 5, 6}), view(NULL, 4, (int64_t[]){1, 2, 6, 7}),
+        view(NULL, 4, (int64_t[]){1, 2, 7, 4}), view(NULL, 4, (int64_t[]){1, 2, 5, 7})};
+    const tdn_view attended = view(NULL, 4, (int64_t[]){1, 2, 5, 4}),
+                   weights = view(NULL, 4, (int64_t[]){1, 2, 1, 7});
+    save_family(s, "attend", "attend",
+                &(tdn_group){.desc = &(tdn_attend_desc){0.5f, 0},
+                             .in = attention,
+                             .n_in = 4,
+                             .out = &attended,
+                             .n_out = 1});
+    save_family(s, "attend-mean", "attend",
+                &(tdn_group){.desc = &(tdn_attend_desc){0.5f, 1},
+                             .in = attention,
+                             .n_in = 2,
+                             .out = &weights,
+                             .n_out = 1});
     save_family(
         s, "norm", "norm",
         &(tdn_group){

@@ -121,7 +121,6 @@ def test_trtexec_has_the_flag(model, cache):
     for options, word in [
         (["--layerPrecisions=first:fp32"], "--int8"),
         (["--int8", "--layerPrecisions=none:fp32"], "'none'"),
-        (["--int8", "--layerPrecisions=first:fp16"], "not every target multiplies fp16"),
     ]:
         run = subprocess.run([*line, *options], capture_output=True, text=True, timeout=120)
         assert run.returncode == 1 and word in run.stderr
