@@ -186,7 +186,7 @@ static bool runs_here(const tdn_kernel *k)
 /* A step as the run time has it. */
 typedef struct step {
     tdn_made made;
-    tdn_view in[40], out[8];
+    tdn_view in[40], out[24];
     int n_in, n_out;
     tdn_work work;
 } step;

@@ -417,12 +417,109 @@ static void test_products_in_sums(void **state)
     tdn_arena_free(arena);
 }
 
+/* Leaky integrate-and-fire neurons over some steps: inputs of their own or one, a reset by 1 or by
+ * another amount; outputs: whether they fire, the last potential, and one in between where `peek`
+ * is a step. */
+static void neurons(tdn_expr *e, int n_steps, bool shared, bool by_one, int peek)
+{
+    const int threshold = tdn_expr_const(e, 1.25f), leak = tdn_expr_const(e, 0.5f);
+    const int amount = tdn_expr_const(e, 0.75f);
+    int u = tdn_expr_input(e, 0), n_out = 0;
+    for (int t = 0; t < n_steps; t++) {
+        const int fires = tdn_expr_add(e, TDN_X_GT, u, threshold, 0);
+        tdn_expr_store(e, fires, n_out++);
+        const int x = tdn_expr_input(e, shared ? 1 : 1 + t);
+        const int kept =
+            t % 2 ? tdn_expr_add(e, TDN_X_MUL, u, leak, 0) : tdn_expr_add(e, TDN_X_MUL, leak, u, 0);
+        const int sum = tdn_expr_add(e, TDN_X_ADD, kept, x, 0);
+        const int by = by_one ? fires : tdn_expr_add(e, TDN_X_MUL, fires, amount, 0);
+        u = tdn_expr_add(e, TDN_X_SUB, sum, by, 0);
+        if (t == peek)
+            tdn_expr_store(e, u, n_out++);
+    }
+    assert_true(tdn_expr_store(e, u, n_out));
+    e->n_in = (uint16_t)(shared ? 2 : 1 + n_steps);
+}
+
+/* Numbers of few bits, so that no order of sums rounds. */
+static tdn_view eighths(scene *s, int rank, const int64_t *dims)
+{
+    tdn_view v = new_tensor(s, TDN_F32, rank, dims, (layout)(random_bits() % 3),
+                            random_bits() % 4 ? 0 : random_bits() % (1u << rank))
+                     ->view;
+    for (tdn_walk w = tdn_walk_begin(rank, dims); w.more; tdn_walk_next(&w))
+        ((float *)v.data)[tdn_walk_offset(&w, &v)] = (float)random_between(-8, 24) / 8;
+    return v;
+}
+
+static void neurons_once(const tdn_kernel *k)
+{
+    scene *s = new_scene();
+    const int n_steps = (int)random_between(1, 17), rank = (int)random_between(1, 3);
+    const bool shared = random_bits() % 3 == 0, by_one = n_steps > 14 || random_bits() % 2;
+    const int peek = random_bits() % 4 ? -1 : (int)random_between(0, n_steps - 1);
+    tdn_expr e = {0};
+    neurons(&e, n_steps, shared, by_one, peek);
+    int64_t dims[3];
+    for (int i = 0; i < rank; i++)
+        dims[i] = rank == 1 ? random_between(1, 1200) : random_between(1, rank == 2 ? 60 : 12);
+    tdn_view in[TDN_EXPR_MAX_IN], out[TDN_EXPR_MAX_OUT];
+    tensor *outs[TDN_EXPR_MAX_OUT];
+    for (int i = 0; i < e.n_in; i++)
+        in[i] = eighths(s, rank, dims);
+    for (int i = 0; i < e.n_out; i++) {
+        const bool is_potential = i + 1 == e.n_out || i == peek + 1;
+        const tdn_dtype dtype =
+            is_potential || random_bits() % 8 ? TDN_F32 : (tdn_dtype)RANDOM_OF(TDN_U8, TDN_BOOL);
+        outs[i] = new_output(s, dtype, rank, dims, (layout)(random_bits() % 3));
+        out[i] = outs[i]->view;
+    }
+    const tdn_group g = {.in = in, .n_in = e.n_in, .out = out, .n_out = e.n_out, .expr = &e};
+    step st;
+    assert_true(make_step(&st, tdn_family_find("map"), k, &g, s->arena));
+    run_step(&st);
+    for (tdn_walk w = tdn_walk_begin(rank, dims); w.more; tdn_walk_next(&w)) {
+        float args[TDN_EXPR_MAX_IN], wanted[TDN_EXPR_MAX_OUT];
+        for (int i = 0; i < e.n_in; i++)
+            args[i] = (float)tdn_view_get(&in[i], tdn_walk_offset(&w, &in[i]));
+        tdn_expr_eval(&e, args, wanted);
+        for (int i = 0; i < e.n_out; i++) {
+            const int64_t at = tdn_walk_offset(&w, &out[i]);
+            expect_near(k, tdn_view_get(&out[i], at), (double)wanted[i], 0, at);
+        }
+    }
+    for (int i = 0; i < e.n_out; i++)
+        check_gaps(outs[i], k->name);
+    if (random_bits() % 4 == 0)
+        expect_checked(tdn_family_find("map"), &st);
+    end_scene(s);
+}
+
+/* Each step is one instruction: nothing is left of it in others. */
+static void test_neurons(void **state)
+{
+    (void)state;
+    tdn_arena *arena = tdn_arena_create(NULL);
+    for (int form = 0; form < 4; form++) {
+        tdn_expr e = {0};
+        tdn_map_program *p;
+        neurons(&e, 10, form % 2, form / 2, -1);
+        assert_int_equal(tdn_map_compile(&p, &e, arena, NULL), TDN_OK);
+        assert_int_equal(p->n_instr - p->n_const, e.n_in + 10 + 1); /* a store of the potential */
+    }
+    tdn_arena_free(arena);
+    for (const tdn_kernel *k = tdn_family_find("map")->kernels; k->name; k++)
+        for (int i = 0; runs_here(k) && i < 400; i++)
+            neurons_once(k);
+}
+
 int main(int argc, char **argv)
 {
     set_seed(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_operations), cmocka_unit_test(test_sine_and_cosine),
         cmocka_unit_test(test_halves),     cmocka_unit_test(test_expressions),
-        cmocka_unit_test(test_in_place),   cmocka_unit_test(test_products_in_sums)};
+        cmocka_unit_test(test_in_place),   cmocka_unit_test(test_products_in_sums),
+        cmocka_unit_test(test_neurons)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -73,12 +73,20 @@ int64_t tdn_layout_rows(const tdn_layout *layout);
 /* One instruction. Registers are written in order; `dst` may be a register whose value is not
  * needed any more. */
 typedef struct tdn_map_instr {
-    uint8_t op; /* tdn_expr_op */
+    uint8_t op; /* tdn_expr_op, or TDN_MAP_LIF */
     uint8_t dst, a, b, c;
     uint8_t store; /* 0, or the output + 1 that takes the result as well */
     uint16_t index;
     float imm;
 } tdn_map_instr;
+
+/*
+ * A step of leaky integrate-and-fire neurons: they fire where their potential a is above c, which
+ * output store - 1 says as 1 or 0; then dst = a * leak + b, and imm more where they fired. leak is
+ * the constant register in the low byte of index. Bits above: nobody reads a, or b, any more, so
+ * that steps in a row keep the potential to themselves.
+ */
+enum { TDN_MAP_LIF = 255, TDN_LIF_LEAK = 255, TDN_LIF_LAST_A = 256, TDN_LIF_LAST_B = 512 };
 
 typedef struct tdn_map_program {
     uint16_t n_in, n_out, n_instr;

@@ -8,6 +8,7 @@
  */
 #include "backend/cpu/halves.h"
 #include "backend/cpu/ints.h"
+#include "backend/cpu/lif.h"
 #include "backend/cpu/map.h"
 #include "backend/cpu/vmath.h"
 
@@ -300,6 +301,11 @@ typedef struct machine {
     reg *regs;
 } machine;
 
+static float *slot(const machine *m, uint8_t number)
+{
+    return m->slots + (number - m->program->n_const) * CHUNK;
+}
+
 static void read_input(const machine *m, const tdn_map_instr *in, const chunk *c)
 {
     const tdn_map_operand *o = &m->region->in[in->index];
@@ -311,10 +317,80 @@ static void read_input(const machine *m, const tdn_map_instr *in, const chunk *c
     } else if (in_place(o, c)) {
         m->regs[in->dst] = (reg){(const float *)(void *)start(o, c), -1};
     } else {
-        float *d = m->slots + (in->dst - m->program->n_const) * CHUNK;
+        float *d = slot(m, in->dst);
         gather(d, o, c);
         m->regs[in->dst] = (reg){d, -1};
     }
+}
+
+/* ---- Steps of neurons ---- */
+
+static bool is_rows(const tdn_map_operand *o, const chunk *c)
+{
+    return o->dtype == TDN_F32 && (o->col == 1 || c->cols == 1);
+}
+static tdn_lif_rows rows_of(const tdn_map_operand *o, const chunk *c)
+{
+    return (tdn_lif_rows){(float *)(void *)start(o, c), o->row, -1};
+}
+static tdn_lif_rows rows_in(reg r, const chunk *c)
+{
+    return (tdn_lif_rows){(float *)(uintptr_t)r.p, r.step ? c->cols : 0, r.step};
+}
+
+/* The step after `at`, where it goes on with that one's potential alone and its x lies in rows: its
+ * number and its x. -1: there is none. An input between the two is not read on its own then. */
+static int next_lif(const machine *m, const chunk *c, int at, tdn_lif_rows *x)
+{
+    const tdn_map_program *p = m->program;
+    const tdn_map_instr *now = &p->code[at], *input = NULL;
+    int next = at + 1;
+    if (next < p->n_instr && p->code[next].op == TDN_X_INPUT)
+        input = &p->code[next++];
+    const tdn_map_instr *in = &p->code[next];
+    if (next >= p->n_instr || in->op != TDN_MAP_LIF || in->a != now->dst || in->c != now->c ||
+        in->imm != now->imm || (in->index & TDN_LIF_LEAK) != (now->index & TDN_LIF_LEAK) ||
+        !(in->index & TDN_LIF_LAST_A) || !is_rows(&m->region->out[in->store - 1], c))
+        return -1;
+    if (!input) {
+        *x = rows_in(m->regs[in->b], c);
+        return in->b != in->a ? next : -1;
+    }
+    const tdn_map_operand *o = &m->region->in[input->index];
+    if (input->dst != in->b || !(in->index & TDN_LIF_LAST_B) || !is_rows(o, c))
+        return -1;
+    *x = rows_of(o, c);
+    m->regs[input->dst] = (reg){slot(m, input->dst), -1};
+    return next;
+}
+
+/* From instruction `at` on as many steps as go together; the last one's number. */
+static int run_lif(const machine *m, const chunk *c, int at)
+{
+    const tdn_map_instr *in = &m->program->code[at];
+    const tdn_map_operand *out = &m->region->out[in->store - 1];
+    const bool is_spread = !is_rows(out, c);
+    float fires[CHUNK];
+    tdn_lif l = {.before = rows_in(m->regs[in->a], c),
+                 .threshold = m->regs[in->c].p[0],
+                 .leak = m->regs[in->index & TDN_LIF_LEAK].p[0],
+                 .reset = in->imm};
+    tdn_lif_rows x = rows_in(m->regs[in->b], c);
+    for (int next = at; next >= 0; next = l.n_steps < TDN_LIF_STEPS ? next_lif(m, c, at, &x) : -1) {
+        at = next;
+        in = &m->program->code[at];
+        l.x[l.n_steps] = x;
+        l.fires[l.n_steps++] = is_spread ? (tdn_lif_rows){fires, c->cols, -1}
+                                         : rows_of(&m->region->out[in->store - 1], c);
+        m->regs[in->dst] = (reg){slot(m, in->dst), -1};
+        if (is_spread)
+            break;
+    }
+    l.after = rows_in(m->regs[in->dst], c);
+    tdn_lif_run(&l, c->rows, c->cols);
+    if (is_spread)
+        scatter(out, c, fires, -1);
+    return at;
 }
 
 static void run_chunk(const machine *m, const chunk *c)
@@ -328,14 +404,17 @@ static void run_chunk(const machine *m, const chunk *c)
             read_input(m, in, c);
             continue;
         }
+        if (in->op == TDN_MAP_LIF) {
+            i = run_lif(m, c, i);
+            continue;
+        }
         const tdn_map_operand *out = in->store ? &m->region->out[in->store - 1] : NULL;
         const bool direct = out && in_place(out, c);
         if (in->op == TDN_X_STORE && !direct) {
             scatter(out, c, m->regs[in->a].p, m->regs[in->a].step);
             continue;
         }
-        float *d =
-            direct ? (float *)(void *)start(out, c) : m->slots + (in->dst - p->n_const) * CHUNK;
+        float *d = direct ? (float *)(void *)start(out, c) : slot(m, in->dst);
         const int n_args = tdn_expr_ops[in->op].n_args;
         operations[in->op](d, n, m->regs[in->a], n_args > 1 ? m->regs[in->b] : none,
                            n_args > 2 ? m->regs[in->c] : none);
