@@ -32,7 +32,8 @@ static const char *type_of(const char *kernel, const char *kind)
         {"mix_", "MatrixMultiply"},    {"spgemm_", "MatrixMultiply"}, {"map_", "PointWise"},
         {"pool_", "Pooling"},          {"reduce_", "Reduce"},         {"softmax_", "SoftMax"},
         {"norm_", "Normalization"},    {"copy_", "Reformat"},         {"pad_", "Padding"},
-        {"reference:", NULL}};
+        {"iconv_", "Convolution"},     {"idwconv_", "Convolution"},   {"hconv_", "Convolution"},
+        {"attend_", "Attention"},      {"reference:", NULL}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         size_t n = strlen(rows[i].stem);
         if (strncmp(kernel, rows[i].stem, n) == 0)

@@ -6,7 +6,6 @@
  * 2017, section 3.2.1, with the division moved behind the sum).
  */
 #include "backend/cpu/attend.h"
-#include "backend/cpu/panels.h"
 #include "backend/cpu/softrow.h"
 #include "backend/cpu/vmath.h"
 
@@ -160,13 +159,12 @@ void TDN_KERNEL(tdn_attend_f32)(const tdn_call *call, size_t number)
         t.mask_row = mask->strides[2];
         t.mask_col = mask->strides[3];
     }
-    tdn_panels_pack(t.s.keys, at_batch(k, batch), k->strides[2], k->strides[3], a->depth,
-                    a->n_keys);
+    TDN_KERNEL(tdn_panels_pack)
+    (t.s.keys, at_batch(k, batch), k->strides[2], k->strides[3], a->depth, a->n_keys);
     if (!a->is_mean)
-        tdn_panels_pack(t.s.values, at_batch(v, batch), v->strides[2], v->strides[3], a->n_keys,
-                        a->width);
-    else
-        memset(t.s.mean, 0, (size_t)t.step * sizeof *t.s.mean);
+        TDN_KERNEL(tdn_panels_pack)
+    (t.s.values, at_batch(v, batch), v->strides[2], v->strides[3], a->n_keys, a->width);
+    else memset(t.s.mean, 0, (size_t)t.step * sizeof *t.s.mean);
     int64_t row, end;
     tdn_cpu_share(tdn_cpu_div_up(n_rows, TDN_MR), (int64_t)number % a->n_row_tiles, a->n_row_tiles,
                   &row, &end);

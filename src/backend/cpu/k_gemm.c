@@ -4,7 +4,7 @@
  * panels of the right operand, packed here where they were not at build.
  */
 #include "backend/cpu/matrix.h"
-#include "backend/cpu/panels.h"
+#include "backend/cpu/vec.h"
 
 /* Batch indices and row of row number `row`. */
 static void locate(const tdn_gemm_args *args, const tdn_view *out, int64_t outer, int64_t row,
@@ -50,8 +50,8 @@ static void pack(float *to, const tdn_call *call, const tdn_tile *tile, const in
     const tdn_view *b = &call->in[1];
     const int64_t first = at[0] * b->strides[0] + at[1] * b->strides[1] + k0 * b->strides[2] +
                           tile->col0 * b->strides[3];
-    tdn_panels_pack(to, (const float *)b->data + first, b->strides[2], b->strides[3], k,
-                    tile->col1 - tile->col0);
+    TDN_KERNEL(tdn_panels_pack)
+    (to, (const float *)b->data + first, b->strides[2], b->strides[3], k, tile->col1 - tile->col0);
 }
 
 static void run_epilogue(const tdn_call *call, const tdn_tile *tile, void *scratch)

@@ -29,61 +29,47 @@ typedef struct tdn_lif {
     float threshold, leak, reset;
 } tdn_lif;
 
-/* One row: pointers that no store can change. */
-typedef struct tdn_lif_row {
-    const float *before, *x[TDN_LIF_STEPS];
-    float *after, *fires[TDN_LIF_STEPS];
-    intptr_t before_mask, mask[TDN_LIF_STEPS];
-    vf threshold, leak, reset;
-} tdn_lif_row;
-
-TDN_INLINE vf tdn_lif_load(const float *p, intptr_t mask, int i, int n, const bool whole)
+TDN_INLINE vf tdn_lif_load(const tdn_lif_rows *r, int64_t row, int i, int n, const bool whole)
 {
-    p += i & mask;
-    return whole ? vf_load(p) : mask ? vf_load_n(p, n) : vf_set(*p);
+    const float *p = r->p + row * r->row + (i & r->mask);
+    return whole ? vf_load(p) : r->mask ? vf_load_n(p, n) : vf_set(*p);
 }
 
-TDN_INLINE void tdn_lif_store(float *p, vf x, int n, const bool whole)
+TDN_INLINE void tdn_lif_store(const tdn_lif_rows *r, int64_t row, int i, vf x, int n,
+                              const bool whole)
 {
+    float *p = r->p + row * r->row + i;
     if (whole)
         vf_store(p, x);
     else
         vf_store_n(p, x, n);
 }
 
-TDN_INLINE void tdn_lif_lanes(const tdn_lif_row *l, int n_steps, int i, int n, const bool whole)
+TDN_INLINE void tdn_lif_lanes(const tdn_lif *l, int64_t row, int i, int n, const bool whole)
 {
-    vf u = tdn_lif_load(l->before, l->before_mask, i, n, whole), x[TDN_LIF_STEPS];
-    for (int k = 0; k < n_steps; k++)
-        x[k] = tdn_lif_load(l->x[k], l->mask[k], i, n, whole);
-    for (int k = 0; k < n_steps; k++) {
-        const vf fires = vf_from_mask(vm_lt(l->threshold, u));
-        tdn_lif_store(l->fires[k] + i, fires, n, whole);
-        u = u * l->leak + x[k];
-        u = fires * l->reset + u;
+    const vf threshold = vf_set(l->threshold), leak = vf_set(l->leak), reset = vf_set(l->reset);
+    const int n_steps = l->n_steps;
+    vf u = tdn_lif_load(&l->before, row, i, n, whole), x[TDN_LIF_STEPS];
+    TDN_ROLLED(int k = 0; k < n_steps; k++)
+    x[k] = tdn_lif_load(&l->x[k], row, i, n, whole);
+    TDN_ROLLED(int k = 0; k < n_steps; k++)
+    {
+        const vf fires = vf_from_mask(vm_lt(threshold, u));
+        tdn_lif_store(&l->fires[k], row, i, fires, n, whole);
+        u = u * leak + x[k];
+        u = fires * reset + u;
     }
-    tdn_lif_store(l->after + i, u, n, whole);
+    tdn_lif_store(&l->after, row, i, u, n, whole);
 }
 
 static void tdn_lif_run(const tdn_lif *l, int64_t rows, int cols)
 {
-    tdn_lif_row r = {.threshold = vf_set(l->threshold),
-                     .leak = vf_set(l->leak),
-                     .reset = vf_set(l->reset),
-                     .before_mask = l->before.mask};
     for (int64_t row = 0; row < rows; row++) {
-        r.before = l->before.p + row * l->before.row;
-        r.after = l->after.p + row * l->after.row;
-        for (int k = 0; k < l->n_steps; k++) {
-            r.x[k] = l->x[k].p + row * l->x[k].row;
-            r.mask[k] = l->x[k].mask;
-            r.fires[k] = l->fires[k].p + row * l->fires[k].row;
-        }
         int i = 0;
         for (; i + TDN_LANES <= cols; i += TDN_LANES)
-            tdn_lif_lanes(&r, l->n_steps, i, TDN_LANES, true);
+            tdn_lif_lanes(l, row, i, TDN_LANES, true);
         if (i < cols)
-            tdn_lif_lanes(&r, l->n_steps, i, cols - i, false);
+            tdn_lif_lanes(l, row, i, cols - i, false);
     }
 }
 

@@ -108,6 +108,12 @@ TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_gemm_f32h);
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_spconv_f32);
 TDN_DECLARE_LEVELS(tdn_kernel_fn, tdn_spgemm_f32);
 
+/* Packs k rows and `cols` columns, one of whose strides is 1, as [panel][k][nr]; columns beyond the
+ * last are 0. */
+typedef void tdn_panels_fn(float *to, const float *from, int64_t k_stride, int64_t col_stride,
+                           int64_t k, int64_t cols);
+TDN_DECLARE_LEVELS(tdn_panels_fn, tdn_panels_pack);
+
 /* ---- A left operand that is mostly zeros ----------------------------------------------------- */
 
 /* Kernels spconv and spgemm have the arguments and panels of conv and gemm. Their left operand

@@ -40,10 +40,13 @@
 #endif
 
 /* A loop that is unrolled completely: its bounds are constants after inlining, so that arrays of
- * vectors become registers. Clang does it by itself, before it places arrays; told to, too late. */
+ * vectors become registers. Clang does it by itself, before it places arrays; told to, too late.
+ * TDN_ROLLED: one that is not, though its array is short. */
 #if defined(__clang__)
 #define TDN_UNROLLED(...) for (__VA_ARGS__)
+#define TDN_ROLLED(...) for (__VA_ARGS__)
 #else
+#define TDN_ROLLED(...) _Pragma("GCC unroll 1") for (__VA_ARGS__)
 #define TDN_UNROLLED(...) _Pragma("GCC unroll 32") for (__VA_ARGS__)
 #endif
 #define TDN_INLINE static inline __attribute__((always_inline))

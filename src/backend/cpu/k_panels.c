@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Packing of a right operand that is not constant into panels of TDN_NR columns, as it runs. */
-#ifndef TDN_BACKEND_CPU_PANELS_H
-#define TDN_BACKEND_CPU_PANELS_H
-
-#include "backend/cpu/cpu.h"
+/* Panels of a right operand that is not constant, packed as it runs. */
+#include "backend/cpu/matrix.h"
 #include "backend/cpu/vec.h"
 
 /* n contiguous columns at each of k rows. */
-static void tdn_panel_of_rows(float *to, const float *from, int64_t k_stride, int64_t k, int n)
+static void pack_rows(float *to, const float *from, int64_t k_stride, int64_t k, int n)
 {
     for (; k > 0; k--, from += k_stride, to += TDN_NR)
         for (int j = 0; j < TDN_NR; j += TDN_LANES) {
@@ -19,7 +16,7 @@ static void tdn_panel_of_rows(float *to, const float *from, int64_t k_stride, in
 typedef float vf4_unaligned __attribute__((vector_size(16), aligned(4), may_alias));
 
 /* Each column is contiguous along k: 4 x 4 squares are turned in registers. */
-static void tdn_panel_of_columns(float *to, const float *from, int64_t n_stride, int64_t k, int n)
+static void pack_columns(float *to, const float *from, int64_t n_stride, int64_t k, int n)
 {
     int j = 0;
     for (; j + 4 <= n; j += 4) {
@@ -49,18 +46,14 @@ static void tdn_panel_of_columns(float *to, const float *from, int64_t n_stride,
             to[i * TDN_NR + j] = j < n ? from[j * n_stride + i] : 0;
 }
 
-/* [panel][k][nr] of k rows and `cols` columns, one of whose strides is 1; columns beyond the last
- * are 0. */
-static void tdn_panels_pack(float *to, const float *from, int64_t k_stride, int64_t col_stride,
-                            int64_t k, int64_t cols)
+void TDN_KERNEL(tdn_panels_pack)(float *to, const float *from, int64_t k_stride, int64_t col_stride,
+                                 int64_t k, int64_t cols)
 {
     for (int64_t col = 0; col < cols; col += TDN_NR, to += k * TDN_NR) {
         const int n = (int)tdn_cpu_min(TDN_NR, cols - col);
         if (col_stride == 1)
-            tdn_panel_of_rows(to, from + col, k_stride, k, n);
+            pack_rows(to, from + col, k_stride, k, n);
         else
-            tdn_panel_of_columns(to, from + col * col_stride, col_stride, k, n);
+            pack_columns(to, from + col * col_stride, col_stride, k, n);
     }
 }
-
-#endif
