@@ -410,17 +410,17 @@ static tdn_status lower_matmul(tdn_lowering *l, const tdn_node *n)
     return tdn_lower_finish(l, n, status, &out, &result);
 }
 
-static tdn_status attention_mask(tdn_lowering *l, const tdn_value *v, const tdn_view *out,
+static tdn_status attention_mask(tdn_lowering *l, const tdn_value *v, const tdn_view *queries,
                                  int64_t n_keys, tdn_place *p)
 {
     int64_t dims[TDN_MAX_RANK];
     const int last = v->shape.rank - 1;
-    memcpy(dims, out->dims, sizeof dims);
-    dims[out->rank - 1] = n_keys;
+    memcpy(dims, queries->dims, sizeof dims);
+    dims[queries->rank - 1] = n_keys;
     TDN_TRY(tdn_place_of(l, v, p));
     if (last >= 0 && v->shape.dims[last] != 1)
         TDN_TRY(tdn_place_unit(l, v, last, p));
-    return tdn_place_broadcast(p, out->rank, dims)
+    return tdn_place_broadcast(p, queries->rank, dims)
                ? TDN_OK
                : tdn_fail(l->error, TDN_E_INTERNAL, "a mask that does not broadcast");
 }
@@ -444,11 +444,10 @@ static tdn_status lower_attend(tdn_lowering *l, const tdn_node *n)
         broadcast_batch(&in[i], &out.view);
     tdn_place canonical = out;
     if (n->n_in > n_own) {
-        tdn_view weights = in[0].view;
-        TDN_TRY(attention_mask(l, n->in[n_own], &weights, k->dims[k->rank - 1], &in[n_own]));
-        tdn_place_lead(&in[n_own], 4);
+        const tdn_view *queries = &in[0].view;
+        TDN_TRY(attention_mask(l, n->in[n_own], queries, k->dims[k->rank - 1], &in[n_own]));
     }
-    for (int i = 0; i < n_own; i++)
+    for (int i = 0; i < n->n_in; i++)
         tdn_place_lead(&in[i], 4);
     tdn_place_lead(&canonical, 4);
     const tdn_status status =

@@ -117,14 +117,6 @@ static bool find_scores(tdn_value *v, attention *a)
     return a->scale > 0 && (float)a->scale > 0 && isfinite((float)a->scale);
 }
 
-static int64_t batches(const tdn_shape *s)
-{
-    int64_t n = 1;
-    for (int i = 0; i + 2 < s->rank; i++)
-        n *= s->dims[i];
-    return n;
-}
-
 /* Does the reader multiply the weights with values, or take their mean over the queries? */
 static bool find_reader(const tdn_node *reader, const tdn_value *weights, attention *a)
 {
@@ -134,13 +126,13 @@ static bool find_reader(const tdn_node *reader, const tdn_value *weights, attent
         a->v = reader->in[1];
         const tdn_shape *y = &reader->out[0]->shape;
         return reader->in[0] == weights && y->rank <= MAX_RANK && tdn_shape_count(y) > 0 &&
-               batches(y) == batches(&weights->shape);
+               tdn_shape_batches(y) == tdn_shape_batches(&weights->shape);
     }
     int n_axes;
     const int64_t *axes = tdn_attr_ints(&reader->attrs, "axes", &n_axes);
     return reader->op->core == TDN_CORE_REDUCE && !reader->expr &&
            !strcmp(tdn_attr_string(&reader->attrs, "kind", ""), "mean") && n_axes == 1 &&
-           axes[0] == weights->shape.rank - 2 && batches(&weights->shape) >= MEAN_BATCHES;
+           axes[0] == weights->shape.rank - 2 && tdn_shape_batches(&weights->shape) >= MEAN_BATCHES;
 }
 
 static tdn_status rewrite(tdn_graph *g, const tdn_node *softmax, tdn_node *reader,

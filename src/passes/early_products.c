@@ -207,18 +207,10 @@ static bool is_regroupable(const tdn_node *n, source *s)
            last < columns;
 }
 
-static int64_t batches(const tdn_shape *s)
-{
-    int64_t n = 1;
-    for (int i = 0; i + 2 < s->rank; i++)
-        n *= s->dims[i];
-    return n;
-}
-
 static bool pays(const tdn_node *n, const source *s)
 {
     const tdn_shape *a = &n->in[0]->shape, *y = &n->out[0]->shape, *w = &s->product->in[1]->shape;
-    const int64_t n_a = batches(a) * a->dims[a->rank - 2], n_y = tdn_shape_count(y);
+    const int64_t n_a = tdn_shape_batches(a) * a->dims[a->rank - 2], n_y = tdn_shape_count(y);
     const int64_t n_columns = tdn_view_count(&s->view) / rows_of(s);
     const int64_t now = rows_of(s) * w->dims[0] * n_columns + n_y * rows_of(s);
     const int64_t then = n_a * rows_of(s) * w->dims[0] + n_y * w->dims[0];

@@ -121,6 +121,14 @@ tdn_status tdn_passes_run(tdn_graph *g, const tdn_pass_options *options, tdn_err
     return TDN_OK;
 }
 
+int64_t tdn_shape_batches(const tdn_shape *s)
+{
+    int64_t n = 1;
+    for (int i = 0; i + 2 < s->rank; i++)
+        n *= s->dims[i];
+    return n;
+}
+
 bool tdn_conv_is_pointwise(const tdn_node *conv)
 {
     const tdn_shape *w = &conv->in[1]->shape;

@@ -109,6 +109,8 @@ bool tdn_trace_views(tdn_value *v, tdn_traced *traced);
 
 /* Is v a slice along the axis alone, forwards, of *of from *start on? */
 bool tdn_trace_slice(const tdn_value *v, int64_t axis, tdn_value **of, int64_t *start);
+/* Product of all dims but the last two. */
+int64_t tdn_shape_batches(const tdn_shape *s);
 /* Is every window of the convolution a single position? */
 bool tdn_conv_is_pointwise(const tdn_node *conv);
 

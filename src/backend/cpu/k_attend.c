@@ -30,6 +30,12 @@ static float *at_batch(const tdn_view *v, int64_t batch)
     return (float *)v->data + i * v->strides[0] + j * v->strides[1];
 }
 
+static void pack(float *to, const tdn_view *v, int64_t batch)
+{
+    tdn_panels_fn *const panels_pack = TDN_KERNEL(tdn_panels_pack);
+    panels_pack(to, at_batch(v, batch), v->strides[2], v->strides[3], v->dims[2], v->dims[3]);
+}
+
 /* A product of n rows with packed columns. */
 static void multiply(const tile *t, const void **rows, void **to, int64_t n, const float *panels,
                      int64_t k, int64_t cols)
@@ -143,8 +149,7 @@ static void do_block(const tile *t, int64_t row0, int64_t rows)
 void TDN_KERNEL(tdn_attend_f32)(const tdn_call *call, size_t number)
 {
     const tdn_attend_args *a = call->args;
-    const tdn_view *q = &call->in[TDN_ATTEND_QUERIES], *k = &call->in[TDN_ATTEND_KEYS];
-    const tdn_view *v = &call->in[TDN_ATTEND_VALUES], *out = &call->out[0];
+    const tdn_view *q = &call->in[TDN_ATTEND_QUERIES], *out = &call->out[0];
     const int64_t batch = (int64_t)number / a->n_row_tiles, n_rows = q->dims[2];
     tile t = {.args = a,
               .step = tdn_attend_step(a),
@@ -159,12 +164,11 @@ void TDN_KERNEL(tdn_attend_f32)(const tdn_call *call, size_t number)
         t.mask_row = mask->strides[2];
         t.mask_col = mask->strides[3];
     }
-    TDN_KERNEL(tdn_panels_pack)
-    (t.s.keys, at_batch(k, batch), k->strides[2], k->strides[3], a->depth, a->n_keys);
-    if (!a->is_mean)
-        TDN_KERNEL(tdn_panels_pack)
-    (t.s.values, at_batch(v, batch), v->strides[2], v->strides[3], a->n_keys, a->width);
-    else memset(t.s.mean, 0, (size_t)t.step * sizeof *t.s.mean);
+    pack(t.s.keys, &call->in[TDN_ATTEND_KEYS], batch);
+    if (a->is_mean)
+        memset(t.s.mean, 0, (size_t)t.step * sizeof *t.s.mean);
+    else
+        pack(t.s.values, &call->in[TDN_ATTEND_VALUES], batch);
     int64_t row, end;
     tdn_cpu_share(tdn_cpu_div_up(n_rows, TDN_MR), (int64_t)number % a->n_row_tiles, a->n_row_tiles,
                   &row, &end);

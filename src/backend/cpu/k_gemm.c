@@ -50,8 +50,9 @@ static void pack(float *to, const tdn_call *call, const tdn_tile *tile, const in
     const tdn_view *b = &call->in[1];
     const int64_t first = at[0] * b->strides[0] + at[1] * b->strides[1] + k0 * b->strides[2] +
                           tile->col0 * b->strides[3];
-    TDN_KERNEL(tdn_panels_pack)
-    (to, (const float *)b->data + first, b->strides[2], b->strides[3], k, tile->col1 - tile->col0);
+    tdn_panels_fn *const panels_pack = TDN_KERNEL(tdn_panels_pack);
+    panels_pack(to, (const float *)b->data + first, b->strides[2], b->strides[3], k,
+                tile->col1 - tile->col0);
 }
 
 static void run_epilogue(const tdn_call *call, const tdn_tile *tile, void *scratch)

@@ -50,10 +50,9 @@ TDN_INLINE void tdn_lif_lanes(const tdn_lif *l, int64_t row, int i, int n, const
     const vf threshold = vf_set(l->threshold), leak = vf_set(l->leak), reset = vf_set(l->reset);
     const int n_steps = l->n_steps;
     vf u = tdn_lif_load(&l->before, row, i, n, whole), x[TDN_LIF_STEPS];
-    TDN_ROLLED(int k = 0; k < n_steps; k++)
-    x[k] = tdn_lif_load(&l->x[k], row, i, n, whole);
-    TDN_ROLLED(int k = 0; k < n_steps; k++)
-    {
+    TDN_ROLLED (int k = 0; k < n_steps; k++)
+        x[k] = tdn_lif_load(&l->x[k], row, i, n, whole);
+    TDN_ROLLED (int k = 0; k < n_steps; k++) {
         const vf fires = vf_from_mask(vm_lt(threshold, u));
         tdn_lif_store(&l->fires[k], row, i, fires, n, whole);
         u = u * leak + x[k];
