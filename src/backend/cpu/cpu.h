@@ -234,6 +234,7 @@ typedef struct tdn_block {
     const float *bias;     /* at the tile's first column; NULL: none */
     const void *b;         /* the tile's first panel, at the block of the sum */
     int64_t b_panel;       /* terms from one panel to the next */
+    const void *next;      /* what comes after the last panel, where L2 does not keep all; NULL */
     int64_t rows, cols;
     int64_t n_blocks, a_taps;
     float lo, hi;

@@ -14,14 +14,11 @@
  */
 #include <math.h>
 
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/ahead.h"
 #include "backend/cpu/instances.h"
 #include "backend/cpu/vec.h"
 
-/* Terms of the sum that the panel is asked for before they are needed, some 300 ns: weights that
- * come from memory arrive in time, others are not held up. Not where terms are multiplied by lanes:
- * the loop here is that of the last few. */
-enum { AHEAD = 64, LINE = 64 /* bytes of cache */ };
+enum { LINE = 64 /* bytes of cache */ };
 
 /* Rows that sum several terms side by side, in instances.h. The first of several blocks has more.
  */
@@ -32,6 +29,7 @@ typedef struct micro {
     const void **a; /* [tap][row] */
     int64_t n_taps, k0, k;
     const void *b;
+    tdn_ahead ahead;
     float *kept; /* b holds halves: where more than FEW rows leave them as floats */
     void **c;
     int64_t col;
@@ -108,7 +106,7 @@ TDN_INLINE void sum_up(const micro *m, const int rows, const int vectors, const 
         EACH_VECTOR
             acc[i][j] = more[i][j] = (vf){0};
     const void **list = m->a;
-    const char *b = m->b;
+    const char *b = m->b, *ahead = m->ahead.at;
     float *kept = m->kept;
     const int64_t end = m->k0 + m->k;
     for (int64_t tap = 0; tap < m->n_taps; tap++, list += rows) {
@@ -139,9 +137,10 @@ TDN_INLINE void sum_up(const micro *m, const int rows, const int vectors, const 
                         acc[i][j] += vf_set(av[i][w]) * bv[j];
             }
         }
-        for (; k != 0; k++, b += step) {
+        /* Where terms are multiplied by lanes, these are the last few: nothing is asked for. */
+        for (; k != 0; k++, b += step, ahead += m->ahead.rate) {
             TDN_UNROLLED (int j = 0; !TDN_BY_LANE && j < vectors * TDN_LANES * b_size; j += LINE)
-                __builtin_prefetch(b + AHEAD * step + j, 0, 2); /* into L2 */
+                __builtin_prefetch(ahead + j, 0, 2); /* into L2 */
             vf bv[2];
             EACH_VECTOR
                 bv[j] = load_b(b, j, half);
@@ -219,7 +218,8 @@ void TDN_KERNEL(tdn_block_f32)(const tdn_block *t, int64_t tap0, int64_t n_taps,
     const uint64_t each = n_rows / n_blocks, rest = n_rows % n_blocks; /* as in tdn_cpu_share */
     for (int64_t panel = 0, col = 0; col < t->cols; panel++, col += TDN_NR) {
         const int n_cols = (int)tdn_cpu_min(TDN_NR, t->cols - col);
-        const void *b = (const char *)t->b + panel * t->b_panel * tdn_weight_size(t->wide);
+        const int64_t size = tdn_weight_size(t->wide);
+        const void *b = (const char *)t->b + panel * t->b_panel * size;
         m.col = col;
         m.bias = t->bias ? t->bias + col : NULL;
         for (uint64_t block = 0, row0 = 0; block < n_blocks; block++) {
@@ -228,6 +228,7 @@ void TDN_KERNEL(tdn_block_f32)(const tdn_block *t, int64_t tap0, int64_t n_taps,
             micro_fn *const(*of)[2] = t->wide && !is_wide ? of_halves : of_floats;
             micro_fn *fn = of[rows - 1][n_cols > TDN_LANES];
             m.b = is_wide ? t->wide : b;
+            m.ahead = tdn_ahead_of(t, b, col, (int64_t)block, n_taps * k, TDN_NR * size);
             m.a = t->a + row0 * (uint64_t)t->a_taps + (uint64_t)tap0 * rows;
             m.c = t->c + row0;
             m.residual = t->residual ? t->residual + row0 : NULL;

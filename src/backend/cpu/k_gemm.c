@@ -100,15 +100,18 @@ TDN_INLINE void run(const tdn_call *call, size_t number, const bool sparse)
     locate(args, &call->out[0], tile.outer, args->shared ? 0 : tile.row0, at);
     const int64_t batch =
         (args->b_dims[0] > 1 ? at[0] * args->b_dims[1] : 0) + (args->b_dims[1] > 1 ? at[1] : 0);
-    const char *panels = (const char *)call->in[1].data +
-                         (batch * tdn_tiling_packed(t) + tile.panel0 * t->k * TDN_NR) * w_size;
     block.b_panel = t->k * TDN_NR;
+    const char *all = (const char *)call->in[1].data + batch * tdn_tiling_packed(t) * w_size;
+    const int64_t size = block.b_panel * w_size;
+    const char *panels = all + tile.panel0 * size;
+    const char *next = tdn_next_panel(t, &tile, all, size, t->n_panels * size);
     const bool is_done =
         sparse && TDN_KERNEL(tdn_sparse_f32)(&block, t, (const void *)panels, s.extra);
     for (int64_t k0 = 0; k0 < t->k && !is_done; k0 += t->k_block) {
         const int64_t k = tdn_cpu_min(t->k_block, t->k - k0);
         if (args->packed) {
             block.b = panels + k0 * TDN_NR * w_size;
+            block.next = next && k0 + k < t->k ? panels + (k0 + k) * TDN_NR * w_size : next;
         } else {
             pack(s.extra, call, &tile, at, k0, k);
             block.b = s.extra;

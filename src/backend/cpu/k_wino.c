@@ -291,14 +291,16 @@ static void transform_inputs(const work *w)
         }
 }
 
-/* The products at each point, for panels panel0.. of n. */
-static void multiply(const work *w, tdn_matrix_scratch *s, tdn_block *block, int64_t panel0)
+/* The products at each point, for the block's panels, whose `weights` are the first point's; `next`
+ * come after them, or NULL. */
+static void multiply(const work *w, tdn_matrix_scratch *s, tdn_block *block, const char *weights,
+                     const char *next)
 {
     const tdn_tiling *t = &w->args->tiling;
     const int64_t n_rows = w->tile->row1 - w->tile->row0;
-    const char *weights = w->call->in[1].data;
-    const int64_t w_size = tdn_weight_size(w->args->is_half);
-    for (int point = 0; point < tdn_wino_points(w->args); point++) {
+    const int64_t a_point = tdn_tiling_packed(t) * tdn_weight_size(w->args->is_half);
+    const int n_points = tdn_wino_points(w->args);
+    for (int point = 0; point < n_points; point++, weights += a_point) {
         const void **to = s->a;
         for (int64_t i = 0; i < w->tile->n_blocks; i++) {
             int64_t row0, row1;
@@ -310,8 +312,8 @@ static void multiply(const work *w, tdn_matrix_scratch *s, tdn_block *block, int
         }
         for (int64_t row = 0; row < n_rows; row++)
             s->c[row] = w->m + point * w->s.m_stride + row * w->s.m_row_stride;
-        tdn_run_blocks(t, block, s, TDN_KERNEL(tdn_block_f32),
-                       weights + (point * tdn_tiling_packed(t) + panel0 * block->b_panel) * w_size);
+        tdn_run_blocks(t, block, s, TDN_KERNEL(tdn_block_f32), weights,
+                       next && point + 1 < n_points ? weights + a_point : next);
     }
 }
 
@@ -435,10 +437,16 @@ static void run(const tdn_call *call, size_t number)
                        .hi = INFINITY,
                        .spare = s.spare,
                        .wide = args->is_half ? s.extra + own : NULL};
-    for (int64_t panel = tile.panel0; panel < tile.panel1; panel += args->panel_block) {
+    const char *all = call->in[1].data;
+    const int64_t size = block.b_panel * tdn_weight_size(args->is_half);
+    const char *after =
+        tdn_next_panel(t, &tile, all, size, tdn_wino_points(args) * t->n_panels * size);
+    for (int64_t panel = tile.panel0, next; panel < tile.panel1; panel = next) {
         const int64_t col = panel * TDN_NR;
+        next = panel + args->panel_block;
         block.cols = tdn_cpu_min(args->panel_block * TDN_NR, tile.col1 - col);
-        multiply(&w, &s, &block, panel);
+        multiply(&w, &s, &block, all + panel * size,
+                 after && next < tile.panel1 ? all + next * size : after);
         finish_patches(&w, col, block.cols);
         if (args->epilogue.has_program)
             run_program(&w, col, block.cols, s.program);

@@ -118,11 +118,13 @@ TDN_DECLARE_LEVELS(tdn_panels_fn, tdn_panels_pack);
 
 /* Kernels spconv and spgemm have the arguments and panels of conv and gemm. Their left operand
  * is 0 or 1: they add up the rows of the panels at the ones where these are at most so many in a
- * hundred, and are the dense kernel otherwise. Measured over 10 rows, the two are even at 39 %; over 200 of a convolution at
- * 53 (AVX2) to 64 % (AVX-512). A core that multiplies faster than it reads L2 is so earlier. */
+ * hundred, and are the dense kernel otherwise. Measured over 10 rows, the two are even at 39 %;
+ * over 200 of a convolution at 53 (AVX2) to 64 % (AVX-512). A core that multiplies faster than it
+ * reads L2 is so earlier. */
 #define TDN_SPARSE_PERCENT 35
 
-/* A part of the panels that stays near: 64 KiB of floats, in L1 or read from L2 ahead of their use. */
+/* A part of the panels that stays near: 64 KiB of floats, in L1 or read from L2 ahead of their use.
+ */
 enum { TDN_SPARSE_TERMS = 256, TDN_SPARSE_COLS = 64 };
 
 /* What is listed at a time, and words of scratch for it, in this order (terms twice). A tap's terms
@@ -261,18 +263,30 @@ static inline void tdn_run_block(const tdn_tiling *t, const tdn_block *block,
     }
 }
 
+/* The panel that comes after the tile's last, of `size` bytes, behind `all`: there are so many
+ * `bytes` of them. NULL where L2 keeps all from tile to tile. */
+static inline const char *tdn_next_panel(const tdn_tiling *t, const tdn_tile *tile, const char *all,
+                                         int64_t size, int64_t bytes)
+{
+    enum { NEAR = 512 << 10 };
+    return bytes <= NEAR ? NULL : all + (tile->row1 < t->rows ? tile->panel0 : tile->panel1) * size;
+}
+
 /* A tile's product, block by block of the sum: some taps whole, or a piece of one. `panels` is the
- * tile's first packed panel. */
+ * tile's first packed panel; `next`: tdn_next_panel. */
 static inline void tdn_run_blocks(const tdn_tiling *t, tdn_block *block,
                                   const tdn_matrix_scratch *s, tdn_block_fn *block_fn,
-                                  const void *panels)
+                                  const void *panels, const void *next)
 {
+    const int64_t all = t->n_taps * t->k, size = t->nr * tdn_weight_size(block->wide);
     for (int64_t tap = 0; tap < t->n_taps; tap += t->tap_block) {
         const int64_t taps = tdn_cpu_min(t->tap_block, t->n_taps - tap);
         for (int64_t k0 = 0; k0 < t->k; k0 += t->k_block) {
-            block->b =
-                (const char *)panels + (tap * t->k + k0) * t->nr * tdn_weight_size(block->wide);
-            tdn_run_block(t, block, s, block_fn, tap, taps, k0, tdn_cpu_min(t->k_block, t->k - k0));
+            const int64_t k = tdn_cpu_min(t->k_block, t->k - k0);
+            const int64_t begin = tap * t->k + k0, end = begin + (taps - 1) * t->k + k;
+            block->b = (const char *)panels + begin * size;
+            block->next = next && end < all ? (const char *)panels + end * size : next;
+            tdn_run_block(t, block, s, block_fn, tap, taps, k0, k);
         }
     }
 }

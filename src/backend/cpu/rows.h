@@ -49,7 +49,7 @@ static inline void tdn_rows_run_sums(const tdn_call *call, const tdn_conv_args *
         s->c[row] = s->extra + row * step;
     tdn_run_blocks(t, block, s, block_fn,
                    packed + (tile->outer * tdn_tiling_packed(t) + tile->panel0 * block->b_panel) *
-                                TDN_TERM_SIZE);
+                                TDN_TERM_SIZE, NULL);
     if (has_program)
         tdn_rows_run_epilogue(call, args, tile, s->extra, step, region_fn, s->program);
 }
