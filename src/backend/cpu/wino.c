@@ -18,8 +18,16 @@
 static const double one[] = {1};
 const tdn_wino_size tdn_wino_sizes[] = {{1, 1, one}, WINO_SIZES(WINO_SIZE){0, 0, NULL}};
 
-/* The outputs of a patch along an axis, by variant - 1. */
-static const int32_t variant_m[TDN_WINO_VARIANTS] = {4, 2, 6};
+/* Variants are sizes of patches, outputs along an axis, in the first shape of tiles, then in the
+ * second. */
+enum { SIZES = 3, SHAPES = TDN_WINO_VARIANTS / SIZES };
+static const int32_t size_m[SIZES] = {4, 2, 6};
+
+/* The first is for any number of threads. Few tiles transform less twice, and read weights less
+ * often; their data may take all that an L2 of 2 MiB has room for. */
+static const struct shape {
+    int64_t tiles_wanted, l2_floats; /* that a tile's data may take */
+} shapes[SHAPES] = {{8, 160 << 10}, {2, 320 << 10}};
 
 /*
  * Of how many points transformed weights may be halves: along one axis, along each of two. More
@@ -29,8 +37,6 @@ static const int32_t variant_m[TDN_WINO_VARIANTS] = {4, 2, 6};
 enum { HALF_POINTS = 6, HALF_POINTS_EACH = 4 };
 
 enum {
-    L2_FLOATS = 160 << 10, /* that a tile's data may take: 640 KiB */
-    TILES_WANTED = 8,
     CALL_TERMS = 6, /* of the sum, in the time that a block of products takes to begin and end */
     BYTE_FLOPS = 12 /* operations in the time that a byte beyond L2 takes */
 };
@@ -59,7 +65,7 @@ static bool plan_axis(tdn_wino_axis *t, const tdn_wino_args *a, int axis, int64_
         const int32_t taps = (kernel + stride - 1) / stride;
         if (taps < 2 || stride > 2 || (stride > 1 && dilation > 1))
             return false;
-        t->size = find_size(variant_m[a->variant - 1], taps);
+        t->size = find_size(size_m[(a->variant - 1) % SIZES], taps);
         if (t->size < 0)
             return false;
         t->m = tdn_wino_sizes[t->size].m;
@@ -83,11 +89,12 @@ static int64_t traffic(const tdn_wino_args *a, int64_t rows_each, int64_t n_rows
 {
     const tdn_tiling *t = &a->tiling;
     const int64_t points = tdn_wino_points(a), nr = t->nr, taps = t->n_taps;
+    const int64_t room = shapes[t->shape].l2_floats;
     const int64_t v_row = points * taps * t->k, m_row = points * panel_block * nr;
     const int64_t weights = points * taps * t->k * t->n_panels * nr;
     const int64_t n_blocks = tdn_cpu_div_up(t->n_panels, n_cols * panel_block);
-    const bool fits = rows_each * (v_row + m_row) <= L2_FLOATS;
-    const int64_t passes = weights > L2_FLOATS / 2 ? n_rows : 1;
+    const bool fits = rows_each * (v_row + m_row) <= room;
+    const int64_t passes = weights > room / 2 ? n_rows : 1;
     int64_t floats =
         t->rows * points * t->n_taps * tdn_cpu_row_floats(t->k) * n_cols; /* transforms */
     if (!fits)
@@ -96,14 +103,15 @@ static int64_t traffic(const tdn_wino_args *a, int64_t rows_each, int64_t n_rows
     return floats * (int64_t)sizeof(float) + passes * weights * tdn_weight_size(a->is_half);
 }
 
-static void choose_tiles(tdn_wino_args *a)
+static void choose_tiles(tdn_wino_args *a, int32_t shape)
 {
     tdn_tiling *t = &a->tiling;
+    t->shape = shape;
     const int64_t n_blocks = tdn_cpu_div_up(t->rows, t->mr), most = tdn_cpu_min(n_blocks, 256);
     int64_t most_cols = 1;
     while (most_cols < 8 && 2 * most_cols <= t->n_panels)
         most_cols *= 2;
-    const int64_t wanted = tdn_cpu_min(TILES_WANTED, most * most_cols);
+    const int64_t wanted = tdn_cpu_min(shapes[shape].tiles_wanted, most * most_cols);
     int64_t best = INT64_MAX;
     for (int64_t n_rows = 1; n_rows <= most; n_rows++)
         for (int64_t n_cols = 1; n_cols <= most_cols; n_cols *= 2) {
@@ -127,6 +135,12 @@ static void choose_tiles(tdn_wino_args *a)
         }
 }
 
+static bool have_same_tiles(const tdn_wino_args *a, const tdn_wino_args *b)
+{
+    return a->tiling.n_row_tiles == b->tiling.n_row_tiles &&
+           a->tiling.n_col_tiles == b->tiling.n_col_tiles && a->panel_block == b->panel_block;
+}
+
 static int64_t n_products(const tdn_tiling *t) { return t->rows * t->cols * t->n_taps * t->k; }
 
 static bool halves_suffice(const tdn_wino_args *a)
@@ -148,6 +162,7 @@ tdn_status tdn_wino_plan(tdn_wino_args *a, const tdn_kernel *kernel, const tdn_v
         if (a->kernel[1 + i] > 64 || !plan_axis(&a->axis[i], a, 1 + i, out->dims[2 + i]))
             return tdn_fail(error, TDN_E_UNSUPPORTED, "no minimal filter of %d taps, stride %d",
                             a->kernel[1 + i], a->desc.stride[1 + i]);
+    a->tiling.shape = 0;
     a->is_half = tdn_cpu_kernel_is(kernel, "wino_f32h");
     if (a->is_half && !halves_suffice(a))
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a filter of too many points for halves");
@@ -157,8 +172,15 @@ tdn_status tdn_wino_plan(tdn_wino_args *a, const tdn_kernel *kernel, const tdn_v
                          x->dims[4], kernel) ||
         a->tiling.outer == 0 || n_products(&a->tiling) > MAX_PRODUCTS)
         return tdn_fail(error, TDN_E_UNSUPPORTED, "a convolution that is too large, or empty");
-    choose_tiles(a);
-    return TDN_OK;
+    choose_tiles(a, 0);
+    const int32_t shape = (a->variant - 1) / SIZES;
+    if (shape == 0)
+        return TDN_OK;
+    const tdn_wino_args first = *a;
+    choose_tiles(a, shape);
+    return have_same_tiles(&first, a)
+               ? tdn_fail(error, TDN_E_UNSUPPORTED, "the tiles of another variant")
+               : TDN_OK;
 }
 
 /* ---- Weights --------------------------------------------------------------------------------- */
@@ -260,8 +282,10 @@ static int64_t flops(const tdn_wino_args *a)
     return 2 * tdn_wino_points(a) * t->rows * t->cols * t->n_taps * t->k;
 }
 
-int64_t tdn_wino_cost(const tdn_wino_args *a, const tdn_kernel *kernel)
+int64_t tdn_wino_cost(const tdn_wino_args *of, const tdn_kernel *kernel)
 {
+    tdn_wino_args plain = *of, *a = &plain; /* all shapes have its cost: times may differ */
+    choose_tiles(a, 0);
     const tdn_tiling *t = &a->tiling;
     const int64_t points = tdn_wino_points(a), n_axes = (a->axis[0].m > 1) + (a->axis[1].m > 1);
     const int64_t rows_each =

@@ -83,14 +83,14 @@ static inline void tdn_wino_scratch_set(tdn_wino_scratch *s, const tdn_wino_args
 
 /* Of variant 1 ..: derives all from desc, kernel, variant and operands. TDN_E_UNSUPPORTED: it does
  * not suit. */
-enum { TDN_WINO_VARIANTS = 3 };
+enum { TDN_WINO_VARIANTS = 6 };
 tdn_status tdn_wino_plan(tdn_wino_args *a, const tdn_kernel *kernel, const tdn_view *x,
                          const tdn_view *out, tdn_error *error);
 size_t tdn_wino_packed_size(const tdn_wino_args *a);
 /* How much larger than a filter's largest weight transformed ones come to be, by point. */
 void tdn_wino_gains(const tdn_wino_args *a, double *least, double *most);
 void tdn_wino_pack(void *to, const tdn_wino_args *a, const float *weights);
-int64_t tdn_wino_cost(const tdn_wino_args *a, const tdn_kernel *kernel);
+int64_t tdn_wino_cost(const tdn_wino_args *of, const tdn_kernel *kernel);
 void tdn_wino_work(tdn_work *work, const tdn_wino_args *a);
 
 #endif
