@@ -25,7 +25,7 @@ static inline tdn_ahead tdn_ahead_of(const tdn_block *t, const void *b, int64_t 
     if (!t->next || n == 1)
         return (tdn_ahead){(const char *)b + TERMS * size, size};
     const bool is_last = col + TDN_NR >= t->cols;
-    const char *next = is_last ? t->next : (const char *)b + t->b_panel / TDN_NR * size;
+    const char *next = is_last ? t->next : (const char *)b + t->b_panel * tdn_weight_size(t->wide);
     return (tdn_ahead){next + terms * size / n * block, size / n};
 }
 

@@ -7,6 +7,7 @@
 #ifndef TDN_BACKEND_CPU_HSUMS_H
 #define TDN_BACKEND_CPU_HSUMS_H
 
+#include "backend/cpu/ahead.h"
 #include "backend/cpu/halves.h"
 #include "backend/cpu/hconv.h"
 
@@ -17,6 +18,7 @@ typedef struct tdn_hmicro {
     const void **a; /* [tap][row] */
     int64_t n_taps, k0, k;
     const tdn_word *b;
+    tdn_ahead ahead;
     const float *from; /* what the sums of a row start with, from_step to the next; NULL: 0 */
     int64_t from_step;
     float *to; /* where they go */
@@ -86,6 +88,7 @@ TDN_INLINE void tdn_hsums_block(const tdn_block *t, tdn_hmicro m, int64_t tap0, 
                                 bool last, tdn_hmicro_fn *const (*instances)[2], const int lanes,
                                 const tdn_dtype half)
 {
+    enum { TWO_VECTORS = 2 * TDN_LANES * sizeof(float) }; /* of the panel, at a time */
     const tdn_sums *s = t->sums;
     tdn_hsums_to end = {.block = t, .from = t->spare, .step = TDN_NR};
     m.from_step = s->step;
@@ -101,6 +104,7 @@ TDN_INLINE void tdn_hsums_block(const tdn_block *t, tdn_hmicro m, int64_t tap0, 
             m.a = t->a + row0 * t->a_taps + tap0 * (row1 - row0);
             m.from = first ? NULL : partial;
             m.to = last ? t->spare : partial;
+            m.ahead = tdn_ahead_of(t, m.b, col, block, m.n_taps * m.k, TWO_VECTORS);
             instances[row1 - row0 - 1][n_cols > lanes](&m);
             if (!last)
                 continue;

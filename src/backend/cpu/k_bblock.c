@@ -6,8 +6,7 @@
 #include "backend/cpu/hsums.h"
 #include "backend/cpu/instances.h"
 
-/* As in k_block.c. */
-enum { AHEAD = 64, LINE = 16 };
+enum { LINE = 64 /* bytes of cache */ };
 
 typedef tdn_hmicro micro;
 
@@ -45,6 +44,7 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
             more[i][j] = (vf){0};
     const void **list = m->a;
     const tdn_word *b = m->b;
+    const char *ahead = m->ahead.at;
     const int64_t end = m->k0 + m->k;
     for (int64_t tap = 0; tap < m->n_taps; tap++, list += rows) {
         const tdn_word *a[TDN_MR_MAX];
@@ -54,9 +54,9 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
         for (; wide > 1 && k + wide <= 0; k += wide)
             TDN_UNROLLED (int w = 0; w < wide; w++, b += TDN_NR)
                 add_words(w ? more + rows * (w - 1) : acc, a, k + w, b, rows, vectors);
-        for (; k != 0; k++, b += TDN_NR) {
-            TDN_UNROLLED (int j = 0; j < vectors * TDN_LANES; j += LINE)
-                __builtin_prefetch(b + AHEAD * TDN_NR + j, 0, 2); /* into L2 */
+        for (; k != 0; k++, b += TDN_NR, ahead += m->ahead.rate) {
+            TDN_UNROLLED (int j = 0; j < vectors * TDN_LANES * TDN_TERM_SIZE; j += LINE)
+                __builtin_prefetch(ahead + j, 0, 2); /* into L2 */
             add_words(acc, a, k, b, rows, vectors);
         }
     }

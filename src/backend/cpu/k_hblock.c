@@ -8,7 +8,7 @@
 #include "backend/cpu/hsums.h"
 #include "backend/cpu/instances.h"
 
-enum { SHORT = 64, AHEAD = 64, LINE = 32 /* halves of cache */ };
+enum { SHORT = 64, LINE = 64 /* bytes of cache */ };
 
 typedef tdn_hmicro micro;
 
@@ -45,7 +45,7 @@ TDN_INLINE void hand_over(const micro *m, vh acc[][2], const int rows, const int
 /* The last -k products before `a` of every row; `wide` of them side by side where rows are few. As
  * in k_block.c, counting up to zero leaves a register for each pointer. */
 TDN_INLINE const f16 *add(vh acc[][2], vh more[][2], const f16 *const *a, int64_t k, const f16 *b,
-                          const int rows, const int vectors, const int wide)
+                          tdn_ahead ahead, const int rows, const int vectors, const int wide)
 {
     for (; wide > 1 && k + wide <= 0; k += wide) {
         TDN_UNROLLED (int w = 0; w < wide; w++, b += TDN_NR)
@@ -68,9 +68,9 @@ TDN_INLINE const f16 *add(vh acc[][2], vh more[][2], const f16 *const *a, int64_
                     acc[i][j] += vh_set(av[i][w]) * bv[j];
         }
     }
-    for (; k != 0; k++, b += TDN_NR) {
-        TDN_UNROLLED (int j = 0; !TDN_BY_LANE && j < vectors * TDN_HALF_LANES; j += LINE)
-            __builtin_prefetch(b + AHEAD * TDN_NR + j, 0, 2); /* into L2 */
+    for (; k != 0; k++, b += TDN_NR, ahead.at += ahead.rate) {
+        TDN_UNROLLED (int j = 0; !TDN_BY_LANE && j < vectors * 2 * TDN_HALF_LANES; j += LINE)
+            __builtin_prefetch(ahead.at + j, 0, 2); /* into L2 */
         vh bv[2];
         EACH_VECTOR
             bv[j] = vh_load(b + j * TDN_HALF_LANES);
@@ -86,6 +86,7 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
 {
     const void **list = m->a;
     const f16 *b = (const f16 *)m->b;
+    tdn_ahead ahead = m->ahead;
     begin(m, rows, vectors);
     for (int64_t tap = 0, k = 0; tap < m->n_taps;) {
         vh acc[TDN_MR_MAX][2], more[TDN_MR_MAX][2];
@@ -100,7 +101,8 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
             const f16 *a[TDN_MR_MAX];
             EACH_ROW
                 a[i] = (const f16 *)list[i] + m->k0 + k + n;
-            b = add(acc, more, a, -n, b, rows, vectors, wide);
+            b = add(acc, more, a, -n, b, ahead, rows, vectors, wide);
+            ahead.at += n * ahead.rate;
             left -= n;
             k += n;
             if (k < m->k)

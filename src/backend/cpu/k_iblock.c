@@ -5,16 +5,17 @@
  * column starts with. Until it is complete it waits in spare memory, as the output may have no
  * room for it; from there it goes on (sums.h).
  */
+#include "backend/cpu/ahead.h"
 #include "backend/cpu/instances.h"
 #include "backend/cpu/sums.h"
 
-/* As in k_block.c. */
-enum { AHEAD = 64, LINE = 16 };
+enum { LINE = 64 /* bytes of cache */ };
 
 typedef struct micro {
     const void **a; /* [tap][row] */
     int64_t n_taps, k0, k;
     const int32_t *b;
+    tdn_ahead ahead;
     const int32_t *from; /* what the sums of a row start with; from_step to the next row's */
     int64_t from_step;
     int32_t *to; /* where they go */
@@ -86,6 +87,7 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
             more[i][j] = (vi){0};
     const void **list = m->a;
     const int32_t *b = m->b;
+    const char *ahead = m->ahead.at;
     const int64_t end = m->k0 + m->k;
     for (int64_t tap = 0; tap < m->n_taps; tap++, list += rows) {
         const word *a[TDN_MR_MAX];
@@ -99,9 +101,9 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
             k = add_fours(acc, a, k, b, rows, vectors);
             b += (k + m->k) * TDN_NR;
         }
-        for (; k != 0; k++, b += TDN_NR) {
-            TDN_UNROLLED (int j = 0; j < vectors * TDN_LANES; j += LINE)
-                __builtin_prefetch(b + AHEAD * TDN_NR + j, 0, 2); /* into L2 */
+        for (; k != 0; k++, b += TDN_NR, ahead += m->ahead.rate) {
+            TDN_UNROLLED (int j = 0; j < vectors * TDN_LANES * TDN_TERM_SIZE; j += LINE)
+                __builtin_prefetch(ahead + j, 0, 2); /* into L2 */
             add_words(acc, a, k, b, rows, vectors);
         }
     }
@@ -133,6 +135,7 @@ void TDN_KERNEL(tdn_block_u8)(const tdn_block *t, int64_t tap0, int64_t n_taps, 
             m.a = t->a + row0 * t->a_taps + tap0 * (row1 - row0);
             m.from = first ? s->start + col : partial;
             m.to = last ? (int32_t *)(void *)t->spare : partial;
+            m.ahead = tdn_ahead_of(t, m.b, col, block, n_taps * k, TDN_NR * TDN_TERM_SIZE);
             instances[row1 - row0 - 1][n_cols > TDN_LANES](&m);
             if (!last)
                 continue;
