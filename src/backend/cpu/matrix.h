@@ -123,8 +123,7 @@ TDN_DECLARE_LEVELS(tdn_panels_fn, tdn_panels_pack);
  * reads L2 is so earlier. */
 #define TDN_SPARSE_PERCENT 35
 
-/* A part of the panels that stays near: 64 KiB of floats, in L1 or read from L2 ahead of their use.
- */
+/* A part of the panels that stays near: 64 KiB of floats, in L1 or read early from L2. */
 enum { TDN_SPARSE_TERMS = 256, TDN_SPARSE_COLS = 64 };
 
 /* What is listed at a time, and words of scratch for it, in this order (terms twice). A tap's terms
