@@ -9,6 +9,7 @@
 #define TDN_BACKEND_CPU_AHEAD_H
 
 #include "backend/cpu/cpu.h"
+#include "backend/cpu/vec.h"
 
 typedef struct tdn_ahead {
     const char *at; /* asked for with the first term */
@@ -27,6 +28,14 @@ static inline tdn_ahead tdn_ahead_of(const tdn_block *t, const void *b, int64_t 
     const bool is_last = col + TDN_NR >= t->cols;
     const char *next = is_last ? t->next : (const char *)b + t->b_panel * tdn_weight_size(t->wide);
     return (tdn_ahead){next + terms * size / n * block, size / n};
+}
+
+/* The bytes of a term, into L2. */
+TDN_INLINE void tdn_ahead_ask(const char *at, const int bytes)
+{
+    enum { LINE = 64 };
+    TDN_UNROLLED (int i = 0; i < bytes; i += LINE)
+        __builtin_prefetch(at + i, 0, 2);
 }
 
 #endif

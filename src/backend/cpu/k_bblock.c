@@ -6,8 +6,6 @@
 #include "backend/cpu/hsums.h"
 #include "backend/cpu/instances.h"
 
-enum { LINE = 64 /* bytes of cache */ };
-
 typedef tdn_hmicro micro;
 
 #define EACH_ROW TDN_UNROLLED (int i = 0; i < rows; i++)
@@ -55,8 +53,7 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
             TDN_UNROLLED (int w = 0; w < wide; w++, b += TDN_NR)
                 add_words(w ? more + rows * (w - 1) : acc, a, k + w, b, rows, vectors);
         for (; k != 0; k++, b += TDN_NR, ahead += m->ahead.rate) {
-            TDN_UNROLLED (int j = 0; j < vectors * TDN_LANES * TDN_TERM_SIZE; j += LINE)
-                __builtin_prefetch(ahead + j, 0, 2); /* into L2 */
+            tdn_ahead_ask(ahead, vectors * TDN_LANES * TDN_TERM_SIZE);
             add_words(acc, a, k, b, rows, vectors);
         }
     }

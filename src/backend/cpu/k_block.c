@@ -18,8 +18,6 @@
 #include "backend/cpu/instances.h"
 #include "backend/cpu/vec.h"
 
-enum { LINE = 64 /* bytes of cache */ };
-
 /* Rows that sum several terms side by side, in instances.h. The first of several blocks has more.
  */
 enum { FEW = 2 };
@@ -139,8 +137,7 @@ TDN_INLINE void sum_up(const micro *m, const int rows, const int vectors, const 
         }
         /* Where terms are multiplied by lanes, these are the last few: nothing is asked for. */
         for (; k != 0; k++, b += step, ahead += m->ahead.rate) {
-            TDN_UNROLLED (int j = 0; !TDN_BY_LANE && j < vectors * TDN_LANES * b_size; j += LINE)
-                __builtin_prefetch(ahead + j, 0, 2); /* into L2 */
+            tdn_ahead_ask(ahead, TDN_BY_LANE ? 0 : vectors * TDN_LANES * b_size);
             vf bv[2];
             EACH_VECTOR
                 bv[j] = load_b(b, j, half);

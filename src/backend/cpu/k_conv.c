@@ -22,12 +22,11 @@ TDN_INLINE void run(const tdn_call *call, size_t number, const bool sparse)
                  own);
     tdn_block block = tdn_rows_block(call, args, &tile, &s);
     block.wide = args->is_half ? wide : NULL;
-    const char *all = packed + tile.outer * tdn_tiling_packed(t) * w_size;
-    const int64_t size = block.b_panel * w_size;
-    const void *panels = all + tile.panel0 * size;
+    const void *panels =
+        packed + (tile.outer * tdn_tiling_packed(t) + tile.panel0 * block.b_panel) * w_size;
     if (!sparse || !TDN_KERNEL(tdn_sparse_f32)(&block, t, panels, terms))
         tdn_run_blocks(t, &block, &s, TDN_KERNEL(tdn_block_f32), panels,
-                       tdn_next_panel(t, &tile, all, size, t->n_panels * size));
+                       tdn_next_panel(t, &tile, &block, panels, 1));
     if (ep->has_program)
         tdn_rows_run_epilogue(call, args, &tile, NULL, 0, TDN_KERNEL(tdn_map_region), s.program);
 }

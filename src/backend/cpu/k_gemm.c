@@ -101,10 +101,9 @@ TDN_INLINE void run(const tdn_call *call, size_t number, const bool sparse)
     const int64_t batch =
         (args->b_dims[0] > 1 ? at[0] * args->b_dims[1] : 0) + (args->b_dims[1] > 1 ? at[1] : 0);
     block.b_panel = t->k * TDN_NR;
-    const char *all = (const char *)call->in[1].data + batch * tdn_tiling_packed(t) * w_size;
-    const int64_t size = block.b_panel * w_size;
-    const char *panels = all + tile.panel0 * size;
-    const char *next = tdn_next_panel(t, &tile, all, size, t->n_panels * size);
+    const char *panels = (const char *)call->in[1].data +
+                         (batch * tdn_tiling_packed(t) + tile.panel0 * block.b_panel) * w_size;
+    const void *next = tdn_next_panel(t, &tile, &block, panels, 1);
     const bool is_done =
         sparse && TDN_KERNEL(tdn_sparse_f32)(&block, t, (const void *)panels, s.extra);
     for (int64_t k0 = 0; k0 < t->k && !is_done; k0 += t->k_block) {

@@ -8,7 +8,7 @@
 #include "backend/cpu/hsums.h"
 #include "backend/cpu/instances.h"
 
-enum { SHORT = 64, LINE = 64 /* bytes of cache */ };
+enum { SHORT = 64 };
 
 typedef tdn_hmicro micro;
 
@@ -69,8 +69,7 @@ TDN_INLINE const f16 *add(vh acc[][2], vh more[][2], const f16 *const *a, int64_
         }
     }
     for (; k != 0; k++, b += TDN_NR, ahead.at += ahead.rate) {
-        TDN_UNROLLED (int j = 0; !TDN_BY_LANE && j < vectors * 2 * TDN_HALF_LANES; j += LINE)
-            __builtin_prefetch(ahead.at + j, 0, 2); /* into L2 */
+        tdn_ahead_ask(ahead.at, TDN_BY_LANE ? 0 : vectors * 2 * TDN_HALF_LANES);
         vh bv[2];
         EACH_VECTOR
             bv[j] = vh_load(b + j * TDN_HALF_LANES);

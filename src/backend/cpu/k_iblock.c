@@ -9,8 +9,6 @@
 #include "backend/cpu/instances.h"
 #include "backend/cpu/sums.h"
 
-enum { LINE = 64 /* bytes of cache */ };
-
 typedef struct micro {
     const void **a; /* [tap][row] */
     int64_t n_taps, k0, k;
@@ -102,8 +100,7 @@ TDN_INLINE void multiply(const micro *m, const int rows, const int vectors, cons
             b += (k + m->k) * TDN_NR;
         }
         for (; k != 0; k++, b += TDN_NR, ahead += m->ahead.rate) {
-            TDN_UNROLLED (int j = 0; j < vectors * TDN_LANES * TDN_TERM_SIZE; j += LINE)
-                __builtin_prefetch(ahead + j, 0, 2); /* into L2 */
+            tdn_ahead_ask(ahead, vectors * TDN_LANES * TDN_TERM_SIZE);
             add_words(acc, a, k, b, rows, vectors);
         }
     }

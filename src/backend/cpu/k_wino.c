@@ -294,7 +294,7 @@ static void transform_inputs(const work *w)
 /* The products at each point, for the block's panels, whose `weights` are the first point's; `next`
  * come after them, or NULL. */
 static void multiply(const work *w, tdn_matrix_scratch *s, tdn_block *block, const char *weights,
-                     const char *next)
+                     const void *next)
 {
     const tdn_tiling *t = &w->args->tiling;
     const int64_t n_rows = w->tile->row1 - w->tile->row0;
@@ -437,16 +437,16 @@ static void run(const tdn_call *call, size_t number)
                        .hi = INFINITY,
                        .spare = s.spare,
                        .wide = args->is_half ? s.extra + own : NULL};
-    const char *all = call->in[1].data;
     const int64_t size = block.b_panel * tdn_weight_size(args->is_half);
-    const char *after =
-        tdn_next_panel(t, &tile, all, size, tdn_wino_points(args) * t->n_panels * size);
-    for (int64_t panel = tile.panel0, next; panel < tile.panel1; panel = next) {
+    const char *panels = (const char *)call->in[1].data + tile.panel0 * size;
+    const void *after = tdn_next_panel(t, &tile, &block, panels, tdn_wino_points(args));
+    for (int64_t panel = tile.panel0; panel < tile.panel1; panel += args->panel_block) {
         const int64_t col = panel * TDN_NR;
-        next = panel + args->panel_block;
+        const char *next = panels + args->panel_block * size;
         block.cols = tdn_cpu_min(args->panel_block * TDN_NR, tile.col1 - col);
-        multiply(&w, &s, &block, all + panel * size,
-                 after && next < tile.panel1 ? all + next * size : after);
+        multiply(&w, &s, &block, panels,
+                 after && panel + args->panel_block < tile.panel1 ? next : after);
+        panels = next;
         finish_patches(&w, col, block.cols);
         if (args->epilogue.has_program)
             run_program(&w, col, block.cols, s.program);

@@ -262,13 +262,17 @@ static inline void tdn_run_block(const tdn_tiling *t, const tdn_block *block,
     }
 }
 
-/* The panel that comes after the tile's last, of `size` bytes, behind `all`: there are so many
- * `bytes` of them. NULL where L2 keeps all from tile to tile. */
-static inline const char *tdn_next_panel(const tdn_tiling *t, const tdn_tile *tile, const char *all,
-                                         int64_t size, int64_t bytes)
+/* What comes after the tile's packed `panels`, of n such products: the panels behind them, or they
+ * themselves, for other rows. NULL where L2 keeps all from tile to tile. */
+static inline const void *tdn_next_panel(const tdn_tiling *t, const tdn_tile *tile,
+                                         const tdn_block *block, const void *panels, int64_t n)
 {
     enum { NEAR = 512 << 10 };
-    return bytes <= NEAR ? NULL : all + (tile->row1 < t->rows ? tile->panel0 : tile->panel1) * size;
+    const int64_t size = block->b_panel * tdn_weight_size(block->wide);
+    if (n * t->n_panels * size <= NEAR)
+        return NULL;
+    return tile->row1 < t->rows ? panels
+                                : (const char *)panels + (tile->panel1 - tile->panel0) * size;
 }
 
 /* A tile's product, block by block of the sum: some taps whole, or a piece of one. `panels` is the

@@ -47,10 +47,10 @@ static inline void tdn_rows_run_sums(const tdn_call *call, const tdn_conv_args *
     const bool has_program = args->epilogue.has_program;
     for (int64_t row = 0; has_program && row < block->rows; row++)
         s->c[row] = s->extra + row * step;
-    const char *all = packed + tile->outer * tdn_tiling_packed(t) * TDN_TERM_SIZE;
-    const int64_t size = block->b_panel * TDN_TERM_SIZE;
-    tdn_run_blocks(t, block, s, block_fn, all + tile->panel0 * size,
-                   tdn_next_panel(t, tile, all, size, t->n_panels * size));
+    const void *panels =
+        packed +
+        (tile->outer * tdn_tiling_packed(t) + tile->panel0 * block->b_panel) * TDN_TERM_SIZE;
+    tdn_run_blocks(t, block, s, block_fn, panels, tdn_next_panel(t, tile, block, panels, 1));
     if (has_program)
         tdn_rows_run_epilogue(call, args, tile, s->extra, step, region_fn, s->program);
 }
