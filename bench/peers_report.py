@@ -230,6 +230,9 @@ def machine_lines(result):
                              ("memory_gbs", "reads from memory", "GB/s")):  # fmt: skip
         values = ", ".join(f"{v:.0f} (threads: {n})" for n, v in machine[name].items())
         parts.append(f"{what} {values} {unit}")
+    if "fp32_p99" in machine:
+        values = ", ".join(f"{v:.2f} (threads: {n})" for n, v in machine["fp32_p99"].items())
+        parts.append(f"p99 / p50 of 4 ms of multiply-adds alone {values}")
     return ["Machine: " + "; ".join(parts) + ".", ""]
 
 

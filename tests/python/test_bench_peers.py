@@ -72,7 +72,7 @@ def canned():
         "date": "2026-01-01 00:00", "cpu": "A CPU", "cores": 2, "level": None, "rounds": 1, "seconds": 1,
         "engines": ["tendon", "onnxruntime", "openvino"], "paced": 30.0, "tendon_options": {}, "precision": "fp32",
         "machine": {"fp32_gflops": {"1": 100.0}, "fp32_gflops_avx2": {"1": 50.0}, "l2_gbs": {"1": 90.0},
-                    "memory_gbs": {"1": 20.0}},
+                    "memory_gbs": {"1": 20.0}, "fp32_p99": {"1": 3.5}},
         "overhead": {"tendon": {"1": 1e-4}, "onnxruntime": {"1": 2e-4}, "openvino": {"1": 2e-4}},
         "models": {"tcn": {"flops": 9e6, "bytes": 9e5, "kind": "zoo"},
                    "snn": {"flops": 1e6, "bytes": 1e5, "kind": "spiking"}},
@@ -121,6 +121,7 @@ def test_markdown_tables_are_whole():
     assert "| tcn | 0.900 | 1.80 | 3.80 | 2.00 | 2.00 |" in text
     assert "| snn | 0.900 | 7.20 | fails | 8.00 | 7.79 |" in text
     assert "| the zoo's networks | 4.00 (of 2) |" in text
+    assert "p99 / p50 of 4 ms of multiply-adds alone 3.50 (threads: 1)" in text
     assert "Worst of p50: 2.00, tcn" in text and "NOT a quiet machine" in text
     assert "openvino fails on snn, threads: 1: no <such> operator & more" in text
     widths = None
