@@ -14,7 +14,7 @@ passed=0 failed=0
 
 run_c() {
     local log=$folder/ctest.log total bad
-    ctest --test-dir "$folder" --output-on-failure --no-tests=error "${ctest_options[@]}" 2>&1 | tee "$log"
+    ctest --test-dir "$folder" -j "$(nproc)" --output-on-failure --no-tests=error 2>&1 | tee "$log"
     read -r bad total < <(sed -n 's/.*tests passed, \([0-9]*\) tests* failed out of \([0-9]*\).*/\1 \2/p' "$log")
     if [ -z "${total:-}" ]; then # ctest itself failed
         failed=$((failed + 1))
@@ -57,8 +57,6 @@ run_aarch64() {
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=1}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1}
-ctest_options=()
-[ "$part" = aarch64 ] && ctest_options=(-j "$(nproc)")
 run_c
 case $part in
 c) ;;
