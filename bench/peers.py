@@ -328,9 +328,9 @@ def parse(arguments):
     p.add_argument("--threads", default="1,2", help="(1,2)")
     p.add_argument("--peers", help=f"of {', '.join(list(ENGINES)[1:])} (both; with int8 in both precisions)")
     p.add_argument("--precision", choices=["fp32", "int8"], default="fp32", help="of Tendon; peers: the better one")
-    p.add_argument("--rounds", type=int, help="turns of each engine (5)")
-    p.add_argument("--seconds", type=float, help="of a turn (0.4)")
-    p.add_argument("--calls", type=int, help="at least so many a model and engine (10)")
+    p.add_argument("--rounds", type=int, help="turns of each engine (20)")
+    p.add_argument("--seconds", type=float, help="of a turn (0.1)")
+    p.add_argument("--calls", type=int, help="at least so many a model and engine (20)")
     p.add_argument("--quick", action="store_true", help="3 rounds of 0.1 s, at least 3 calls: a rough look")
     p.add_argument("--level", choices=["avx2"], help="restrict Tendon, and peers as far as they can be")
     p.add_argument("--paced", type=float, metavar="HZ", help="calls at this rate, too, where they fit in it")
@@ -349,7 +349,7 @@ def parse(arguments):
     if unknown := [n for n in args.engines if n not in ENGINES]:
         p.error(f"no engine {', '.join(unknown)}; there are {', '.join(ENGINES)}")
     args.tendon_options = dict(args.tendon_option)
-    defaults = {"rounds": 3, "seconds": 0.1, "calls": 3} if args.quick else {"rounds": 5, "seconds": 0.4, "calls": 10}
+    defaults = {"rounds": 3, "seconds": 0.1, "calls": 3} if args.quick else {"rounds": 20, "seconds": 0.1, "calls": 20}
     for name, value in defaults.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
