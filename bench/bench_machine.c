@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/pool.h"
+#include "cli/stats.h"
 #include "runtime/machine.h"
 
 enum { MAX_COUNTS = 64, MAX_THREADS = 1024, ARITHMETIC_NS = 20000000, READ_NS = 500000000 };
@@ -60,12 +61,6 @@ static void multiply(void *user, size_t tile, int thread)
         done += (double)w->peak->flops(NULL, 0);
 }
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double p99_of(const tdn_peak *peak, int n_threads)
 {
     static double ns[N_CALLS];
@@ -80,17 +75,22 @@ static double p99_of(const tdn_peak *peak, int n_threads)
     }
     tdn_pool_release(pool);
     tdn_pool_free(pool);
-    qsort(ns, N_CALLS, sizeof *ns, by_value);
-    return ns[N_CALLS * 99 / 100] / ns[N_CALLS / 2];
+    const tdn_latency latency = tdn_latency_of(ns, N_CALLS);
+    return tdn_latency_percentile(&latency, 99) / latency.median;
 }
 
-static void print(const char *name, const char *level, const int *threads, int n, tdn_rate rate,
-                  const tdn_peak *peak)
+static double fp32_of(const tdn_peak *peak, int n) { return rate_of(TDN_RATE_FP32, peak, n); }
+static double l2_of(const tdn_peak *peak, int n) { return rate_of(TDN_RATE_L2, peak, n); }
+static double memory_of(const tdn_peak *peak, int n) { return rate_of(TDN_RATE_MEMORY, peak, n); }
+
+static void print(const char *name, const char *level, const int *threads, int n,
+                  double (*figure)(const tdn_peak *, int n_threads), const tdn_peak *peak,
+                  const char *end)
 {
     printf("\"%s%s%s\": {", name, *level ? "_" : "", level);
     for (int i = 0; i < n; i++)
-        printf("%s\"%d\": %.2f", i ? ", " : "", threads[i], rate_of(rate, peak, threads[i]));
-    printf("},\n ");
+        printf("%s\"%d\": %.2f", i ? ", " : "", threads[i], figure(peak, threads[i]));
+    printf("}%s", end);
 }
 
 int main(int argc, char **argv)
@@ -108,13 +108,10 @@ int main(int argc, char **argv)
     printf("{");
     for (const tdn_peak *p = tdn_backends[0]->peaks; p->level; p++)
         if (!(p->isa & ~isa))
-            print("fp32_gflops", p->level, threads, n, TDN_RATE_FP32, p);
-    print("fp32_gflops", "", threads, n, TDN_RATE_FP32, best);
-    print("l2_gbs", "", threads, n, TDN_RATE_L2, best);
-    print("memory_gbs", "", threads, n, TDN_RATE_MEMORY, best);
-    printf("\"fp32_p99\": {");
-    for (int i = 0; i < n; i++)
-        printf("%s\"%d\": %.2f", i ? ", " : "", threads[i], p99_of(best, threads[i]));
-    printf("}}\n");
+            print("fp32_gflops", p->level, threads, n, fp32_of, p, ",\n ");
+    print("fp32_gflops", "", threads, n, fp32_of, best, ",\n ");
+    print("l2_gbs", "", threads, n, l2_of, best, ",\n ");
+    print("memory_gbs", "", threads, n, memory_of, best, ",\n ");
+    print("fp32_p99", "", threads, n, p99_of, best, "}\n");
     return 0;
 }

@@ -226,13 +226,14 @@ def machine_lines(result):
     if not machine:
         return []
     parts = []
-    for name, what, unit in (("fp32_gflops", "fp32 peak", "GFLOP/s"), ("l2_gbs", "reads from L2", "GB/s"),
-                             ("memory_gbs", "reads from memory", "GB/s")):  # fmt: skip
-        values = ", ".join(f"{v:.0f} (threads: {n})" for n, v in machine[name].items())
-        parts.append(f"{what} {values} {unit}")
-    if "fp32_p99" in machine:
-        values = ", ".join(f"{v:.2f} (threads: {n})" for n, v in machine["fp32_p99"].items())
-        parts.append(f"p99 / p50 of 4 ms of multiply-adds alone {values}")
+    for name, what, form, unit in (
+        ("fp32_gflops", "fp32 peak", ".0f", " GFLOP/s"), ("l2_gbs", "reads from L2", ".0f", " GB/s"),
+        ("memory_gbs", "reads from memory", ".0f", " GB/s"),
+        ("fp32_p99", "p99 / p50 of 4 ms of multiply-adds alone", ".2f", ""),
+    ):  # fmt: skip
+        if name in machine:
+            values = ", ".join(f"{v:{form}} (threads: {n})" for n, v in machine[name].items())
+            parts.append(f"{what} {values}{unit}")
     return ["Machine: " + "; ".join(parts) + ".", ""]
 
 
